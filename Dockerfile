@@ -1,0 +1,30 @@
+# One image for every process; docker-compose.yml or the platform says which command runs.
+# There is no embedded Redis in it: REDIS_URL names one.
+
+FROM python:3.12-slim AS wheel
+WORKDIR /build
+COPY requirements/build.txt requirements/build.txt
+RUN python -m pip install --no-cache-dir --require-hashes --only-binary=:all: -r requirements/build.txt
+COPY pyproject.toml LICENSE README.md ./
+COPY receiver receiver
+COPY pipeline pipeline
+COPY workers workers
+COPY console console
+COPY sandbox sandbox
+RUN python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel .
+
+FROM python:3.12-slim
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    RELAY_HOME=/home/relay/.relay
+RUN useradd --create-home --uid 10001 relay
+# The dependencies in a layer of their own: it changes only with the lock file.
+COPY requirements/runtime.txt /tmp/runtime.txt
+RUN python -m pip install --no-cache-dir --require-hashes --only-binary=:all: -r /tmp/runtime.txt
+COPY --from=wheel /wheel /tmp/wheel
+RUN python -m pip install --no-cache-dir --no-deps /tmp/wheel/*.whl
+USER relay
+WORKDIR /home/relay
+EXPOSE 8000
+# exec: the process itself gets the platform's SIGTERM, not a shell.
+CMD ["sh", "-c", "exec uvicorn receiver.main:app --host 0.0.0.0 --port ${PORT:-8000} --no-access-log --no-server-header --timeout-graceful-shutdown 10"]

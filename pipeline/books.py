@@ -1,0 +1,90 @@
+"""The books: for every stage, at every instant, in = waiting + done + duplicate + ignored + dead + dropped.
+
+The counters are changed by the same atomic steps that move the work. `snapshot` reads them in one script;
+`recount` counts the work itself, which tests and the doctor hold against the books.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from pipeline import heartbeats, keys
+from pipeline.clock import iso
+from pipeline.outcomes import Stage
+from pipeline.scripts import script
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+FATES = ("waiting", "done", "duplicate", "ignored", "dead", "dropped")
+REFUSALS = ("token", "signature", "too_large")
+ALL_QUEUES = [name for queues in keys.QUEUES.values() for name in queues]
+
+
+async def snapshot(redis: Redis) -> dict[str, Any]:
+    """Return what `relay status --json` prints, read at one instant (contract of the command)."""
+    now, books, refused, paused, workers, oldest, _ = await script(redis, "status")(
+        args=[heartbeats.FRESH_MS, len(ALL_QUEUES), *ALL_QUEUES]
+    )
+    numbers = _pairs(books)
+    stages = {
+        str(stage): {name: int(numbers.get(f"{stage}:{name}", 0)) for name in keys.COUNTERS}
+        for stage in Stage
+    }
+    pauses = _pairs(paused)
+    refusals = _pairs(refused)
+    first_ids = [int(entry.split(b"-")[0]) for entry in oldest if entry]
+    return {
+        "stages": stages,
+        "balanced": all(row["in"] == sum(row[fate] for fate in FATES) for row in stages.values()),
+        "paused": {str(stage): pause_view(pauses.get(str(stage))) for stage in Stage},
+        "maybe_duplicate": int(numbers.get("maybe_duplicate", 0)),
+        "refused": {name: int(refusals.get(name, 0)) for name in REFUSALS},
+        "workers": int(workers),
+        "oldest_waiting_s": max(0.0, round((now - min(first_ids)) / 1000, 3)) if first_ids else 0.0,
+    }
+
+
+def pause_view(stored: bytes | None) -> dict[str, str | None] | None:
+    """Return a stored pause as the contract shows it: by, reason, since, until."""
+    if stored is None:
+        return None
+    pause = orjson.loads(stored)
+    until = pause.get("until_ms")
+    return {
+        "by": pause["by"],
+        "reason": pause["reason"],
+        "since": iso(pause["since_ms"]),
+        "until": None if until is None else iso(until),
+    }
+
+
+def _pairs(flat: list[bytes]) -> dict[str, bytes]:
+    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+
+
+async def recount(redis: Redis) -> dict[Stage, dict[str, int]]:
+    """Count what waits and what is dead from the data itself. Slow: it reads every queue."""
+    counted = {stage: {"waiting": 0, "dead": 0} for stage in Stage}
+    for stage, queues in keys.QUEUES.items():
+        for name in queues:
+            counted[stage]["waiting"] += await _payloads(redis, name)
+    cursor = 0
+    while True:
+        cursor, members = await redis.zscan(keys.DEAD, cursor, count=1000)
+        for member, _ in members:
+            counted[Stage(member.split(b"/", 1)[0].decode())]["dead"] += 1
+        if cursor == 0:
+            return counted
+
+
+async def _payloads(redis: Redis, queue: str) -> int:
+    page, total, start = 1_000, 0, "-"
+    while True:
+        payloads, rows, last = await script(redis, "payloads")(args=[queue, start, page])
+        total += payloads
+        if rows < page:
+            return total
+        start = "(" + last.decode()

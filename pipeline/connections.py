@@ -1,0 +1,158 @@
+"""How each kind of process speaks to Redis: the same server, three tempers.
+
+The receiver must answer within 250 ms, so its pool never retries and gives up soon. The worker must
+outlive a restart of Redis, so its pool retries for half a minute, also on a refused connection,
+which is a plain `OSError`; retried writes may run twice, and are made so that this changes
+nothing. The console is used by a person, and tries a few times. Replies are bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from enum import StrEnum
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pipeline.home import Home, HomeError, Server
+from pipeline.settings import Settings
+
+# On Python 3.11 a worker has no other way to notice a network gone silent (see below): after 15 s
+# of silence three probes, 5 s apart.
+_KEEPALIVE = {
+    getattr(socket, name): seconds
+    for name, seconds in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+}
+_TRANSIENT: list[type[Exception]] = [RedisConnectionError, RedisTimeoutError, OSError]
+
+
+class NoRedis(Exception):
+    """There is no Redis to speak to. The message is a sentence for the operator."""
+
+
+class Role(StrEnum):
+    """Who asks for a connection."""
+
+    RECEIVER = "receiver"
+    WORKER = "worker"
+    CONSOLE = "console"
+
+
+def redis_url(settings: Settings) -> str:
+    """Return the URL of the Redis to use: REDIS_URL, else what the running `relay up` says."""
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    home = Home(settings.relay_home)
+    try:
+        address = home.redis_address()
+    except HomeError as error:
+        raise NoRedis(str(error)) from error
+    if address is None:
+        raise NoRedis(
+            f"REDIS_URL is not set and no `relay up` runs on {home.path}: set REDIS_URL,"
+            " or start `relay up`."
+        )
+    return address
+
+
+def connection_pool(settings: Settings, role: Role) -> ConnectionPool:
+    """Return a pool with the manners of *role*; nothing is connected yet. Raises `NoRedis`."""
+    parts = urlsplit(redis_url(settings))
+    options = _manners(role)
+    # only TCP knows keep-alive; redis-py's unix connection refuses the very word
+    if parts.scheme != "unix":
+        options |= {"socket_keepalive": True, "socket_keepalive_options": dict(_KEEPALIVE)}
+    if parts.scheme == "redis+sentinel":
+        return _sentinel_pool(parts, options)
+    return ConnectionPool.from_url(parts.geturl(), **options)
+
+
+def _manners(role: Role) -> dict[str, object]:
+    match role:
+        case Role.RECEIVER:
+            # one of the two is used up at most: a network that drops packets costs the first,
+            # a server that hangs the second, and 50 ms remain for the answer
+            return {
+                "retry": Retry(NoBackoff(), 0),
+                "socket_connect_timeout": 0.2,
+                "socket_timeout": 0.2,
+            }
+        case Role.WORKER:
+            patient: dict[str, object] = {
+                "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 30),
+                "retry_on_error": list(_TRANSIENT),
+                "socket_connect_timeout": 5,
+                "health_check_interval": 15,
+            }
+            # Python 3.11's asyncio.wait_for, which redis-py puts around reads and writes when
+            # there is a time-out, can swallow a cancellation: SIGTERM would sometimes be ignored.
+            # 3.12 does not.
+            if sys.version_info >= (3, 12):
+                patient["socket_timeout"] = 20
+            return patient
+        case Role.CONSOLE:
+            return {
+                "retry": Retry(ExponentialBackoff(cap=0.5, base=0.1), 3),
+                "retry_on_error": list(_TRANSIENT),
+                "socket_connect_timeout": 2,
+                "socket_timeout": 30,
+            }
+
+
+def _sentinel_pool(parts: SplitResult, options: dict[str, object]) -> ConnectionPool:
+    """Return a pool that asks the sentinels for the master at every new connection.
+
+    User and password are the master's.
+    """
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    master, _, database = parts.path.lstrip("/").partition("/")
+    sentinels = [
+        (host, int(port)) for host, _, port in (item.rpartition(":") for item in hosts.split(","))
+    ]
+    # a sentinel that does not answer must not use up the receiver's 250 ms; the next one is asked
+    manager = Sentinel(  # type: ignore[no-untyped-call]
+        sentinels, sentinel_kwargs={"socket_connect_timeout": 0.1, "socket_timeout": 0.1}
+    )
+    return SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        unquote(master),
+        manager,
+        db=int(database or 0),
+        username=unquote(user) or None,
+        password=unquote(password) or None,
+        **options,
+    )
+
+
+def _client(settings: Settings, role: Role) -> Redis:
+    return Redis.from_pool(connection_pool(settings, role))
+
+
+def receiver_redis(settings: Settings) -> Redis:
+    """Return a client that fails within 200 ms and never retries; close it with `aclose`."""
+    return _client(settings, Role.RECEIVER)
+
+
+def worker_redis(settings: Settings) -> Redis:
+    """Return a client that outlives a restart of Redis; close it with `aclose`."""
+    return _client(settings, Role.WORKER)
+
+
+def console_redis(settings: Settings) -> Redis:
+    """Return a client for commands that a person waits for; close it with `aclose`."""
+    return _client(settings, Role.CONSOLE)
+
+
+async def product_and_version(redis: Redis) -> Server:
+    """Ask the server what it is; Valkey tells Redis's number first, and its own beside."""
+    about = await redis.info("server")
+    product = str(about.get("server_name", "redis"))
+    version = str(about.get(f"{product}_version", about["redis_version"]))
+    return Server.parse(f"{product} {version}") or Server(product, ())

@@ -1,0 +1,60 @@
+"""A delivery is one HTTP request that the receiver accepted, kept as it came.
+
+The receiver makes it, the inbox keeps it, `unpack` takes it apart. Nothing here looks inside the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from secrets import token_hex
+
+import orjson
+
+
+def new_delivery_id() -> str:
+    """Return a fresh id: 24 hex digits, unguessable, safe in a URL."""
+    return token_hex(12)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One stored HTTP request.
+
+    *headers* holds only what the source asked to keep (`Source.keeps_headers`), names in lower case.
+    *received_at_ms* is Unix time in milliseconds.
+    """
+
+    id: str
+    source: str
+    body: bytes
+    received_at_ms: int
+    content_type: str = ""
+    tag: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def pack(self) -> bytes:
+        """Return the stored form: one line of JSON about the request, a newline, the body's own bytes."""
+        about: dict[str, object] = {"i": self.id, "s": self.source, "t": self.received_at_ms}
+        if self.content_type:
+            about["c"] = self.content_type
+        if self.tag:
+            about["g"] = self.tag
+        if self.headers:
+            about["h"] = dict(self.headers)
+        return orjson.dumps(about) + b"\n" + self.body
+
+    @classmethod
+    def unpack(cls, stored: bytes) -> Delivery:
+        """Read what `pack` wrote."""
+        line, _, body = stored.partition(b"\n")
+        about = orjson.loads(line)
+        return cls(
+            id=about["i"],
+            source=about["s"],
+            body=body,
+            received_at_ms=about["t"],
+            content_type=about.get("c", ""),
+            tag=about.get("g"),
+            headers=about.get("h", {}),
+        )

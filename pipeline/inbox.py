@@ -1,0 +1,143 @@
+"""The inbox: where the receiver puts deliveries, and nothing is answered 2xx before it said yes.
+
+One flush is one stream entry, written with its counters in one script; what `ACK_POLICY` promises beyond
+that (fsync, a replica) is one wait per flush.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Literal
+
+from redis.exceptions import RedisError, ResponseError
+
+from pipeline import keys
+from pipeline.deliveries import Delivery
+from pipeline.origins import Origin
+from pipeline.outcomes import Reason
+from pipeline.queues import create_groups
+from pipeline.scripts import script
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+AckPolicy = Literal["stored", "fsynced", "replicated"]
+
+#: how long Redis may take to fsync or to hear from a replica; the receiver answers within 250 ms
+WAIT_MS = 150
+
+
+class NotStored(Exception):
+    """The deliveries may not be acknowledged: Redis refused them or kept less than was promised."""
+
+
+class NotPossible(Exception):
+    """This Redis cannot give what `ACK_POLICY` promises. The message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How full Redis is, in bytes; *limit_bytes* 0 means that it has no limit."""
+
+    used_bytes: int
+    limit_bytes: int
+
+
+class Inbox:
+    """Stores deliveries at the level of durability that *ack_policy* names."""
+
+    def __init__(self, redis: Redis, ack_policy: AckPolicy = "stored") -> None:
+        self._redis = redis
+        self._policy = ack_policy
+        self._put = script(redis, "put")
+        self._put_malformed = script(redis, "put_malformed")
+        self._wait: tuple[str | int, ...] | None = None
+
+    async def start(self) -> None:
+        """Make the queues and check that Redis can give what was promised; raises `NotPossible`."""
+        await create_groups(self._redis)
+        if self._policy == "fsynced":
+            await self._prepare_fsync()
+        if self._policy == "replicated":
+            replicas = (await self._redis.info("replication")).get("connected_slaves", 0)
+            if not replicas:
+                raise NotPossible(
+                    "ACK_POLICY=replicated needs a replica, and this Redis has none connected: "
+                    "add one, or set ACK_POLICY=stored."
+                )
+            self._wait = ("WAIT", 1, WAIT_MS)
+
+    async def _prepare_fsync(self) -> None:
+        persistence = await self._redis.info("persistence")
+        if not persistence.get("aof_enabled"):
+            raise NotPossible(
+                "ACK_POLICY=fsynced needs an append-only file: set `appendonly yes` in Redis."
+            )
+        if await self._fsyncs_always():
+            return  # the reply itself comes after the fsync
+        try:
+            await self._redis.execute_command("WAITAOF", 0, 0, 1)
+        except ResponseError:
+            raise NotPossible(
+                "ACK_POLICY=fsynced needs `appendfsync always`, or a Redis of 7.2 or newer."
+            ) from None
+        self._wait = ("WAITAOF", 1, 0, WAIT_MS)
+
+    async def _fsyncs_always(self) -> bool:
+        try:
+            config = await self._redis.config_get("appendfsync")
+        except ResponseError:  # managed servers refuse CONFIG
+            return False
+        return config.get("appendfsync", config.get(b"appendfsync")) in ("always", b"always")
+
+    async def put(self, deliveries: Sequence[Delivery]) -> int:
+        """Store *deliveries* as one entry; return the bell number of `unpack`. Raises `NotStored`."""
+        packed = [delivery.pack() for delivery in deliveries]
+        try:
+            if self._wait is None:
+                return int(await self._put(args=packed))
+            return await self._put_and_wait(packed)
+        except (RedisError, OSError) as error:
+            raise NotStored(f"Redis did not store the delivery: {type(error).__name__}") from error
+
+    async def _put_and_wait(self, packed: Sequence[bytes]) -> int:
+        assert self._wait is not None
+        async with self._redis.pipeline(transaction=False) as pipe:  # one connection for both
+            await self._put(args=packed, client=pipe)
+            pipe.execute_command(*self._wait)
+            bell, reached = await pipe.execute()
+        if (reached[0] if isinstance(reached, list) else reached) < 1:
+            raise NotStored(f"Redis stored the delivery, but not {self._policy} within the time.")
+        return int(bell)
+
+    async def bury(self, delivery: Delivery, reason: Reason, error: str) -> str:
+        """Keep a body that was answered 400 as a dead letter; return its id. Raises `NotStored`.
+
+        The same body from the same source again within a day only raises the letter's count.
+        """
+        digest = sha256(delivery.source.encode() + b"\n" + delivery.body).hexdigest()
+        origin = Origin(delivery.source, delivery.received_at_ms, tag=delivery.tag)
+        letter: list[str | bytes | int] = [
+            *("error", error[:500], "attempts", 0, "count", 1),
+            *("first_seen_at", delivery.received_at_ms, "payload", delivery.pack()),
+            *("meta", origin.pack()),
+        ]
+        args = [digest, delivery.id, delivery.source, reason, len(letter), *letter]
+        try:
+            return bytes(await self._put_malformed(args=args)).decode()
+        except (RedisError, OSError) as failure:
+            raise NotStored(f"Redis did not keep the body: {type(failure).__name__}") from failure
+
+    async def count_refused(self, counts: Mapping[str, int]) -> None:
+        """Add refused requests, by cause: token, signature, too_large. Raises redis-py's errors."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for cause, n in counts.items():
+                pipe.hincrby(keys.REFUSED, cause, n)
+            await pipe.execute()
+
+    async def room(self) -> Room:
+        """Return how full Redis is. Raises redis-py's errors."""
+        memory = await self._redis.info("memory")
+        return Room(int(memory["used_memory"]), int(memory.get("maxmemory", 0)))

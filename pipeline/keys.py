@@ -1,0 +1,113 @@
+"""The legend of every Redis key: name, type, life time, who writes it, who reads it.
+
+All keys share the hash tag `{relay}`, so that they live on one node. The Lua files under `pipeline/lua`
+build the same names; a test holds them to this list.
+
+| key                          | type   | lives                | written by             | read by             |
+|------------------------------|--------|----------------------|------------------------|---------------------|
+| {relay}:books                | hash   | for ever             | every move             | status, tests       |
+| {relay}:queue:QUEUE          | stream | until moved          | put, moves             | take                |
+| {relay}:cursors              | hash   | until the last slice | move                   | move                |
+| {relay}:attempts             | hash   | until moved          | attempts               | dispatch, unpack    |
+| {relay}:bells                | hash   | for ever             | drain                  | put, moves          |
+| {relay}:paused               | hash   | until resumed        | pauses, destinations   | take, status        |
+| {relay}:destination:STAGE    | hash   | for ever             | destinations           | take                |
+| {relay}:rate:VENDOR          | hash   | minutes              | take                   | take                |
+| {relay}:seen                 | hash   | for ever             | move                   | move, sweep         |
+| {relay}:seen:SLOT:BUCKET     | set    | SEEN_WINDOW_H * 1.5  | move                   | move                |
+| {relay}:dead                 | zset   | until retried, dropped | bury, dead letters   | dead letters        |
+| {relay}:dead:ID              | hash   | same                 | same                   | same                |
+| {relay}:same-body:DIGEST     | string | one day              | receiver               | receiver            |
+| {relay}:visitors             | zset   | VISITOR_KEEP_D       | enrich, scores         | visitors            |
+| {relay}:visitor:ID           | hash   | VISITOR_KEEP_D       | enrich, scores         | visitors            |
+| {relay}:address:DIGEST       | hash   | VISITOR_KEEP_D       | enrich, subscribe      | enrich, subscribe   |
+| {relay}:enrichment:DIGEST    | string | 30 days              | enrich                 | enrich              |
+| {relay}:tombstones           | set    | until allowed again  | visitors forget        | moves, dispatch     |
+| {relay}:tombstone-key        | string | for ever             | the first forget       | visitors forget     |
+| {relay}:workers              | zset   | minutes              | heartbeat              | readyz, sweep       |
+| {relay}:refused              | hash   | for ever             | receiver               | status              |
+| {relay}:audit                | stream | last 10 000          | console                | console             |
+| {relay}:retry-run            | hash   | until finished       | dead retry             | dead retry          |
+"""
+
+from __future__ import annotations
+
+from pipeline.outcomes import Stage
+
+PREFIX = "{relay}:"
+
+GROUP = "workers"
+RELEASED = "released"
+"""The consumer that holds what a worker gave back; anyone may take it at once."""
+
+BOOKS = PREFIX + "books"
+CURSORS = PREFIX + "cursors"
+ATTEMPTS = PREFIX + "attempts"
+BELLS = PREFIX + "bells"
+PAUSED = PREFIX + "paused"
+SEEN = PREFIX + "seen"
+DEAD = PREFIX + "dead"
+VISITORS = PREFIX + "visitors"
+TOMBSTONES = PREFIX + "tombstones"
+TOMBSTONE_KEY = PREFIX + "tombstone-key"
+WORKERS = PREFIX + "workers"
+REFUSED = PREFIX + "refused"
+AUDIT = PREFIX + "audit"
+RETRY_RUN = PREFIX + "retry-run"
+
+#: a stage that calls a vendor has three queues: what waits to be sealed, sealed batches, and batches that
+#: failed for a reason that may be their own and wait until others have succeeded
+QUEUES: dict[Stage, tuple[str, ...]] = {
+    Stage.UNPACK: ("unpack",),
+    Stage.ENRICH: ("enrich", "enrich:batches", "enrich:held"),
+    Stage.SUBSCRIBE: ("subscribe", "subscribe:batches", "subscribe:held"),
+    Stage.FORWARD: ("forward", "forward:batches", "forward:held"),
+    Stage.SCORES: ("scores",),
+}
+
+COUNTERS = ("in", "waiting", "done", "duplicate", "ignored", "dead", "dropped")
+
+
+def queue(name: str) -> str:
+    """Return the stream of the queue *name* (a word of `QUEUES`)."""
+    return f"{PREFIX}queue:{name}"
+
+
+def batches(stage: Stage) -> str:
+    """Return the name of the queue that holds the sealed batches of *stage*."""
+    return f"{stage}:batches"
+
+
+def held(stage: Stage) -> str:
+    """Return the name of the queue of batches that wait for others to succeed first."""
+    return f"{stage}:held"
+
+
+def destination(stage: Stage) -> str:
+    """Return the hash that knows how the calls of *stage* have gone."""
+    return f"{PREFIX}destination:{stage}"
+
+
+def letter(dead_id: str) -> str:
+    """Return the hash of one dead letter."""
+    return f"{PREFIX}dead:{dead_id}"
+
+
+def same_body(digest: str) -> str:
+    """Return the marker that finds the dead letter of a malformed body that came before."""
+    return f"{PREFIX}same-body:{digest}"
+
+
+def visitor(visitor_id: str) -> str:
+    """Return the hash of one visitor."""
+    return f"{PREFIX}visitor:{visitor_id}"
+
+
+def address(digest: str) -> str:
+    """Return the hash that knows an address's visitor and its subscription."""
+    return f"{PREFIX}address:{digest}"
+
+
+def enrichment(digest: str) -> str:
+    """Return the marker that remembers that AudienceLab was asked about somebody."""
+    return f"{PREFIX}enrichment:{digest}"

@@ -1,0 +1,19 @@
+-- Drop dead letters. ARGV: [ids]. Answer: how many there were.
+local dropped = 0
+for _, id in ipairs(list()) do
+  local letter = P .. 'dead:' .. id
+  local fields = redis.call('HMGET', letter, 'stage', 'source', 'reason', 'digest')
+  local stage = fields[1]
+  if stage then
+    redis.call('ZREM', P .. 'dead', stage .. '/' .. fields[2] .. '/' .. fields[3] .. '/' .. id)
+    redis.call('DEL', letter)
+    -- a dropped address may be tried again when its person is seen again
+    if stage == 'subscribe' and fields[4] then
+      redis.call('HDEL', P .. 'address:' .. fields[4], 'subscription')
+    end
+    count(stage .. ':dead', -1); count(stage .. ':dropped', 1)
+    dropped = dropped + 1
+  end
+end
+close_books()
+return dropped

@@ -1,0 +1,246 @@
+-- Moves: each takes entries out of one queue and does everything that follows, or does nothing.
+--
+-- A move begins with what it must still own. A single entry is acknowledged: 0 means that somebody else
+-- finished it, and nothing happens. Acknowledge and delete come before any append, because Redis checks
+-- maxmemory only before a script's first write: a full server can still drain.
+--
+-- ARGV: window_ms, number of moves, then for each move
+--   queue, consumer, cursor, next cursor ('' = the move is final), [entry ids], [visitor, version, ...],
+--   [tombstone macs], number of effects, effects (a word and its arguments, see below)
+-- Answer: one number a move (1 done, 0 no longer ours, -1 a visitor has changed, -2 tombstone), then the bells.
+local window = number()
+
+-- seen marks ------------------------------------------------------------------------------------------
+-- 63-bit numbers in sets small enough to stay intset-encoded (8 bytes a mark; over 512 members a set
+-- changes its encoding and costs 77). Linear hashing keeps them so: the number of buckets of a slot grows
+-- with its load, one bucket split at a time. A slot collects half a window; a mark is looked up in every
+-- slot that may still count.
+local LOAD = 192 -- marks a bucket on average; the fullest hold about 384, far enough from 512
+local slots
+
+local function mod(mark, size) -- exact, although a mark does not fit a double: split into digits
+  local high, low = tonumber(string.sub(mark, 1, -10)) or 0, tonumber(string.sub(mark, -9))
+  return ((high % size) * (1000000000 % size) + low) % size
+end
+
+local function bucket_key(slot, n) return P .. 'seen:' .. slot.name .. ':' .. n end
+
+local function bucket(slot, mark)
+  local n = mod(mark, slot.low * 2)
+  if n >= slot.buckets then n = n - slot.low end
+  return bucket_key(slot, n)
+end
+
+local function load_slots(now)
+  slots = {}
+  local flat = redis.call('HGETALL', P .. 'seen')
+  for i = 1, #flat, 2 do
+    local buckets, marks = string.match(flat[i + 1], '^(%d+):(%d+)$')
+    local start = tonumber(flat[i])
+    if start > now - window * 1.5 then
+      local slot = {name = flat[i], start = start, buckets = tonumber(buckets), marks = tonumber(marks), low = 1}
+      while slot.low * 2 <= slot.buckets do slot.low = slot.low * 2 end
+      slots[#slots + 1] = slot
+    end
+  end
+  table.sort(slots, function(a, b) return a.start > b.start end)
+  if #slots == 0 or slots[1].start <= now - window / 2 then
+    table.insert(slots, 1, {name = string.format('%.0f', now), start = now, buckets = 1, marks = 0, low = 1})
+  end
+end
+
+local function grow(slot)
+  local target, size = slot.buckets, slot.low * 2
+  local source, moved = bucket_key(slot, target - slot.low), {}
+  for _, mark in ipairs(redis.call('SMEMBERS', source)) do
+    if mod(mark, size) == target then moved[#moved + 1] = mark end
+  end
+  if #moved > 0 then
+    redis.call('SREM', source, unpack(moved))
+    redis.call('SADD', bucket_key(slot, target), unpack(moved))
+  end
+  slot.buckets = target + 1
+  if slot.buckets == size then slot.low = size end
+end
+
+local function is_new(mark)
+  if not slots then load_slots(now_ms()) end
+  for i = 2, #slots do
+    if redis.call('SISMEMBER', bucket(slots[i], mark), mark) == 1 then return false end
+  end
+  local slot = slots[1]
+  if redis.call('SADD', bucket(slot, mark), mark) == 0 then return false end
+  slot.marks, slot.changed = slot.marks + 1, true
+  if slot.marks > slot.buckets * LOAD then grow(slot) end
+  return true
+end
+
+-- effects ---------------------------------------------------------------------------------------------
+local function add(queue, fields) redis.call('XADD', queue_key(queue), '*', unpack(fields)) end
+
+local effects = {}
+
+-- count FIELD DELTA
+effects.count = function() local field = arg(); count(field, number()) end
+
+-- append STAGE PAYLOAD META: new work for a stage
+effects.append = function()
+  local stage, payload, meta = arg(), arg(), arg()
+  count(stage .. ':in', 1); count(stage .. ':waiting', 1)
+  add(stage, {'p', payload, 'm', meta})
+end
+
+-- fresh STAGE MARK PAYLOAD META: the same, unless the mark was seen
+effects.fresh = function()
+  local stage, mark, payload, meta = arg(), arg(), arg(), arg()
+  count(stage .. ':in', 1)
+  if is_new(mark) then
+    count(stage .. ':waiting', 1)
+    add(stage, {'p', payload, 'm', meta})
+  else
+    count(stage .. ':duplicate', 1)
+  end
+end
+
+-- pass QUEUE [FIELDS]: the work goes on inside its stage, as one entry of another queue
+effects.pass = function()
+  local queue = arg()
+  add(queue, list())
+end
+
+-- bury STAGE ID SOURCE REASON [FIELDS]: the counters are the caller's
+effects.bury = function()
+  local stage, id, source, reason = arg(), arg(), arg(), arg()
+  write_letter(stage, id, source, reason, now_ms(), list())
+end
+
+-- visitor ID VERSION DOCUMENT SEEN_MS KEEP_MS
+effects.visitor = function()
+  local id, version, document, seen, keep = arg(), arg(), arg(), arg(), arg()
+  redis.call('HSET', P .. 'visitor:' .. id, 'version', version, 'document', document)
+  redis.call('PEXPIRE', P .. 'visitor:' .. id, keep)
+  redis.call('ZADD', P .. 'visitors', seen, id)
+end
+
+-- absorb ID: a visitor that turned out to be another one
+effects.absorb = function()
+  local id = arg()
+  redis.call('DEL', P .. 'visitor:' .. id)
+  redis.call('ZREM', P .. 'visitors', id)
+end
+
+-- alias DIGEST VISITOR KEEP_MS: the address belongs to the visitor
+effects.alias = function()
+  local digest, id, keep = arg(), arg(), arg()
+  redis.call('HSET', P .. 'address:' .. digest, 'visitor', id)
+  redis.call('PEXPIRE', P .. 'address:' .. digest, keep)
+end
+
+-- subscribe DIGEST PAYLOAD META: an address to be watched, once
+effects.subscribe = function()
+  local digest, payload, meta = arg(), arg(), arg()
+  count('subscribe:in', 1)
+  if redis.call('HSETNX', P .. 'address:' .. digest, 'subscription', 'waiting') == 1 then
+    count('subscribe:waiting', 1)
+    add('subscribe', {'p', payload, 'm', meta})
+  else
+    count('subscribe:duplicate', 1)
+  end
+end
+
+-- subscription DIGEST STATE KEEP_MS
+effects.subscription = function()
+  local digest, state, keep = arg(), arg(), arg()
+  redis.call('HSET', P .. 'address:' .. digest, 'subscription', state)
+  redis.call('PEXPIRE', P .. 'address:' .. digest, keep)
+end
+
+-- succeeded STAGE: a call to the stage's vendor went well, so a pause that the relay made itself is over
+effects.succeeded = function()
+  local stage = arg()
+  local key = P .. 'destination:' .. stage
+  redis.call('HINCRBY', key, 'successes', 1)
+  redis.call('HDEL', key, 'failures', 'due', 'probing', 'refusals', 'words', 'roots')
+  local pause = redis.call('HGET', P .. 'paused', stage)
+  if pause and cjson.decode(pause).by == 'relay' then redis.call('HDEL', P .. 'paused', stage) end
+end
+
+-- remember KEY KEEP_MS: a marker that leaves by itself
+effects.remember = function()
+  local key, keep = arg(), arg()
+  redis.call('SET', P .. key, '1', 'PX', keep)
+end
+
+-- one move ---------------------------------------------------------------------------------------------
+local function unchanged(versions)
+  for i = 1, #versions, 2 do
+    local version = redis.call('HGET', P .. 'visitor:' .. versions[i], 'version') or ''
+    if version ~= versions[i + 1] then return false end
+  end
+  return true
+end
+
+local function buried_person(macs)
+  for _, mac in ipairs(macs) do
+    if redis.call('SISMEMBER', P .. 'tombstones', mac) == 1 then return true end
+  end
+  return false
+end
+
+-- Returns whether the entries are still in a worker's hands and, when the move is final, takes them out.
+local function take_out(queue, consumer, ids, cursor, next_cursor)
+  local key, place = queue_key(queue), queue .. '/' .. ids[1]
+  if #ids == 1 and (redis.call('HGET', P .. 'cursors', place) or '') ~= cursor then return false end
+  if next_cursor ~= '' then
+    if #redis.call('XCLAIM', key, GROUP, consumer, 0, ids[1], 'JUSTID') == 0 then return false end
+    redis.call('HSET', P .. 'cursors', place, next_cursor)
+    return true
+  end
+  if #ids > 1 then -- all of them or none: asked without changing who holds them
+    local claim = {key, GROUP, consumer, 0}
+    for _, id in ipairs(ids) do claim[#claim + 1] = id end
+    claim[#claim + 1] = 'JUSTID'
+    if #redis.call('XCLAIM', unpack(claim)) ~= #ids then return false end
+  end
+  if redis.call('XACK', key, GROUP, unpack(ids)) == 0 then return false end
+  redis.call('XDEL', key, unpack(ids))
+  if cursor ~= '' then redis.call('HDEL', P .. 'cursors', place) end
+  for _, id in ipairs(ids) do redis.call('HDEL', P .. 'attempts', queue .. '/' .. id) end
+  return true
+end
+
+local function skip(effect_count) -- step over the arguments of a move that does not happen
+  for _ = 1, effect_count do at = at + number() end
+end
+
+local results = {}
+for m = 1, number() do
+  local queue, consumer, cursor, next_cursor = arg(), arg(), arg(), arg()
+  local ids, versions, macs = list(), list(), list()
+  local effect_count = number()
+  local result = 1
+  if not unchanged(versions) then
+    result = -1
+  elseif buried_person(macs) then
+    result = -2
+  elseif not take_out(queue, consumer, ids, cursor, next_cursor) then
+    result = 0
+  end
+  if result == 1 then
+    for _ = 1, effect_count do
+      at = at + 1 -- the effect's length, needed only by skip
+      effects[arg()]()
+    end
+  else
+    skip(effect_count)
+  end
+  results[m] = result
+end
+
+if slots then
+  for _, slot in ipairs(slots) do
+    if slot.changed then redis.call('HSET', P .. 'seen', slot.name, slot.buckets .. ':' .. slot.marks) end
+  end
+end
+close_books()
+return {results, bells()}

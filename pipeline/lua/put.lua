@@ -1,0 +1,10 @@
+-- Store the deliveries of one flush as one entry of the inbox. ARGV: packed deliveries. Answer: unpack's bell.
+local fields = {}
+for _, packed in ipairs(ARGV) do
+  fields[#fields + 1] = 'p'
+  fields[#fields + 1] = packed
+end
+redis.call('XADD', queue_key('unpack'), '*', unpack(fields))
+count('unpack:in', #ARGV); count('unpack:waiting', #ARGV)
+close_books()
+return tonumber(redis.call('HGET', P .. 'bells', 'unpack') or 0)

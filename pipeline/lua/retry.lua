@@ -1,0 +1,20 @@
+-- Put one dead letter back to work. ARGV: id. Answer: {1, stage} or {0}.
+local id = arg()
+local letter = P .. 'dead:' .. id
+local fields = redis.call('HMGET', letter, 'stage', 'source', 'reason', 'payload', 'meta', 'digest', 'tag')
+local stage = fields[1]
+if not stage then return {0} end
+local member = stage .. '/' .. fields[2] .. '/' .. fields[3] .. '/' .. id
+if redis.call('ZREM', P .. 'dead', member) == 0 then return {0} end
+redis.call('DEL', letter)
+if stage == 'unpack' then
+  redis.call('XADD', queue_key(stage), '*', 'p', fields[4])
+else
+  redis.call('XADD', queue_key(stage), '*', 'p', fields[4], 'm', fields[5])
+end
+if stage == 'subscribe' and fields[6] then
+  redis.call('HSET', P .. 'address:' .. fields[6], 'subscription', 'waiting')
+end
+count(stage .. ':dead', -1); count(stage .. ':waiting', 1)
+close_books()
+return {1, stage}

@@ -1,0 +1,45 @@
+-- A call failed: give its batch back (or leave it, when a move took it) and decide when the next call may be made.
+-- ARGV: stage, consumer, queue ('' = nothing to give back), entry id, sent (0/1),
+--       share (0..1, drawn by the caller: full jitter), base_ms, cap_ms, at_least_ms,
+--       pauses_after, probe_min_ms, probe_max_ms, reason of the pause, pause at once (0/1), mark held (0/1)
+-- Answer: the milliseconds until the next call, then 1 when the stage is paused.
+local stage, consumer, queue, id, sent = arg(), arg(), arg(), arg(), arg()
+local share, base, cap, at_least = number(), number(), number(), number()
+local pauses_after, probe_min, probe_max, reason, at_once, held = number(), number(), number(), arg(), number(), number()
+local now = now_ms()
+local destination = P .. 'destination:' .. stage
+
+if queue ~= '' then
+  local place = queue .. '/' .. id
+  local attempts = redis.call('HGET', P .. 'attempts', place)
+  local tries, first = string.match(attempts or '', '^(%d+):(%d+):')
+  if tries then
+    redis.call('HSET', P .. 'attempts', place, (tonumber(tries) + 1) .. ':' .. first .. ':' .. sent)
+  end
+  redis.call('XCLAIM', queue_key(queue), GROUP, RELEASED, 0, id, 'JUSTID')
+end
+
+local state = redis.call('HMGET', destination, 'failures', 'due', 'successes')
+local failures, due = tonumber(state[1] or 0), tonumber(state[2] or 0)
+if held == 1 then redis.call('HSET', destination, 'held', state[3] or 0) end
+redis.call('HDEL', destination, 'probing')
+-- calls that were in flight together fail together: that is one failure, not eight
+if due <= now or at_once == 1 then failures = failures + 1 end
+local delay, paused = share * math.min(cap, base * 2 ^ failures), 0
+if at_once == 1 or failures >= pauses_after then
+  paused = 1
+  delay = probe_min
+  if at_once == 0 then delay = math.min(probe_max, probe_min * 2 ^ (failures - pauses_after)) end
+end
+delay = math.ceil(math.max(delay, at_least))
+redis.call('HSET', destination, 'failures', failures, 'due', string.format('%.0f', math.max(due, now + delay)))
+if paused == 1 then
+  local pause = redis.call('HGET', P .. 'paused', stage)
+  pause = pause and cjson.decode(pause)
+  if not pause or pause.by == 'relay' then
+    local since = pause and pause.since_ms or now
+    redis.call('HSET', P .. 'paused', stage,
+      cjson.encode({by = 'relay', reason = reason, since_ms = since, until_ms = now + delay}))
+  end
+end
+return {delay, paused}

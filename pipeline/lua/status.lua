@@ -1,0 +1,13 @@
+-- Everything relay status shows, read at one instant.
+-- ARGV: a heartbeat is fresh for ms, [queues].
+-- Answer: {now, books, refused, paused, workers, oldest entry id of each queue, length of each queue}
+local fresh, queues = number(), list()
+local now = now_ms()
+local oldest, lengths = {}, {}
+for i, name in ipairs(queues) do
+  local first = redis.call('XRANGE', queue_key(name), '-', '+', 'COUNT', 1)
+  oldest[i] = first[1] and first[1][1] or ''
+  lengths[i] = redis.call('XLEN', queue_key(name))
+end
+return {now, redis.call('HGETALL', P .. 'books'), redis.call('HGETALL', P .. 'refused'),
+  redis.call('HGETALL', P .. 'paused'), redis.call('ZCOUNT', P .. 'workers', now - fresh, '+inf'), oldest, lengths}

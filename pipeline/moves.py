@@ -1,0 +1,179 @@
+"""Moves: how work leaves a queue, with everything that follows, in one atomic step.
+
+A move names the entries it takes out (and what must still be true for it), then its effects. Redis does
+all of it or nothing; a second run of the same move does nothing. What an effect means is written beside it
+in `lua/move.lua`; the counters it must change are changed by the same call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from pipeline import seen
+from pipeline.origins import Origin
+from pipeline.outcomes import Reason, Stage
+from pipeline.scripts import script
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+Argument = str | bytes | int | float
+
+
+class Result(IntEnum):
+    """What became of a move."""
+
+    DONE = 1
+    GONE = 0  # somebody else finished these entries
+    CHANGED = -1  # a visitor changed meanwhile: read again, merge again
+    TOMBSTONE = -2  # one of the people must be forgotten
+
+
+@dataclass(slots=True)
+class Move:
+    """One move. *entry_ids* leave *queue*, unless *next_cursor* says that a slice remains there."""
+
+    queue: str
+    entry_ids: Sequence[str | bytes]
+    cursor: str = ""
+    next_cursor: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    macs: Sequence[str] = ()
+    _effects: int = 0
+    _args: list[Argument] = field(default_factory=list)
+
+    def _effect(self, *args: Argument) -> None:
+        self._effects += 1
+        self._args.append(len(args))
+        self._args.extend(args)
+
+    @property
+    def effects(self) -> int:
+        """Return how many effects were added so far."""
+        return self._effects
+
+    def count(self, stage: Stage, counter: str, n: int = 1) -> None:
+        """Change one number of the books."""
+        self._effect("count", f"{stage}:{counter}", n)
+
+    def settle(self, stage: Stage, counter: str, n: int = 1) -> None:
+        """Take *n* from what waits in *stage* and add it to *counter*: its fate."""
+        self.count(stage, "waiting", -n)
+        self.count(stage, counter, n)
+
+    def append(self, stage: Stage, payload: bytes, origin: Origin) -> None:
+        """Give *stage* new work, whether or not it was seen before."""
+        self._effect("append", stage, payload, origin.pack())
+
+    def append_fresh(self, stage: Stage, fingerprint: str, payload: bytes, meta: str) -> None:
+        """Give *stage* new work, or count a duplicate when *fingerprint* was seen in the window."""
+        self._args += (5, "fresh", stage, seen.mark(fingerprint), payload, meta)
+        self._effects += 1
+
+    def pass_on(self, queue: str, fields: Sequence[Argument]) -> None:
+        """Let the work go on in another queue of its stage; *fields* are names and values in turn."""
+        self._effect("pass", queue, len(fields), *fields)
+
+    def bury(
+        self,
+        stage: Stage,
+        reason: Reason,
+        error: str,
+        payload: bytes,
+        origin: Origin,
+        *,
+        attempts: int = 0,
+        dead_id: str | None = None,
+        digest: str | None = None,
+    ) -> None:
+        """Keep a dead letter. The counters are the caller's: `settle(…, "dead")` or `new_dead`."""
+        fields: list[Argument] = [
+            *("error", error[:500], "attempts", attempts, "count", 1),
+            *("first_seen_at", origin.first_seen_at_ms, "payload", payload, "meta", origin.pack()),
+        ]
+        if digest:
+            fields += ("digest", digest)
+        dead_id = dead_id or token_hex(12)
+        self._effect("bury", stage, dead_id, origin.source, reason, len(fields), *fields)
+
+    def new_dead(self, stage: Stage) -> None:
+        """Count something that was found wrong before it ever waited in *stage*."""
+        self.count(stage, "in")
+        self.count(stage, "dead")
+
+    def new_ignored(self, stage: Stage, n: int = 1) -> None:
+        """Count something that *stage* need not do."""
+        self.count(stage, "in", n)
+        self.count(stage, "ignored", n)
+
+    def save_visitor(
+        self, visitor_id: str, version: str, document: bytes, seen_ms: int, keep_ms: int
+    ) -> None:
+        """Write a visitor's document under a new version."""
+        self._effect("visitor", visitor_id, version, document, seen_ms, keep_ms)
+
+    def absorb_visitor(self, visitor_id: str) -> None:
+        """Remove a visitor whose facts were merged into another one."""
+        self._effect("absorb", visitor_id)
+
+    def alias(self, digest: str, visitor_id: str, keep_ms: int) -> None:
+        """Let the hash of an address point to its visitor."""
+        self._effect("alias", digest, visitor_id, keep_ms)
+
+    def subscribe(self, digest: str, address: str, origin: Origin) -> None:
+        """Queue an address to be watched, or count a duplicate when it is watched or waits already."""
+        self._effect("subscribe", digest, address, origin.pack())
+
+    def subscription(self, digest: str, state: str, keep_ms: int) -> None:
+        """Remember what became of an address's subscription."""
+        self._effect("subscription", digest, state, keep_ms)
+
+    def succeeded(self, stage: Stage) -> None:
+        """Note that the stage's vendor took a call; ends a pause that the relay made itself."""
+        self._effect("succeeded", stage)
+
+    def remember(self, key: str, keep_ms: int) -> None:
+        """Set a marker that leaves by itself; *key* without the prefix."""
+        self._effect("remember", key, keep_ms)
+
+    def pack(self, consumer: str) -> list[Argument]:
+        """Return the arguments of `lua/move.lua` for this move."""
+        versions = [word for pair in self.versions.items() for word in pair]
+        return [
+            *(self.queue, consumer, self.cursor, self.next_cursor),
+            *(len(self.entry_ids), *self.entry_ids),
+            *(len(versions), *versions),
+            *(len(self.macs), *self.macs),
+            *(self._effects, *self._args),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What became of each move, and the bell number of each stage afterwards."""
+
+    results: list[Result]
+    bells: dict[Stage, int]
+
+
+class Mover:
+    """Carries out moves for one consumer."""
+
+    def __init__(self, redis: Redis, consumer: str, window_ms: int) -> None:
+        self.consumer = consumer
+        self._window_ms = window_ms
+        self._script = script(redis, "move")
+
+    async def apply(self, moves: Iterable[Move]) -> Moved:
+        """Carry out *moves*, each atomic on its own, in one call."""
+        moves = list(moves)
+        args: list[Argument] = [self._window_ms, len(moves)]
+        for move in moves:
+            args += move.pack(self.consumer)
+        results, bells = await self._script(args=args)
+        numbers = {stage: int(bell or 0) for stage, bell in zip(Stage, bells, strict=True)}
+        return Moved([Result(result) for result in results], numbers)

@@ -1,0 +1,34 @@
+"""Where a piece of work came from: the few words that travel with it through every stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Form(StrEnum):
+    """What the payload of a queue entry is."""
+
+    OURS = "o"  # as the stage wants it, addresses plain
+    HASHED = "h"  # the same, with a hashed address: never in one batch with plain ones
+    RAW = "r"  # one event in its sender's words, to be read again by its source
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Source, time of the first sighting (Unix ms), form of the payload, tag of the hook's URL."""
+
+    source: str
+    first_seen_at_ms: int
+    form: Form = Form.OURS
+    tag: str | None = None
+
+    def pack(self) -> str:
+        """Return the stored form; a tag has no `|` in it."""
+        return f"{self.source}|{self.first_seen_at_ms}|{self.form}|{self.tag or ''}"
+
+    @classmethod
+    def unpack(cls, stored: bytes) -> Origin:
+        """Read what `pack` wrote."""
+        source, first_seen, form, tag = stored.decode().split("|")
+        return cls(source, int(first_seen), Form(form), tag or None)

@@ -1,0 +1,122 @@
+"""Queues: Redis streams with one consumer group, read in large takes, left only by moves.
+
+What a worker takes stays in its hands (the group's pending list) until a move takes it out. What it gives
+back, and what dead workers held, belongs to the consumer `released`, from which anyone takes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redis.exceptions import ResponseError
+
+from pipeline import heartbeats, keys
+from pipeline.outcomes import Stage
+from pipeline.scripts import script
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry in a worker's hands: its payloads, their origins, how far earlier slices came."""
+
+    queue: str
+    id: str
+    payloads: Sequence[bytes]
+    origins: Sequence[bytes]
+    cursor: str = ""
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Entries taken, or why there are none: *wait_s* until something is ripe, None when the queue is empty."""
+
+    entries: list[Entry]
+    wait_s: float | None = None
+    is_paused: bool = False
+
+
+def fields(raw: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Split an entry's field list into payloads and origins."""
+    payloads = [raw[i + 1] for i in range(0, len(raw), 2) if raw[i] == b"p"]
+    origins = [raw[i + 1] for i in range(0, len(raw), 2) if raw[i] == b"m"]
+    return payloads, origins
+
+
+async def create_groups(redis: Redis) -> None:
+    """Make every queue and its consumer group, where they are missing."""
+    for queues in keys.QUEUES.values():
+        for name in queues:
+            try:
+                await redis.xgroup_create(keys.queue(name), keys.GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+
+class Queues:
+    """Takes entries for one consumer and gives them back."""
+
+    def __init__(self, redis: Redis, consumer: str) -> None:
+        self._redis = redis
+        self.consumer = consumer
+        self._take = script(redis, "take")
+        self._adopt = script(redis, "adopt")
+        self._release = script(redis, "release")
+
+    async def take(
+        self,
+        queue: str,
+        stage: Stage,
+        *,
+        most: int,
+        most_bytes: int = 4_000_000,
+        enough: int = 1,
+        ripe_s: float = 0.0,
+    ) -> Taken:
+        """Take up to *most* entries, once *enough* wait or the oldest has waited *ripe_s* seconds."""
+        args = [queue, stage, self.consumer, most, most_bytes, enough, int(ripe_s * 1000)]
+        try:
+            wait, rows = await self._take(args=args)
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            await create_groups(self._redis)
+            wait, rows = await self._take(args=args)
+        entries = [
+            Entry(queue, row[0].decode(), *fields(row[1]), row[2].decode(), int(row[3] or 0))
+            for row in rows
+        ]
+        return Taken(entries, wait / 1000 if wait >= 0 else None, is_paused=wait == -2)
+
+    async def give_back(self, queue: str, entry_ids: Iterable[str]) -> None:
+        """Let anyone take these entries at once."""
+        ids = list(entry_ids)
+        if ids:
+            await self._redis.execute_command(
+                "XCLAIM", keys.queue(queue), keys.GROUP, keys.RELEASED, 0, *ids, "JUSTID"
+            )
+
+    async def release(self, stage: Stage) -> int:
+        """Give back whatever this consumer still holds of *stage*: leftovers of a drain that failed."""
+        released = 0
+        for name in keys.QUEUES[stage]:
+            released += await self._release(args=[name, self.consumer])
+        return released
+
+    async def adopt(self) -> int:
+        """Give back what dead workers hold in any queue; return how many entries."""
+        adopted = 0
+        for queues in keys.QUEUES.values():
+            for name in queues:
+                adopted += await self._adopt(args=[name, heartbeats.FRESH_MS])
+        return adopted
+
+    async def failed(self, entry: Entry) -> int:
+        """Count one more failed attempt at *entry*; return how many there were."""
+        return int(await self._redis.hincrby(keys.ATTEMPTS, f"{entry.queue}/{entry.id}", 1))

@@ -1,0 +1,497 @@
+"""Every setting of the relay, read once from the environment and `.env` in the working directory.
+
+All problems are found together and told together, each with the setting's name and what to do,
+never with its value: a value may be a secret. An empty value means "as the default", and a
+variable of the environment beats the same line of `.env` also when it is empty. `python -m
+pipeline.settings` prints the `.env.example` of these fields; a test holds the file in the
+repository equal to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.home import Home, HomeError
+from pipeline.sources import Rules
+
+SOURCES = frozenset(
+    [
+        "pixel",
+        "audience",
+        "workflow",
+        "scores",
+        "events",
+        "sendgrid",
+        "mailgun",
+        "postmark",
+        "ses",
+        "sparkpost",
+        "mandrill",
+        "brevo",
+        "mailjet",
+        "resend",
+        "mailersend",
+        "mailtrap",
+        "mailchimp",
+        "klaviyo",
+        "customerio",
+        "iterable",
+        "braze",
+        "sfmc",
+    ]
+)
+"""Every word that can stand in `/hooks/{source}`, also those whose source is yet to come."""
+
+MIN_TOKEN_LENGTH = 16
+# printable ASCII that neither ends nor changes a URL's path or query, nor separates tokens
+_TOKEN = re.compile(r"[!$'()*.0-9;<=>@A-Z\[\]^_`a-z{|}~-]+")
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+
+
+class SettingsError(Exception):
+    """One or more settings are wrong. *problems* are sentences without values, one for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class HookToken:
+    """A secret that a sender shows, valid for *source* only; None is every source."""
+
+    source: str | None
+    token: str = field(repr=False)
+
+
+def parse_tokens(text: str) -> list[HookToken]:
+    """Read comma-separated `token` and `source:token`; a ValueError counts, never quotes."""
+    tokens: list[HookToken] = []
+    for number, item in enumerate((part.strip() for part in text.split(",")), start=1):
+        if not item:
+            continue
+        source, colon, token = item.rpartition(":")
+        if colon and source not in SOURCES:
+            raise ValueError(
+                f"the part before ':' of token {number} is no source;"
+                f" known are {', '.join(sorted(SOURCES))}"
+            )
+        if len(token) < MIN_TOKEN_LENGTH:
+            raise ValueError(
+                f"token {number} is shorter than {MIN_TOKEN_LENGTH} characters; make one with"
+                " `python -c 'import secrets; print(secrets.token_urlsafe(24))'`"
+            )
+        if not _TOKEN.fullmatch(token):
+            raise ValueError(
+                f"token {number} has a character that cannot stand in a URL;"
+                " use letters, digits and - . _ ~"
+            )
+        tokens.append(HookToken(source or None, token))
+    if not tokens:
+        raise ValueError("no token in it; set at least one, or leave it out")
+    return tokens
+
+
+def token_for(tokens: list[HookToken], source: str) -> str | None:
+    """Return the first of *tokens* that is valid for *source*, to post something there."""
+    return next((each.token for each in tokens if each.source in (None, source)), None)
+
+
+def _check_tokens(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        parse_tokens(value.get_secret_value())
+    return value
+
+
+def _check_redis_url(value: SecretStr | None) -> SecretStr | None:
+    """Refuse what redis-py would only trip over later, in words that do not show the password."""
+    if value is None:
+        return None
+    parts = _split(value.get_secret_value())
+    if parts is None or parts.scheme not in _REDIS_SCHEMES:
+        raise ValueError("should begin with redis://, rediss://, unix:// or redis+sentinel://")
+    if parts.scheme == "redis+sentinel":
+        _check_sentinel(parts)
+    elif parts.scheme == "unix":
+        if not parts.path.strip("/"):
+            raise ValueError("should name the socket: unix:///path/to/redis.sock")
+    else:
+        _check_host_port_db(parts)
+    return value
+
+
+def _check_host_port_db(parts: SplitResult) -> None:
+    try:
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_host = False
+    if not has_host or not re.fullmatch(r"/?|/\d+", parts.path):
+        raise ValueError(f"should have the form {parts.scheme}://[user:password@]host[:port][/db]")
+
+
+def _check_sentinel(parts: SplitResult) -> None:
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    if not all(re.fullmatch(r"[^:,\s]+:\d{1,5}", host) for host in hosts) or not re.fullmatch(
+        r"/[^/]+(/\d+)?", parts.path
+    ):
+        raise ValueError(
+            "should have the form redis+sentinel://[user:password@]host:port,host:port/master[/db]"
+        )
+
+
+def _check_base_url(value: str) -> str:
+    parts = _split(value)
+    if (
+        parts is None
+        or parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or "@" in parts.netloc
+    ):
+        raise ValueError("should be an http:// or https:// address without user, query or fragment")
+    return value.rstrip("/")
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
+def _check_path(value: str) -> str:
+    if not re.fullmatch(r"/[^\s?#]*", value):
+        raise ValueError("should be a path that begins with / and has no query")
+    return value
+
+
+def _check_ec_key(value: SecretStr | None) -> SecretStr | None:
+    """Refuse now what would otherwise refuse every delivery of this sender later."""
+    if value is None:
+        return None
+    # imported here: only a process that has such a key pays for loading OpenSSL
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    body = re.sub(r"-----[A-Z ]+-----|\s|\\n", "", value.get_secret_value())
+    try:
+        key = load_der_public_key(base64.b64decode(body, validate=True))
+    except Exception:
+        key = None
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise ValueError(  # noqa: TRY004 - pydantic collects only these
+            "is no public key of SendGrid's kind; copy the verification key from its page"
+        )
+    return value
+
+
+def _whatever_the_case(*choices: str) -> BeforeValidator:
+    spelt = {choice.casefold(): choice for choice in choices}
+    return BeforeValidator(
+        lambda value: spelt.get(value.casefold(), value) if isinstance(value, str) else value
+    )
+
+
+_BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+_Path = Annotated[str, AfterValidator(_check_path)]
+_Rate = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+_Key = SecretStr | None
+
+
+class Settings(BaseSettings):
+    """The relay's settings; an attribute is its variable's name in lower case."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    redis_url: Annotated[_Key, AfterValidator(_check_redis_url)] = Field(
+        default=None,
+        description="redis://, rediss://, unix:// or redis+sentinel://host:port,host:port/master/db;"
+        " unset: the embedded Redis of `relay up`",
+    )
+    hook_tokens: Annotated[_Key, AfterValidator(_check_tokens)] = Field(
+        default=None,
+        description="comma-separated, all valid (rotation), at least 16 characters each;"
+        " `source:token` is valid for that source only;"
+        " unset: made on the first `relay up`, kept in RELAY_HOME",
+    )
+    audiencelab_api_key: _Key = Field(default=None, description="AudienceLab's API key")
+    audiencelab_base_url: _BaseUrl = Field(
+        default="https://api.audiencelab.io", description="where AudienceLab's API is"
+    )
+    audiencelab_hash_filter: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = Field(
+        default="sha256_personal_email",
+        description="AudienceLab's filter name for a hashed address in POST /enrich",
+    )
+    audiencepoint_api_key: _Key = Field(default=None, description="AudiencePoint's API key")
+    audiencepoint_base_url: _BaseUrl = Field(
+        default="https://api.audiencepoint.com/v1", description="where AudiencePoint's API is"
+    )
+    audiencepoint_scores_path: _Path = Field(
+        default="/scores", description="path of the scores call"
+    )
+    audiencepoint_events_path: _Path = Field(
+        default="/events", description="path of the event ingestion"
+    )
+    audiencepoint_subscription_path: _Path = Field(
+        default="/list-subscription", description="path of the list subscription"
+    )
+    audiencepoint_sto_path: _Path = Field(default="/sto", description="path of the send-time call")
+    audiencepoint_verification_path: _Path = Field(
+        default="/email-verification", description="path of the e-mail verification"
+    )
+    email_format: Annotated[Literal["sha256", "plain"], _whatever_the_case("sha256", "plain")] = (
+        Field(
+            default="sha256", description="how addresses leave for AudiencePoint: sha256 or plain"
+        )
+    )
+    enrich: Annotated[
+        Literal["missing", "always", "off"], _whatever_the_case("missing", "always", "off")
+    ] = Field(
+        default="missing",
+        description="whom to enrich: missing (no name and no verified e-mail yet), always, off",
+    )
+    subscribe: Annotated[
+        Literal["identified", "verified", "all", "off"],
+        _whatever_the_case("identified", "verified", "all", "off"),
+    ] = Field(
+        default="identified",
+        description="which addresses of a visitor to subscribe: identified, verified, all, off",
+    )
+    forward_max_wait_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = Field(
+        default=2, description="a batch leaves at 30 events or at this age in seconds"
+    )
+    audiencepoint_rate: _Rate = Field(
+        default=5,
+        description="requests per second to AudiencePoint, over all workers; 0 is no limit",
+    )
+    audiencelab_rate: _Rate = Field(
+        default=0.5,
+        description="requests per second to AudienceLab, over all workers; 0 is no limit",
+    )
+    seen_window_h: _Positive = Field(
+        default=168, description="how long a repeated event is recognised, in hours"
+    )
+    ack_policy: Annotated[
+        Literal["stored", "fsynced", "replicated"],
+        _whatever_the_case("stored", "fsynced", "replicated"),
+    ] = Field(
+        default="stored",
+        description="what an answer promises: stored, fsynced (appendfsync always, or WAITAOF"
+        " where the server has it), replicated (WAIT 1)",
+    )
+    dead_keep_d: _Positive = Field(
+        default=30, description="age in days at which the sweep moves dead letters to dropped"
+    )
+    visitor_keep_d: _Positive = Field(
+        default=365, description="how long a visitor is kept, in days since last seen"
+    )
+    send_from: Annotated[
+        Literal["accepted", "delivered"], _whatever_the_case("accepted", "delivered")
+    ] = Field(
+        default="accepted",
+        description="which event of a mail sender is a Send: accepted or delivered",
+    )
+    deferral_as: Annotated[
+        Literal["none", "SoftBounce"], _whatever_the_case("none", "SoftBounce")
+    ] = Field(default="none", description="what a mail sender's deferral is: none or SoftBounce")
+    send_id: Annotated[
+        Literal["message", "campaign"], _whatever_the_case("message", "campaign")
+    ] = Field(default="message", description="what names a send: message or campaign")
+    max_body_bytes: Annotated[int, Field(ge=1024, le=512 * 1024**2)] = Field(
+        default=20 * 1024**2, description="largest body that is accepted, also after decompression"
+    )
+    max_inflight_bytes: Annotated[int, Field(ge=1024)] = Field(
+        default=256 * 1024**2, description="bodies that one receiver holds in memory at most"
+    )
+    relay_home: Path = Field(
+        default=Path(".relay"),
+        description="directory of the embedded Redis, the token and the address file",
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        default=8000, description="the receiver's port"
+    )
+    log_format: Annotated[Literal["console", "json"], _whatever_the_case("console", "json")] = (
+        Field(default="console", description="console or json")
+    )
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+        _whatever_the_case("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    ] = Field(default="INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    sendgrid_public_key: Annotated[_Key, AfterValidator(_check_ec_key)] = Field(
+        default=None,
+        description="SendGrid's verification key; once it is set, unsigned deliveries are refused",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: value
+            for name, value in values.items()
+            if not (isinstance(value, str) and not value.strip())
+        }
+
+    @field_validator("max_inflight_bytes")
+    @classmethod
+    def _holds_one_body(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("max_body_bytes", 0):
+            raise ValueError("should be at least MAX_BODY_BYTES, or the largest body never fits")
+        return value
+
+    @field_validator("relay_home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether neither vendor's key is set, which makes `relay up` a trial."""
+        return self.audiencelab_api_key is None and self.audiencepoint_api_key is None
+
+    def rules(self) -> Rules:
+        """Return how mail senders' words map to AudiencePoint's."""
+        return Rules(send_from=self.send_from, deferral_as=self.deferral_as, send_id=self.send_id)
+
+    def sender_secrets(self) -> dict[str, str]:
+        """Return variable name -> value of the senders' secrets that are set."""
+        secrets = {"SENDGRID_PUBLIC_KEY": self.sendgrid_public_key}
+        return {name: value.get_secret_value() for name, value in secrets.items() if value}
+
+    def tokens(self) -> list[HookToken]:
+        """Return the valid hook tokens, in the order they are written.
+
+        They come from HOOK_TOKENS, else from the file in RELAY_HOME. A process that finds its
+        Redis by the address file of a running trial takes the trial's tokens too: data and token
+        belong together. Raises `SettingsError` when there is none.
+        """
+        home = Home(self.relay_home)
+        try:
+            address = None if self.redis_url else home.running()
+            if address is not None and address.trial:
+                return _tokens_in(Home(address.home))
+            if self.hook_tokens is not None:
+                return parse_tokens(self.hook_tokens.get_secret_value())
+            return _tokens_in(home)
+        except HomeError as error:
+            raise SettingsError([f"RELAY_HOME: {error}"]) from error
+
+    def environment(self) -> dict[str, str]:
+        """Return every setting as an environment variable, secrets in clear: for children only.
+
+        What is unset is there as an empty value, so that no `.env` can change a child's mind.
+        """
+        return {name.upper(): _as_text(getattr(self, name)) for name in type(self).model_fields}
+
+
+def _tokens_in(home: Home) -> list[HookToken]:
+    text = home.read_tokens()
+    if text is None:
+        raise SettingsError(
+            [f"HOOK_TOKENS: not set, and there is no {home.tokens_file}; set it, or run `relay up`"]
+        )
+    try:
+        return parse_tokens(text)
+    except ValueError as error:
+        raise SettingsError([f"{home.tokens_file}: {error}"]) from None
+
+
+def load_settings() -> Settings:
+    """Read and check all settings; raise `SettingsError` with every problem at once."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            _problem(str(each["loc"][0]) if each["loc"] else "", each["msg"])
+            for each in error.errors(include_url=False, include_input=False, include_context=False)
+        ]
+    except (OSError, UnicodeDecodeError) as error:
+        problems = [
+            f".env: cannot be read ({type(error).__name__}); it should be a UTF-8 text file"
+        ]
+    raise SettingsError(problems)
+
+
+def _problem(name: str, message: str) -> str:
+    message = message.removeprefix("Value error, ").replace("Input should", "should")
+    return f"{name.upper()}: {message}"
+
+
+def settings_or_exit() -> Settings:
+    """Read the settings for a process's main: on problems print them all and end with status 2."""
+    try:
+        return load_settings()
+    except SettingsError as error:
+        exit_with(error)
+
+
+def exit_with(error: SettingsError) -> NoReturn:
+    """Print every problem on stderr and end the process with status 2."""
+    print("These settings are wrong:", file=sys.stderr)
+    for problem in error.problems:
+        print(f"  {problem}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _default_text(info: FieldInfo) -> str:
+    return _as_text(info.default)
+
+
+def render_example() -> str:
+    """Return the text of `.env.example`: every setting, commented out, with its default."""
+    lines = [
+        "# Settings of the relay. Copy to .env and take the # away from what you change.",
+        "# An empty value means the default. Made by: python -m pipeline.settings > .env.example",
+    ]
+    for name, info in Settings.model_fields.items():
+        lines += ["", f"# {info.description}", f"#{name.upper()}={_default_text(info)}"]
+    return "\n".join(lines) + "\n"
+
+
+def render_table() -> str:
+    """Return the same as a Markdown table, for the README."""
+    rows = ["| name | default | meaning |", "|---|---|---|"]
+    for name, info in Settings.model_fields.items():
+        default = _default_text(info)
+        rows.append(
+            f"| `{name.upper()}` | {f'`{default}`' if default else ''} | {info.description} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render_table() if "--table" in sys.argv[1:] else render_example())

@@ -1,0 +1,248 @@
+"""Visitors: one resolved person each, with everything that AudienceLab and AudiencePoint told about them.
+
+The id is AudienceLab's UUID, else its EDID, else the SHA-256 of the address they were resolved by. Hashes of
+all known addresses point to the visitor. Merging is pure (`merge`); writing happens inside a move that checks
+that nobody else changed the visitor meanwhile (`moves.Move.save_visitor` and `Move.versions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from pipeline import keys
+from pipeline.addresses import digest
+from pipeline.outcomes import Person, VisitorEvent
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+PAGES = 50
+DAY_MS = 86_400_000
+
+
+@dataclass(slots=True)
+class Visitor:
+    """One person as kept. Times are ISO-8601 UTC; addresses plain and lower-case; hashes SHA-256 hex."""
+
+    id: str
+    version: str = ""
+    uuid: str | None = None
+    edid: str | None = None
+    hem_sha256: str | None = None
+    fields: dict[str, str | list[str]] = field(default_factory=dict)
+    personal_emails: list[str] = field(default_factory=list)
+    business_emails: list[str] = field(default_factory=list)
+    verified_emails: list[str] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
+    phones: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    pages: list[dict[str, str]] = field(default_factory=list)
+    first_seen_at: str | None = None
+    last_seen_at: str | None = None
+    scores: dict[str, str] = field(default_factory=dict)
+    scores_changed_at: str | None = None
+    enriched_at: str | None = None
+    enrichment: str | None = None
+
+    @property
+    def emails(self) -> list[str]:
+        """Return every known plain address, verified ones first."""
+        return unique([*self.verified_emails, *self.personal_emails, *self.business_emails])
+
+    @property
+    def digests(self) -> list[str]:
+        """Return the hash of every known address."""
+        own = [digest(address) for address in self.emails]
+        return unique([*own, *self.hashes, *([self.hem_sha256] if self.hem_sha256 else [])])
+
+    @property
+    def identities(self) -> list[str]:
+        """Return everything a tombstone may stand on."""
+        return [
+            name
+            for name in unique([self.id, self.uuid or "", self.edid or "", *self.digests])
+            if name
+        ]
+
+    @property
+    def is_named(self) -> bool:
+        """Tell whether a first or last name is known."""
+        return bool(self.fields.get("FIRST_NAME") or self.fields.get("LAST_NAME"))
+
+    def identified_address(self) -> str | None:
+        """Return the address (or its hash) that this person was identified by.
+
+        The known one whose SHA-256 is `hem_sha256`, else that hash; without it the first verified, else the
+        first personal, else the first business one.
+        """
+        if self.hem_sha256:
+            known = (mail for mail in self.emails if digest(mail) == self.hem_sha256)
+            return next(known, self.hem_sha256)
+        return next(
+            iter([*self.verified_emails, *self.personal_emails, *self.business_emails]), None
+        )
+
+    def document(self) -> bytes:
+        """Return the stored form."""
+        kept = {
+            name: getattr(self, name) for name in self.__slots__ if name not in ("id", "version")
+        }
+        return orjson.dumps({name: value for name, value in kept.items() if value})
+
+    @classmethod
+    def read(cls, visitor_id: str, version: str, document: bytes) -> Visitor:
+        """Read what `document` wrote."""
+        return cls(id=visitor_id, version=version, **orjson.loads(document))
+
+    def view(self) -> dict[str, Any]:
+        """Return everything that is known, for `relay visitors show --json`."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "version"}
+
+
+def unique(items: Iterable[str]) -> list[str]:
+    """Return *items* without repetitions, in their order."""
+    return list(dict.fromkeys(items))
+
+
+def visitor_id(person: Person) -> str | None:
+    """Return the id of the visitor that *person* is, as far as the event alone tells; None for nobody."""
+    name = person.uuid or person.edid or person.hem_sha256
+    if name:
+        return name[:128]
+    for address in (*person.verified_emails, *person.personal_emails, *person.business_emails):
+        return digest(address)
+    for known in person.hashes:
+        return known
+    for phone in person.phones:
+        return "phone:" + sha256(phone.encode()).hexdigest()
+    return None
+
+
+def merge(visitor: Visitor, event: VisitorEvent, *, source: str, tag: str | None, now: str) -> None:
+    """Add what *event* tells to *visitor*: newer non-empty values win, nothing is ever blanked out.
+
+    *now* stands in for an event without a time of its own.
+    """
+    person, seen_at = event.person, event.seen_at or now
+    is_newer = visitor.last_seen_at is None or seen_at >= visitor.last_seen_at
+    add_facts(visitor, person, is_newer=is_newer)
+    visitor.first_seen_at = min(visitor.first_seen_at or seen_at, seen_at)
+    visitor.last_seen_at = max(visitor.last_seen_at or seen_at, seen_at)
+    visitor.sources = unique([*visitor.sources, source])
+    if tag:
+        visitor.tags = unique([*visitor.tags, tag])
+    if page := page_of(event, seen_at):
+        if page not in visitor.pages:
+            visitor.pages.append(page)
+        visitor.pages = sorted(visitor.pages, key=lambda seen: seen["at"])[-PAGES:]
+
+
+def page_of(event: VisitorEvent, seen_at: str) -> dict[str, str] | None:
+    """Return what is kept of a page that was seen, or None when the event tells of none."""
+    facts = {
+        "event_type": event.event_type,
+        "url": event.url,
+        "title": event.title,
+        "referrer": event.referrer,
+        "pixel_id": event.pixel_id,
+    }
+    known = {name: value for name, value in facts.items() if value}
+    return {"at": seen_at, **known} if event.url or event.event_type else None
+
+
+def add_facts(visitor: Visitor, person: Person, *, is_newer: bool = True) -> None:
+    """Add a resolution to *visitor*; older facts only fill what is unknown."""
+    for name, value in person.fields.items():
+        if value and (is_newer or not visitor.fields.get(name)):
+            visitor.fields[name] = value
+    for name in ("uuid", "edid", "hem_sha256"):
+        value = getattr(person, name)
+        if value and (is_newer or not getattr(visitor, name)):
+            setattr(visitor, name, value)
+    for name in ("personal_emails", "business_emails", "verified_emails", "hashes", "phones"):
+        fresh, known = list(getattr(person, name)), getattr(visitor, name)
+        setattr(visitor, name, unique([*fresh, *known] if is_newer else [*known, *fresh]))
+
+
+def absorb(visitor: Visitor, other: Visitor) -> None:
+    """Merge *other*, who turned out to be the same person, into *visitor*; what *visitor* knows wins."""
+    add_facts(
+        visitor,
+        Person(
+            uuid=other.uuid, edid=other.edid, hem_sha256=other.hem_sha256, fields=other.fields,
+            personal_emails=other.personal_emails, business_emails=other.business_emails,
+            verified_emails=other.verified_emails, hashes=other.hashes, phones=other.phones,
+        ),
+        is_newer=False,
+    )  # fmt: skip
+    visitor.tags = unique([*visitor.tags, *other.tags])
+    visitor.sources = unique([*visitor.sources, *other.sources])
+    pages = [*visitor.pages, *(page for page in other.pages if page not in visitor.pages)]
+    visitor.pages = sorted(pages, key=lambda seen: seen["at"])[-PAGES:]
+    visitor.scores = visitor.scores or other.scores
+    visitor.scores_changed_at = visitor.scores_changed_at or other.scores_changed_at
+    seen = [at for at in (visitor.first_seen_at, other.first_seen_at) if at]
+    visitor.first_seen_at = min(seen, default=None)
+    seen = [at for at in (visitor.last_seen_at, other.last_seen_at) if at]
+    visitor.last_seen_at = max(seen, default=None)
+
+
+async def fetch(redis: Redis, ids: Sequence[str]) -> dict[str, Visitor]:
+    """Return the visitors of *ids* that exist."""
+    if not ids:
+        return {}
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in ids:
+            pipe.hmget(keys.visitor(name), "version", "document")
+        rows = await pipe.execute()
+    return {
+        name: Visitor.read(name, version.decode(), document)
+        for name, (version, document) in zip(ids, rows, strict=True)
+        if document
+    }
+
+
+async def owners(redis: Redis, digests: Sequence[str]) -> dict[str, str]:
+    """Return for each address hash the visitor it points to, where there is one."""
+    if not digests:
+        return {}
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in digests:
+            pipe.hget(keys.address(name), "visitor")
+        rows = await pipe.execute()
+    return {name: row.decode() for name, row in zip(digests, rows, strict=True) if row}
+
+
+async def find(redis: Redis, wanted: str) -> Visitor | None:
+    """Return the visitor that an address, an address's hash, a UUID or an EDID means."""
+    for name in (wanted, *(await owners(redis, [digest(wanted)])).values()):
+        found = await fetch(redis, [name])
+        if found:
+            return found[name]
+    return None
+
+
+async def subscriptions(redis: Redis, visitor: Visitor) -> dict[str, str]:
+    """Return the subscription state of each of the visitor's addresses, by hash."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in visitor.digests:
+            pipe.hget(keys.address(name), "subscription")
+        rows = await pipe.execute()
+    return {name: row.decode() for name, row in zip(visitor.digests, rows, strict=True) if row}
+
+
+async def ids(redis: Redis) -> AsyncIterator[str]:
+    """Walk all visitors, each at least once, in no order."""
+    cursor = 0
+    while True:
+        cursor, rows = await redis.zscan(keys.VISITORS, cursor, count=500)
+        for name, _ in rows:
+            yield name.decode()
+        if cursor == 0:
+            return

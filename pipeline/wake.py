@@ -1,0 +1,78 @@
+"""The bell: tells the workers, through arq, that a stage has work.
+
+A job carries a stage's name, never an event, so losing or doubling one is harmless: the sweep looks for
+work every second. Its id ends in a number that the drain raises, so that a bell rung during a run or after a
+crash makes a new job. This is the only file of the package that knows arq.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from arq import ArqRedis
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
+
+from pipeline.outcomes import Stage
+
+logger = logging.getLogger(__name__)
+
+DRAIN = "drain"
+QUEUE_NAME = "{relay}:arq:queue"
+#: a bell that waited for a day (arq's default) would fail as expired; the sweep rings again anyway
+EXPIRES_MS = 7 * 24 * 3600 * 1000
+
+
+def serialize(job: dict[str, Any]) -> bytes:
+    """Return arq's job as JSON; arq also passes exceptions through here, so anything has a form."""
+    return orjson.dumps(job, default=repr)
+
+
+def deserialize(stored: bytes) -> dict[str, Any]:
+    """Read what `serialize` wrote."""
+    job: dict[str, Any] = orjson.loads(stored)
+    return job
+
+
+def arq_redis(pool: ConnectionPool) -> ArqRedis:
+    """Return arq's client over *pool*, with the serializer and the queue the workers use."""
+    return ArqRedis(
+        pool,
+        job_serializer=serialize,
+        job_deserializer=deserialize,
+        default_queue_name=QUEUE_NAME,
+        expires_extra_ms=EXPIRES_MS,
+    )
+
+
+class Bell:
+    """Rings for stages; a number is rung once by each process."""
+
+    def __init__(self, arq: ArqRedis) -> None:
+        self._arq = arq
+        self._rung: dict[Stage, int] = {}
+
+    async def ring(self, stage: Stage, number: int) -> None:
+        """Wake a worker for *stage* unless this process rang *number* already. Never raises."""
+        if self._rung.get(stage) == number:
+            return
+        self._rung[stage] = number
+        try:
+            async with asyncio.timeout(1):
+                await self._arq.enqueue_job(DRAIN, stage, _job_id=f"{DRAIN}:{stage}:{number}")
+        except (RedisError, OSError, TimeoutError) as error:
+            self._rung.pop(stage, None)
+            logger.warning("bell not rung stage=%s error=%s", stage, type(error).__name__)
+
+    def forget(self, stage: Stage) -> None:
+        """Let the stage's number be rung again: the sweep saw work that nobody takes up."""
+        self._rung.pop(stage, None)
+
+    async def ring_all(self, numbers: Mapping[Stage, int], stages: set[Stage]) -> None:
+        """Ring for *stages* with the numbers that a move answered."""
+        for stage in stages:
+            await self.ring(stage, numbers[stage])

@@ -1,0 +1,159 @@
+"""The receiver put together: its routes, and the tasks that live as long as it does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pipeline import books, heartbeats
+from pipeline.inbox import Inbox
+from pipeline.settings import Settings
+from pipeline.sources import Source
+from pipeline.sources.registry import SOURCES
+from pipeline.wake import Bell, arq_redis
+from receiver import access_log
+from receiver.answers import answer
+from receiver.bodies import Bodies, Memory
+from receiver.group_commit import GroupCommit, Limits
+from receiver.health import Healthz, Readyz
+from receiver.metrics import Books, Metrics, MetricsPage
+from receiver.opening import Opening
+from receiver.problems import NOT_FOUND, Refused, render
+from receiver.refusals import Refusals
+from receiver.room import RoomWatch
+from receiver.tokens import Tokens
+from receiver.webhooks import Summary, Webhooks
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+# A body has this long to arrive: 20 MiB over a slow line, and no longer for a sender that has
+# stopped.
+READ_DEADLINE_S = 30.0
+
+
+class Receiver(Starlette):
+    """Starlette without its two error middlewares.
+
+    Every endpoint here answers its own errors, and a `send` wrapped twice costs each request time.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the router itself."""
+        return self.router
+
+
+def make_app(
+    settings: Settings,
+    redis: Redis,
+    *,
+    sources: Mapping[str, Source] = SOURCES,
+    limits: Limits | None = None,
+    read_deadline_s: float = READ_DEADLINE_S,
+) -> Starlette:
+    """Return the receiver. *redis* fails fast (`receiver_redis`) and is closed at the end."""
+    inbox = Inbox(redis, settings.ack_policy)
+    metrics = Metrics()
+    commit = GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), metrics, limits)
+    room = RoomWatch(inbox)
+    memory = Memory(settings.max_inflight_bytes)
+    refusals = Refusals(inbox)
+    summary = Summary(metrics)
+    bodies = Bodies(settings.max_body_bytes, read_deadline_s)
+    opening = Opening(inbox)
+    webhooks = Webhooks(
+        sources=sources,
+        ack_policy=settings.ack_policy,
+        tokens=Tokens([(token.source, token.token) for token in settings.tokens()], sources),
+        secrets=settings.sender_secrets(),
+        bodies=bodies,
+        memory=memory,
+        commit=commit,
+        inbox=inbox,
+        opening=opening,
+        room=room,
+        refusals=refusals,
+        metrics=metrics,
+    )
+    access_log.tame(sources)
+    metrics.gauge("relay_inflight_bytes", "Bytes of bodies held.", lambda: memory.used_bytes)
+    metrics.gauge("relay_waiting_deliveries", "Waiting for a flush.", lambda: commit.waiting)
+    metrics.gauge("relay_redis_used_bytes", "Redis memory in use.", lambda: room.used_bytes)
+    metrics.gauge("relay_redis_limit_bytes", "Redis maxmemory.", lambda: room.limit_bytes)
+    app = Receiver(
+        routes=[
+            Route("/hooks/{source}/{token:path}", webhooks, name="hook"),
+            Route("/hooks/{source}", webhooks, name="hook-without-token"),
+            Route("/healthz", Healthz()),
+            Route("/readyz", Readyz(room, _heartbeat_age(redis), lambda: opening.problem)),
+            Route("/metrics", MetricsPage(metrics, _books(redis))),
+        ],
+        lifespan=_lifespan(
+            opening=opening,
+            background=[
+                commit.run,
+                bodies.watch,
+                room.watch,
+                refusals.keep_writing,
+                summary.tell,
+                opening.keep_trying,
+            ],
+            at_end=[commit.finish, refusals.write, summary.finish, redis.aclose],
+        ),
+    )
+    # A redirect would repeat the query, and with it a token.
+    app.router.redirect_slashes = False
+    app.router.default = _not_found
+    return app
+
+
+def _lifespan(
+    opening: Opening,
+    background: list[Callable[[], Coroutine[None, None, None]]],
+    at_end: list[Callable[[], Awaitable[None]]],
+) -> Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await opening.try_once()
+        tasks = [asyncio.create_task(job()) for job in background]
+        try:
+            yield
+        finally:
+            await _stop(tasks)
+            for close in at_end:
+                # Redis may be gone; the process ends all the same.
+                with contextlib.suppress(Exception):
+                    await close()
+
+    return lifespan
+
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _heartbeat_age(redis: Redis) -> Callable[[], Awaitable[float | None]]:
+    return lambda: heartbeats.youngest_age_s(redis)
+
+
+def _books(redis: Redis) -> Callable[[], Awaitable[Books]]:
+    async def stages() -> Books:
+        stages: Books = (await books.snapshot(redis))["stages"]
+        return stages
+
+    return stages
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1000, "reason": ""})
+        return
+    await answer(send, *render(Refused(NOT_FOUND, "Hooks are at /hooks/{source}/{token}.")))

@@ -1,0 +1,167 @@
+"""Group commit: requests that arrive together are stored together, and answered together.
+
+One Redis round trip per request is the ceiling of every Python receiver. Here each request leaves
+its delivery and waits; one flusher takes everything that waits, writes it in one step, answers
+all, and takes what has come meanwhile. Nothing waits on a timer: an idle receiver writes a single
+delivery at once.
+
+What may go wrong: Redis hangs. Each flush has until its oldest delivery has waited 200 ms;
+whoever waits behind it is failed too once its own time is up, so everybody has an answer within
+250 ms. A write that timed out may have been stored all the same: the sender is told 503 and sends
+it again, and the seen window recognises it. The other way round never happens: nobody is answered
+2xx before Redis said yes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.deliveries import Delivery
+from pipeline.inbox import Inbox, NotStored
+from pipeline.outcomes import Stage
+from pipeline.wake import Bell
+from receiver.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much travels together, and how long anybody may wait."""
+
+    # One stream entry is read and moved as a whole: a large one would block Redis and the worker.
+    deliveries_per_entry: int = 256
+    bytes_per_entry: int = 1 << 20
+    # Entries written side by side in one flush; together they share one wait for the disk
+    # or the replica.
+    entries_per_flush: int = 8
+    # The contract's 250 ms less what reading and answering take.
+    answer_within_s: float = 0.2
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One request that waits. Its future yields None when stored, else why not."""
+
+    delivery: Delivery
+    answer: asyncio.Future[str | None]
+    since: float
+
+
+class GroupCommit:
+    """Stores deliveries through the inbox, many at a time, and rings the bell of `unpack`."""
+
+    def __init__(
+        self, inbox: Inbox, bell: Bell, metrics: Metrics, limits: Limits | None = None
+    ) -> None:
+        self._inbox = inbox
+        self._bell = bell
+        self._metrics = metrics
+        self._limits = limits or Limits()
+        self._waiting: deque[_Waiting] = deque()
+        self._work = asyncio.Event()
+        self._ringing: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many deliveries wait for the next flush."""
+        return len(self._waiting)
+
+    async def put(self, delivery: Delivery) -> None:
+        """Return once *delivery* is stored; raises `NotStored` when it is not, within 200 ms."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str | None] = loop.create_future()
+        self._waiting.append(_Waiting(delivery, answer, loop.time()))
+        self._work.set()
+        refusal = await answer
+        if refusal is not None:
+            raise NotStored(refusal)
+
+    async def run(self) -> None:
+        """Flush whatever waits, until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._waiting:
+                await self._flush()
+
+    async def finish(self) -> None:
+        """Let the bells that are ringing end; the flusher has stopped."""
+        if self._ringing:
+            await asyncio.wait(self._ringing, timeout=self._limits.answer_within_s)
+
+    async def _flush(self) -> None:
+        entries = list(self._entries())
+        if len(entries) == 1:
+            await self._write(entries[0])
+        elif entries:
+            await asyncio.gather(*(self._write(entry) for entry in entries))
+
+    def _entries(self) -> Iterator[list[_Waiting]]:
+        """Take what waits, in the order of its coming, cut into stream entries."""
+        limits = self._limits
+        for _ in range(limits.entries_per_flush):
+            entry: list[_Waiting] = []
+            size = 0
+            while self._waiting and len(entry) < limits.deliveries_per_entry:
+                size += len(self._waiting[0].delivery.body)
+                if entry and size > limits.bytes_per_entry:
+                    break
+                self._take_next(entry)
+            if not entry:
+                return
+            yield entry
+
+    def _take_next(self, entry: list[_Waiting]) -> None:
+        waiting = self._waiting.popleft()
+        if waiting.answer.done():  # its client went away; nobody was promised anything
+            return
+        # Too little time is left for a write: a tenth of what was allowed.
+        if waiting.since + self._limits.answer_within_s * 0.9 < asyncio.get_running_loop().time():
+            waiting.answer.set_result("Redis did not answer in time")
+            return
+        entry.append(waiting)
+
+    async def _write(self, entry: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        # What everybody is told when this task is cancelled in mid-write.
+        refusal: str | None = "the receiver is stopping"
+        number = 0
+        try:
+            async with asyncio.timeout_at(entry[0].since + self._limits.answer_within_s):
+                number = await self._inbox.put([waiting.delivery for waiting in entry])
+            refusal = None
+        except NotStored as error:
+            refusal = str(error) or "Redis refused it"
+        except TimeoutError:
+            refusal = "Redis did not answer in time"
+        except Exception as error:
+            # Whatever it is, the flusher must live and its requests must be answered.
+            log.exception("flush failed deliveries=%d", len(entry))
+            refusal = f"the write failed ({type(error).__name__})"
+        finally:
+            for waiting in entry:
+                if not waiting.answer.done():
+                    waiting.answer.set_result(refusal)
+        self._note(entry, refusal, loop.time() - began)
+        if refusal is None:
+            self._ring(number)
+
+    def _note(self, entry: list[_Waiting], refusal: str | None, took_s: float) -> None:
+        self._metrics.flushed(len(entry), took_s, stored=refusal is None)
+        if refusal is not None:
+            log.warning("flush failed deliveries=%d: %s", len(entry), refusal)
+        elif log.isEnabledFor(logging.DEBUG):
+            ids = ",".join(waiting.delivery.id for waiting in entry)
+            log.debug("flushed deliveries=%d ms=%.1f ids=%s", len(entry), took_s * 1000, ids)
+
+    def _ring(self, number: int) -> None:
+        """Ring beside the answers: a bell that hangs delays nobody, the sweep makes up for it."""
+        task = asyncio.create_task(self._bell.ring(Stage.UNPACK, number))
+        self._ringing.add(task)
+        task.add_done_callback(self._ringing.discard)

@@ -1,0 +1,93 @@
+"""`/healthz`: the process lives. `/readyz`: what it takes is stored, and somebody works on it.
+
+A load balancer asks `/readyz`, a supervisor `/healthz`: to restart the receiver because Redis is
+away would help nobody, so `/healthz` asks nothing and nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.types import Receive, Scope, Send
+
+from receiver.answers import answer
+from receiver.problems import METHOD_NOT_ALLOWED, NOT_READY, Headers, Refused, render
+from receiver.room import RoomWatch
+
+log = logging.getLogger(__name__)
+
+# Three times what a heartbeat may be late under load; the contract names it.
+WORKER_SILENT_S = 60
+# The contract's 250 ms for Redis, less what answering takes.
+_ASK_WITHIN_S = 0.2
+
+
+class Healthz:
+    """`GET /healthz`: 200 while the process lives."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        await _answer_get(scope, send, b'{"alive":true}')
+
+
+class Readyz:
+    """`GET /readyz`: 200, or 503 that names everything that is wrong.
+
+    *not_started* tells why the inbox cannot be used yet, or None.
+    """
+
+    def __init__(
+        self,
+        room: RoomWatch,
+        heartbeat_age_s: Callable[[], Awaitable[float | None]],
+        not_started: Callable[[], str | None],
+    ) -> None:
+        self._room = room
+        self._heartbeat_age_s = heartbeat_age_s
+        self._not_started = not_started
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Ask Redis and answer."""
+        wrong = await self._what_is_wrong()
+        if not wrong:
+            await _answer_get(scope, send, b'{"ready":true}')
+            return
+        status, headers, body = render(Refused(NOT_READY, "; ".join(wrong)))
+        await answer(send, status, headers, body)
+
+    async def _what_is_wrong(self) -> list[str]:
+        try:
+            async with asyncio.timeout(_ASK_WITHIN_S):
+                await self._room.look()
+                age_s = await self._heartbeat_age_s()
+        except Exception as error:
+            # Whatever it is, the receiver cannot store: that is the answer, not a
+            # failure of this page.
+            log.warning("not ready: Redis unreachable error=%s", type(error).__name__)
+            return ["Redis is unreachable"]
+        wrong = []
+        if (reason := self._not_started()) is not None:
+            wrong.append(reason)
+        if self._room.is_full:
+            wrong.append("Redis is nearly full")
+        if age_s is None or age_s > WORKER_SILENT_S:
+            wrong.append(f"no worker has given a sign of life for {WORKER_SILENT_S} seconds")
+        return wrong
+
+
+async def _answer_get(scope: Scope, send: Send, body: bytes) -> None:
+    if scope["method"] not in ("GET", "HEAD"):
+        refused = Refused(METHOD_NOT_ALLOWED, "Ask with GET.", headers=[(b"allow", b"GET, HEAD")])
+        await answer(send, *render(refused))
+        return
+    await answer(send, 200, _json_headers(body), body)
+
+
+def _json_headers(body: bytes) -> Headers:
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]

@@ -1,0 +1,46 @@
+"""What a server loads: `uvicorn receiver.main:app`.
+
+`app` is made when it is asked for, not when this module is imported, so that importing it (for
+types, for tests) needs no settings. Wrong settings are printed as one list, and the process exits
+with 2 before it listens. The log is set up here too, because nobody else does when uvicorn is
+started plainly.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from pipeline import logs
+from pipeline.connections import NoRedis, receiver_redis
+from pipeline.settings import SettingsError, exit_with, load_settings
+from pipeline.sources.registry import SOURCES
+from receiver import access_log
+from receiver.app import make_app
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    app: Starlette
+
+
+def build() -> Starlette:
+    """Return the receiver as the environment describes it; exits with 2 when that cannot be."""
+    try:
+        settings = load_settings()
+        logs.configure(settings.log_format, settings.log_level)
+        access_log.tame(SOURCES)
+        return make_app(settings, receiver_redis(settings))
+    except SettingsError as error:
+        exit_with(error)
+    except NoRedis as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def __getattr__(name: str) -> Starlette:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    global app
+    app = build()
+    return app

@@ -1,0 +1,145 @@
+"""What the receiver counts, and `/metrics`, which tells it to Prometheus.
+
+Counting happens on every request, so it is a plain addition to a dict; prometheus_client's
+counters, with a lock and a label lookup each, only come in when somebody asks. The stages' books
+are read from Redis at that moment; without Redis the receiver's own numbers are told all the
+same, and `relay_redis_up` is 0. Each uvicorn process counts for itself, since its start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import Receive, Scope, Send
+
+from receiver.answers import answer
+from receiver.problems import METHOD_NOT_ALLOWED, Refused, render
+
+log = logging.getLogger(__name__)
+
+# Prometheus's own time-out is 10 s; a Redis that answers no sooner than this is as good as gone.
+_BOOKS_WITHIN_S = 0.5
+
+Books = Mapping[str, Mapping[str, int]]
+"""The seven numbers of each stage: stage -> counter -> count."""
+
+
+class Metrics(Collector):
+    """The receiver's own numbers. *answered* is keyed by source and status."""
+
+    def __init__(self) -> None:
+        self.answered: Counter[tuple[str, int]] = Counter()
+        self.refused: Counter[tuple[str, str]] = Counter()
+        self.received_bytes: Counter[str] = Counter()
+        self.bad_tags: Counter[str] = Counter()
+        self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        self._flush_size = Histogram(
+            "relay_flush_deliveries",
+            "Deliveries stored in one step.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=self.registry,
+        )
+        self._flush_time = Histogram(
+            "relay_flush_seconds",
+            "Time that Redis took to store them.",
+            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
+            registry=self.registry,
+        )
+        self._flushes: Counter[str] = Counter()
+
+    def flushed(self, deliveries: int, took_s: float, *, stored: bool) -> None:
+        """Note one flush."""
+        self._flushes["stored" if stored else "failed"] += 1
+        self._flush_size.observe(deliveries)
+        self._flush_time.observe(took_s)
+
+    def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Tell also what *read* returns at the moment of asking."""
+        self.gauges[name] = (meaning, read)
+
+    def collect(self) -> Iterator[Metric]:
+        """Return everything in Prometheus's own words."""
+        answered = CounterMetricFamily(
+            "relay_deliveries", "Hook requests answered.", labels=("source", "status")
+        )
+        for (source, status), count in self.answered.items():
+            answered.add_metric((source, str(status)), count)
+        yield answered
+        refused = CounterMetricFamily(
+            "relay_refused", "Hook requests refused, by cause.", labels=("source", "cause")
+        )
+        for (source, cause), count in self.refused.items():
+            refused.add_metric((source, cause), count)
+        yield refused
+        yield _by_label("relay_received_bytes", "Bytes of bodies.", "source", self.received_bytes)
+        yield _by_label("relay_bad_tags", "Tags left out: not valid.", "source", self.bad_tags)
+        yield _by_label("relay_flushes", "Writes to Redis.", "result", self._flushes)
+        for name, (meaning, read) in self.gauges.items():
+            yield GaugeMetricFamily(name, meaning, read())
+
+
+class MetricsPage:
+    """`GET /metrics`."""
+
+    def __init__(self, metrics: Metrics, books: Callable[[], Awaitable[Books]]) -> None:
+        self._metrics = metrics
+        self._books = books
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the text that Prometheus reads."""
+        if scope["method"] not in ("GET", "HEAD"):
+            refused = Refused(
+                METHOD_NOT_ALLOWED, "Ask with GET.", headers=[(b"allow", b"GET, HEAD")]
+            )
+            await answer(send, *render(refused))
+            return
+        text = generate_latest(self._metrics.registry) + await self._stages()
+        headers = [
+            (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
+            (b"content-length", str(len(text)).encode()),
+        ]
+        await answer(send, 200, headers, text)
+
+    async def _stages(self) -> bytes:
+        try:
+            async with asyncio.timeout(_BOOKS_WITHIN_S):
+                books = await self._books()
+        except Exception as error:
+            log.warning("metrics without the books error=%s", type(error).__name__)
+            books = {}
+        registry = CollectorRegistry()
+        registry.register(_Stages(books))
+        return generate_latest(registry)
+
+
+class _Stages(Collector):
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "relay_redis_up", "Whether Redis told the books.", 1 if self._books else 0
+        )
+        # Gauges, not counters: a retried dead letter goes back from `dead` to `waiting`.
+        items = GaugeMetricFamily(
+            "relay_stage_items", "The stages' books.", labels=("stage", "state")
+        )
+        for stage, numbers in self._books.items():
+            for state, count in numbers.items():
+                items.add_metric((stage, state), count)
+        yield items
+
+
+def _by_label(name: str, meaning: str, label: str, counts: Counter[str]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, meaning, labels=(label,))
+    for value, count in counts.items():
+        family.add_metric((value,), count)
+    return family

@@ -1,0 +1,367 @@
+"""`/hooks/{source}/{token}`: where the senders' requests come in.
+
+The order of the checks is part of the contract, and each status is the sender's next move:
+
+    404 source · 405 method · 401 token · 413 size · 401 signature    do not send this again
+    400 415   not the sender's form; its bytes are a dead letter      do not send this again
+    408 503   not stored                                              send it again
+    202 200   stored; the header Relay-Ack says how safely            done
+
+Only what is unauthentic or too large leaves no trace but a count. A tag that is not a tag is left
+out and counted, and the delivery is stored without it: a slip in a URL must not cost data.
+
+Speed is a feature here (design 2.4): a bare ASGI callable, one dict of headers, answers' headers
+made beforehand, no object per request but the delivery and what holds its bytes. One line per
+delivery in the log would cost more than storing it, so at INFO there is a line for each refusal
+and, every ten seconds, one with the counts (`Summary`); at DEBUG each flush tells the ids it
+stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from pipeline.deliveries import Delivery, new_delivery_id
+from pipeline.inbox import Inbox, NotStored
+from pipeline.outcomes import Reason
+from pipeline.sources import Malformed, Source, Unauthentic
+from receiver import problems
+from receiver.answers import answer, answer_early
+from receiver.bodies import Bodies, Gone, Held, Memory, Undecodable, UnknownEncoding
+from receiver.group_commit import GroupCommit
+from receiver.metrics import Metrics
+from receiver.opening import Opening
+from receiver.problems import Headers, Refused, render
+from receiver.refusals import Refusals
+from receiver.room import RoomWatch
+from receiver.tokens import Tokens, parameters, presented
+
+log = logging.getLogger(__name__)
+
+_TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:+/=-]{1,128}")
+_TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_ENCODING = re.compile(rb"[A-Za-z0-9, .;=*-]{1,64}")
+_ALLOW = b"GET, HEAD, POST"
+_NO_PARAMETERS: Mapping[str, str] = {}
+_PROBE = b'{"ready":true}'
+# A request this small has been read by the server already: its connection can be used again.
+_SMALL = 1 << 16
+# Burying is one Redis call; the contract gives 250 ms to every answer.
+_BURY_WITHIN_S = 0.2
+
+# Which refusals are counted in Redis, and under which word of `relay status`.
+_COUNTED = {
+    problems.WRONG_TOKEN.name: "token",
+    problems.BAD_SIGNATURE.name: "signature",
+    problems.TOO_LARGE.name: "too_large",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One source, and what is needed to answer its senders."""
+
+    source: Source
+    stored: Headers
+    meter: tuple[str, int]
+
+    @classmethod
+    def of(cls, source: Source, ack_policy: str) -> Door:
+        """Make the door of *source*."""
+        length = len(_stored_body(new_delivery_id()))
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(length).encode()),
+            (b"relay-ack", ack_policy.encode()),
+        ]
+        return cls(source, headers, (source.name, source.success))
+
+
+class Webhooks:
+    """The endpoint, a plain ASGI callable under `/hooks/{source}` and `/hooks/{source}/{token}`."""
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, Source],
+        ack_policy: str,
+        tokens: Tokens,
+        secrets: Mapping[str, str],
+        bodies: Bodies,
+        memory: Memory,
+        commit: GroupCommit,
+        inbox: Inbox,
+        opening: Opening,
+        room: RoomWatch,
+        refusals: Refusals,
+        metrics: Metrics,
+    ) -> None:
+        self._doors = {name: Door.of(source, ack_policy) for name, source in sources.items()}
+        self._tokens = tokens
+        self._secrets = secrets
+        self._bodies = bodies
+        self._memory = memory
+        self._commit = commit
+        self._inbox = inbox
+        self._opening = opening
+        self._room = room
+        self._refusals = refusals
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        held = Held(self._memory)
+        try:
+            status, answer_headers, body = await self._accept(scope, headers, receive, held)
+        except Refused as refused:
+            await self._refuse(refused, scope, headers, receive, send, held)
+            return
+        except Gone:
+            return
+        except Exception as error:
+            # A fault of ours must not lose the delivery: the sender keeps it and tries again.
+            log.error("failed on a request", exc_info=_without_values(error))  # noqa: TRY400
+            failed = Refused(problems.INTERNAL, "The relay failed; send it again later.")
+            await self._refuse(failed, scope, headers, receive, send, held)
+            return
+        finally:
+            held.release()
+        if b"x-request-id" in headers:
+            answer_headers = answer_headers + _echo(headers)
+        await answer(send, status, answer_headers, body)
+
+    async def _accept(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, held: Held
+    ) -> tuple[int, Headers, bytes]:
+        path = scope["path_params"]
+        door = self._doors.get(path["source"])
+        if door is None:
+            raise Refused(
+                problems.UNKNOWN_SOURCE, "The path names no source that this relay knows."
+            )
+        method = scope["method"]
+        if method not in ("POST", "GET", "HEAD"):
+            raise Refused(
+                problems.METHOD_NOT_ALLOWED, "Send with POST.", headers=[(b"allow", _ALLOW)]
+            )
+        query = parameters(query) if (query := scope["query_string"]) else _NO_PARAMETERS
+        token = path.get("token", "").rstrip("/")
+        if not self._tokens.admit(door.source.name, presented(token, headers, query)):
+            raise Refused(
+                problems.WRONG_TOKEN,
+                "Put one of HOOK_TOKENS at the end of the path, or in a header or password.",
+            )
+        if method != "POST":
+            return 200, _probe_headers(), _PROBE
+        delivery = await self._read(door.source, headers, query, receive, held)
+        await self._store(delivery)
+        self._metrics.answered[door.meter] += 1
+        self._metrics.received_bytes[door.source.name] += len(delivery.body)
+        return door.source.success, door.stored, _stored_body(delivery.id)
+
+    async def _read(
+        self,
+        source: Source,
+        headers: dict[bytes, bytes],
+        query: Mapping[str, str],
+        receive: Receive,
+        held: Held,
+    ) -> Delivery:
+        body = await self._bodies.read(receive, headers, held)
+        packed = body
+        wrong: Refused | None = None
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None:
+            try:
+                body = await self._bodies.decode(body, encoding, held)
+            except UnknownEncoding:
+                wrong = Refused(problems.UNKNOWN_ENCODING, "Send it plain, or packed with gzip.")
+            except Undecodable as error:
+                wrong = Refused(problems.MALFORMED, str(error))
+        if self._secrets:
+            self._verify(source, headers, body)
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        if wrong is None:
+            wrong = _form_problem(source, body, content_type)
+        delivery = Delivery(
+            id=new_delivery_id(),
+            source=source.name,
+            body=body,
+            received_at_ms=time.time_ns() // 1_000_000,
+            content_type=content_type,
+            tag=self._tag(source.name, query) if query else None,
+            headers=_kept(source, headers, still_packed=encoding is not None and body is packed),
+        )
+        if wrong is not None:
+            await self._bury(delivery, wrong)
+        return delivery
+
+    def _verify(self, source: Source, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        names = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in headers.items()
+        }
+        try:
+            source.verify(names, body, self._secrets, time.time())
+        except Unauthentic as error:
+            raise Refused(problems.BAD_SIGNATURE, str(error)) from None
+
+    def _tag(self, source: str, query: Mapping[str, str]) -> str | None:
+        tag = query.get("tag")
+        if tag is None or _TAG.fullmatch(tag):
+            return tag
+        self._metrics.bad_tags[source] += 1
+        log.info("tag left out: not valid source=%s", source)
+        return None
+
+    async def _store(self, delivery: Delivery) -> None:
+        self._check_open()
+        try:
+            await self._commit.put(delivery)
+        except NotStored as error:
+            raise _not_stored(error) from None
+        self._room.stored(len(delivery.body))
+
+    async def _bury(self, delivery: Delivery, wrong: Refused) -> None:
+        """Keep what is authentic and not understood, and refuse it; with 503 if it is not kept."""
+        self._check_open()
+        try:
+            async with asyncio.timeout(_BURY_WITHIN_S):
+                wrong.id = await self._inbox.bury(delivery, Reason.MALFORMED, wrong.detail)
+        except NotStored as error:
+            raise _not_stored(error) from None
+        except TimeoutError:
+            raise _not_stored("Redis did not answer in time") from None
+        self._room.stored(len(delivery.body))
+        raise wrong
+
+    def _check_open(self) -> None:
+        if self._opening.problem is not None:
+            raise _not_stored(self._opening.problem)
+        if self._room.is_full:
+            raise Refused(
+                problems.STORAGE_FULL,
+                "The relay stores nothing more until its workers have drained.",
+            )
+
+    async def _refuse(
+        self,
+        refused: Refused,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        send: Send,
+        held: Held,
+    ) -> None:
+        problem = refused.problem
+        name = scope["path_params"]["source"]
+        source = name if name in self._doors else "unknown"
+        self._metrics.answered[source, problem.status] += 1
+        self._metrics.refused[source, problem.name] += 1
+        if (word := _COUNTED.get(problem.name)) is not None:
+            self._refusals.add(word)
+        log.info("refused source=%s status=%d cause=%s", source, problem.status, problem.name)
+        status, answer_headers, body = render(refused)
+        answer_headers += _echo(headers)
+        if _is_unread(headers, held, refused):
+            await answer_early(receive, send, status, answer_headers, body)
+        else:
+            await answer(send, status, answer_headers, body)
+
+
+def _form_problem(source: Source, body: bytes, content_type: str) -> Refused | None:
+    try:
+        source.check(body, content_type)
+    except Malformed as error:
+        return Refused(problems.MALFORMED, str(error))
+    except Exception as error:
+        # A fault of a source must not lose the delivery: it is stored, and `unpack`
+        # buries it as a bug.
+        log.error("check failed source=%s", source.name, exc_info=_without_values(error))  # noqa: TRY400
+    return None
+
+
+def _kept(source: Source, headers: Mapping[bytes, bytes], *, still_packed: bool) -> dict[str, str]:
+    """Return the headers to keep: what `parse` needs, the trace, how a body is still packed."""
+    kept = {}
+    for name in source.keeps_headers:
+        value = headers.get(name.encode())
+        if value is not None:
+            kept[name] = value.decode("latin-1")
+    if (trace := headers.get(b"traceparent")) is not None and _TRACE_PARENT.fullmatch(trace):
+        kept["traceparent"] = trace.decode()
+    if still_packed and _ENCODING.fullmatch(encoding := headers[b"content-encoding"]):
+        kept["content-encoding"] = encoding.decode()
+    return kept
+
+
+def _is_unread(headers: Mapping[bytes, bytes], held: Held, refused: Refused) -> bool:
+    """Whether more of the body may still come than the server has buffered."""
+    if refused.problem in (problems.TOO_LARGE, problems.TOO_BUSY):
+        return True
+    if held.was_read or refused.problem is problems.STALLED:
+        return False
+    length = headers.get(b"content-length", b"0")
+    return b"transfer-encoding" in headers or not length.isdigit() or int(length[:20]) > _SMALL
+
+
+def _not_stored(why: object) -> Refused:
+    log.warning("not stored: %s", why)
+    return Refused(problems.NOT_STORED, "The storage did not take it; send it again later.")
+
+
+def _stored_body(delivery_id: str) -> bytes:
+    return b'{"id":"%b"}' % delivery_id.encode()
+
+
+def _probe_headers() -> Headers:
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(_PROBE)).encode()),
+    ]
+
+
+def _echo(headers: Mapping[bytes, bytes]) -> Headers:
+    value = headers.get(b"x-request-id", b"")
+    return [(b"x-request-id", value)] if _REQUEST_ID.fullmatch(value) else []
+
+
+def _without_values(error: Exception) -> Exception:
+    """Return the error's kind and traceback without its text, which may quote a body."""
+    return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
+
+
+class Summary:
+    """Says every ten seconds, at INFO, how many deliveries were stored since the last time."""
+
+    EVERY_S = 10.0
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._told = 0
+
+    async def tell(self) -> None:
+        """Tell for ever; nothing while nothing comes."""
+        while True:
+            await asyncio.sleep(self.EVERY_S)
+            self.tell_once()
+
+    async def finish(self) -> None:
+        """Tell the rest."""
+        self.tell_once()
+
+    def tell_once(self) -> None:
+        """Tell what has come since the last time."""
+        stored = sum(count for (_, status), count in self._metrics.answered.items() if status < 300)
+        if stored > self._told:
+            log.info("stored deliveries=%d seconds=%g", stored - self._told, self.EVERY_S)
+        self._told = stored

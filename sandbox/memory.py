@@ -1,0 +1,120 @@
+"""What arrived at the stand-ins, for tests, the trial and the bench to look at.
+
+Everything is kept in this process and nowhere else: it holds addresses, so it must never be fed by
+anything but invented people. With `keeps_bodies=False` only the counters move, so that a bench of a
+million events measures the sender and not this list's memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox.addresses import hash_of, is_hash
+
+Event = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Memory:
+    """Counters and, unless told otherwise, everything that was accepted, in the order of arrival.
+
+    *calls* counts `(endpoint, status)`, faults included; a reset connection has status 0.
+    """
+
+    keeps_bodies: bool = True
+    events: list[Event] = field(default_factory=list)
+    batches: list[bytes] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    enrich_requests: list[dict[str, Any]] = field(default_factory=list)
+    score_requests: list[dict[str, Any]] = field(default_factory=list)
+    subscribed: set[str] = field(default_factory=set)
+    calls: Counter[tuple[str, int]] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def keep_batch(self, events: Sequence[Event], raw: bytes) -> None:
+        """Remember an accepted batch: its events and its own bytes."""
+        self.counts["batches"] += 1
+        self.counts["events"] += len(events)
+        self.counts["largest_batch"] = max(self.counts["largest_batch"], len(events))
+        if len({is_hash(event["email"]) for event in events}) > 1:
+            self.counts["mixed_batches"] += 1
+        if self.keeps_bodies:
+            self.batches.append(raw)
+            self.events.extend(events)
+
+    def subscribe(self, addresses: Sequence[str]) -> tuple[int, int]:
+        """Subscribe valid addresses; return how many were new and how many existed."""
+        new = 0
+        for address in addresses:
+            known = len(self.subscribed)
+            self.subscribed.add(hash_of(address))
+            new += len(self.subscribed) - known
+        self.counts["addresses"] += len(addresses)
+        self.counts["largest_subscription"] = max(
+            self.counts["largest_subscription"], len(addresses)
+        )
+        if self.keeps_bodies:
+            self.addresses.extend(addresses)
+        return new, len(addresses) - new
+
+    def keep_enrich_request(self, message: dict[str, Any], found: int) -> None:
+        """Remember an accepted enrichment call and how many people it found."""
+        self.counts["enrich_found"] += found
+        if self.keeps_bodies:
+            self.enrich_requests.append(message)
+
+    def keep_score_request(self, message: dict[str, Any]) -> None:
+        """Remember an accepted question for scores."""
+        if self.keeps_bodies:
+            self.score_requests.append(message)
+
+    def count_call(self, endpoint: str, status: int) -> None:
+        """Count one call by how it was answered; status 0 is a reset connection."""
+        self.calls[endpoint, status] += 1
+
+    def calls_to(self, endpoint: str) -> int:
+        """Return how many calls *endpoint* got, whatever the answer."""
+        return sum(count for (name, _), count in self.calls.items() if name == endpoint)
+
+    def counters(self) -> dict[str, int]:
+        """Return the counters of `GET /seen`: flat, all present from the start."""
+        return {
+            "calls": self.calls.total(),
+            "refused": sum(n for (_, status), n in self.calls.items() if status != 200),
+            "events": self.counts["events"],
+            "batches": self.counts["batches"],
+            "largest_batch": self.counts["largest_batch"],
+            "mixed_batches": self.counts["mixed_batches"],
+            "repeated_batches": len(self.batches) - len(set(self.batches)),
+            "addresses": self.counts["addresses"],
+            "subscribed": len(self.subscribed),
+            "largest_subscription": self.counts["largest_subscription"],
+            "subscription_calls": self.calls_to("list-subscription"),
+            "score_calls": self.calls_to("scores"),
+            "enrich_calls": self.calls_to("enrich"),
+            "enrich_found": self.counts["enrich_found"],
+        }
+
+    def full(self, what: str) -> list[Any] | None:
+        """Return one of the full lists of `GET /seen/{what}`, or None when there is none such."""
+        lists: dict[str, list[Any]] = {
+            "events": self.events,
+            "batches": [raw.decode() for raw in self.batches],
+            "addresses": self.addresses,
+            "enrich_calls": self.enrich_requests,
+            "score_calls": self.score_requests,
+            "calls": [[name, status, count] for (name, status), count in self.calls.items()],
+        }
+        return lists.get(what)
+
+    def forget(self) -> None:
+        """Start again from nothing, subscriptions included."""
+        kept = (self.events, self.batches, self.addresses, self.enrich_requests)
+        for each in (*kept, self.score_requests):
+            each.clear()
+        self.subscribed.clear()
+        self.calls.clear()
+        self.counts.clear()

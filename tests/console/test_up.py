@@ -1,0 +1,187 @@
+"""`relay up` as a process: a trial runs through, an end is clean, and a kill loses nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from console import up as up_module
+from console.trial import trial_settings
+from console.up import up
+from pipeline.home import Home
+from pipeline.settings import Settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+CODE = (
+    "import sys; from console.up import up; from pipeline.settings import settings_or_exit\n"
+    "sys.exit(up(settings_or_exit()))"
+)
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give an empty working directory with a short path, and an environment without settings."""
+    path = Path(tempfile.mkdtemp(prefix="relay-"))
+    monkeypatch.chdir(path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("PORT", str(listener.getsockname()[1]))
+    yield path
+    monkeypatch.chdir(ROOT)
+    shutil.rmtree(path)
+
+
+@contextmanager
+def relay_up() -> Iterator[subprocess.Popen[str]]:
+    """Run `relay up` in a process of its own, in the working directory."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def lines_until(process: subprocess.Popen[str], wanted: str) -> list[str]:
+    """Return the lines up to the first that holds *wanted*."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if wanted in line:
+            return lines
+    pytest.fail(f"{wanted!r} was never printed:\n" + "\n".join(lines))
+
+
+def test_a_trial_shows_the_whole_way(folder: Path) -> None:
+    """Samples arrive at the stand-ins, the books balance, Ctrl-C ends all, no address is left."""
+    home = Home(folder / ".relay")
+    with relay_up() as process:
+        lines = lines_until(process, "goes on running")
+        text = "\n".join(lines)
+        assert all(line.startswith("TRIAL ") for line in lines)
+        assert "they balance" in text
+        assert re.search(r"arrived at the stand-ins: .*\bevents [1-9]", text)
+        token = home.trial().read_tokens()
+        assert token is not None
+        assert token not in text
+        assert home.redis_address() is not None
+        process.send_signal(signal.SIGINT)
+        rest = lines_until(process, "stopped")
+        assert process.wait(30) == 0
+        assert all(line.startswith("TRIAL ") for line in rest)
+    assert home.redis_address() is None
+    assert home.read_version() is None  # a real relay has no data yet: the trial's is its own
+    assert home.trial().read_version() is not None
+
+
+def test_a_killed_relay_starts_again_with_all_its_data(folder: Path) -> None:
+    """After SIGKILL the next start takes over: same data, same token, same port."""
+    with relay_up() as first:
+        lines_until(first, "goes on running")
+        token = Home(folder / ".relay").trial().read_tokens()
+        first.kill()
+        first.wait()
+    with relay_up() as second:
+        text = "\n".join(lines_until(second, "goes on running"))
+        assert Home(folder / ".relay").trial().read_tokens() == token
+        unpacked = re.search(r"unpack +(\d+)", text)
+        posted = text.count("POST /hooks/")
+        assert unpacked is not None
+        assert int(unpacked[1]) == 2 * posted
+        second.send_signal(signal.SIGTERM)
+        lines_until(second, "stopped")
+        assert second.wait(30) == 0
+
+
+def test_a_taken_port_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another program on the port ends the start with 1 and a sentence that names the setting."""
+    monkeypatch.setattr(up_module, "PORT_FREE_WITHIN_S", 0.0)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(os.environ["PORT"])))
+        other.listen()
+        assert up(load_settings()) == 1
+    assert "set PORT" in capsys.readouterr().out
+
+
+def test_two_on_one_home_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second `relay up` on the same RELAY_HOME ends with 1 and touches nothing."""
+    with ExitStack() as stack:
+        stack.enter_context(Home(folder / ".relay").lock())
+        assert up(load_settings()) == 1
+    assert "Another `relay up`" in capsys.readouterr().out
+
+
+def test_a_child_that_cannot_start_ends_the_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before all is ready a dead child means a wrong set-up: everything stops, the status is 1."""
+    monkeypatch.setattr(up_module._Relay, "_uvicorn_arguments", lambda self: ["--no-such-option"])
+    monkeypatch.setenv("AUDIENCEPOINT_API_KEY", "invented")
+    assert up(load_settings()) == 1
+    shown = capsys.readouterr().out
+    assert "The receiver does not start" in shown
+    assert "TRIAL" not in shown
+    assert Home(folder / ".relay").redis_address() is None
+
+
+def test_a_damaged_tokens_file_ends_the_command(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A token that nobody could use is a wrong setting: status 2, and it is not shown."""
+    home = Home(folder / ".relay")
+    home.make()
+    home.trial().make()
+    home.trial().tokens_file.write_text("hunter2\n")
+    assert up(load_settings()) == 2
+    shown = capsys.readouterr().out
+    assert "shorter than 16" in shown
+    assert "hunter2" not in shown
+
+
+def test_refused_data_ends_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Data of a newer server ends the start with 1 and the server's sentence."""
+    home = Home(folder / ".relay").trial()
+    home.path.parent.mkdir()
+    home.make()
+    home.version_file.write_text("redis 99.0.0\n")
+    assert up(load_settings()) == 1
+    assert "written by redis 99.0.0" in capsys.readouterr().out
+
+
+def test_nothing_of_the_operators_vendors_is_in_a_trial(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial's children get the stand-ins' addresses and key, and default paths."""
+    monkeypatch.setenv("REDIS_URL", "redis://example.com/0")
+    monkeypatch.setenv("AUDIENCEPOINT_BASE_URL", "https://example.com/own")
+    monkeypatch.setenv("AUDIENCEPOINT_EVENTS_PATH", "/own")
+    monkeypatch.setenv("SEEN_WINDOW_H", "24")
+    settings = load_settings()
+    children = trial_settings(settings, "unix:///x", "invented-token-012345", "http://127.0.0.1:1")
+    assert "example.com" not in str(children)
+    assert children["AUDIENCEPOINT_EVENTS_PATH"] == ""
+    assert children["AUDIENCEPOINT_BASE_URL"] == "http://127.0.0.1:1/audiencepoint/v1"
+    assert children["SEEN_WINDOW_H"] == "24"
+    assert set(children) == {name.upper() for name in Settings.model_fields}

@@ -1,0 +1,198 @@
+"""The connections: a receiver gives up at once, a worker outlives a restart of Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from console.redis_server import EmbeddedRedis
+from pipeline.connections import (
+    NoRedis,
+    Role,
+    connection_pool,
+    console_redis,
+    product_and_version,
+    receiver_redis,
+    worker_redis,
+)
+from pipeline.home import Address, Home, Server
+from pipeline.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+def settings_for(home: Path, url: str | None = None) -> Settings:
+    """Return settings that name *url*, whatever the environment says."""
+    return Settings(redis_url=SecretStr(url) if url else None, relay_home=home)
+
+
+@pytest.mark.parametrize("make", [receiver_redis, worker_redis, console_redis])
+async def test_every_role_speaks_to_the_server_in_bytes(
+    make: Callable[[Settings], Redis], redis_url: str, tmp_path: Path, redis: Redis
+) -> None:
+    """All three clients reach the same data and never decode it."""
+    await redis.set("key", b"\xff")
+    async with make(settings_for(tmp_path, redis_url)) as client:
+        assert await client.get("key") == b"\xff"
+
+
+async def test_the_address_file_is_used_when_redis_url_is_unset(
+    redis_url: str, tmp_path: Path, redis: Redis
+) -> None:
+    """Without REDIS_URL the running `relay up` is found; without both there is a sentence."""
+    settings = settings_for(tmp_path)
+    with pytest.raises(NoRedis, match="REDIS_URL is not set"):
+        console_redis(settings)
+    home = Home(tmp_path)
+    home.write_address(Address(redis_url, tmp_path))
+    await redis.set("key", "value")
+    async with console_redis(settings) as client:
+        assert await client.get("key") == b"value"
+    home.address_file.write_text("broken")
+    with pytest.raises(NoRedis, match="not readable"):
+        console_redis(settings)
+
+
+async def test_the_receiver_does_not_retry_a_refused_connection(tmp_path: Path) -> None:
+    """Where nobody listens the receiver's client fails with the first attempt."""
+    attempts = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with receiver_redis(settings_for(tmp_path, f"redis://127.0.0.1:{port}")) as client:
+        with pytest.raises(RedisConnectionError):
+            await client.ping()
+    server.close()
+    assert attempts == 1
+
+
+async def test_the_receiver_does_not_wait_for_a_server_that_hangs(tmp_path: Path) -> None:
+    """A server that takes the connection and then says nothing is given up by the client itself."""
+    release = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = settings_for(tmp_path, f"redis://127.0.0.1:{port}")
+    async with receiver_redis(settings) as client:
+        with pytest.raises((RedisTimeoutError, RedisConnectionError)):
+            await client.ping()
+    release.set()
+    server.close()
+    options = connection_pool(settings, Role.RECEIVER).connection_kwargs
+    assert options["socket_timeout"] <= 0.2
+    assert options["socket_connect_timeout"] <= 0.2
+
+
+async def test_a_worker_outlives_a_restart_of_redis(tmp_path: Path) -> None:
+    """A command given while Redis is away is answered once it is back, on the same client."""
+    with EmbeddedRedis(tmp_path, appendfsync="no") as server:
+        async with worker_redis(settings_for(tmp_path, server.url)) as client:
+            await client.set("key", "value")
+            await asyncio.to_thread(server.stop)
+            answer = asyncio.ensure_future(client.get("key"))
+            await asyncio.sleep(0)  # the command is under way before the server comes back
+            await asyncio.to_thread(server.start)
+            assert await answer == b"value"
+
+
+def test_a_worker_on_311_has_no_socket_time_out(tmp_path: Path) -> None:
+    """On 3.11 a socket time-out could swallow SIGTERM; keep-alive and health checks stand in."""
+    settings = settings_for(tmp_path, "redis://127.0.0.1:1")
+    options = connection_pool(settings, Role.WORKER).connection_kwargs
+    assert ("socket_timeout" in options) == (sys.version_info >= (3, 12))
+    assert options["socket_keepalive"]
+    assert options["health_check_interval"] > 0
+    assert OSError in options["retry_on_error"]
+
+
+@pytest.mark.parametrize("role", Role)
+def test_every_kind_of_url_gives_its_pool(tmp_path: Path, role: Role) -> None:
+    """Socket, TLS and sentinel URLs are understood for every role, with user and password."""
+    unix = connection_pool(settings_for(tmp_path, "unix:///x/y.sock?db=2"), role)
+    assert unix.connection_class is UnixDomainSocketConnection
+    assert unix.connection_kwargs["db"] == 2
+    secure = connection_pool(settings_for(tmp_path, "rediss://u:p%2Fw@example.com:1/3"), role)
+    assert secure.connection_class is SSLConnection
+    assert secure.connection_kwargs["password"] == "p/w"
+    url = "redis+sentinel://u:p%2Fw@192.0.2.1:1,192.0.2.2:2/main/4"
+    sentinel = connection_pool(settings_for(tmp_path, url), role)
+    assert isinstance(sentinel, SentinelConnectionPool)
+    assert sentinel.service_name == "main"
+    assert sentinel.connection_kwargs["username"] == "u"
+    assert sentinel.connection_kwargs["password"] == "p/w"
+    assert sentinel.connection_kwargs["db"] == 4
+    hosts = [each.connection_pool.connection_kwargs for each in sentinel.sentinel_manager.sentinels]
+    assert [(each["host"], each["port"]) for each in hosts] == [("192.0.2.1", 1), ("192.0.2.2", 2)]
+
+
+async def test_a_sentinel_leads_to_its_master(tmp_path: Path) -> None:
+    """The pool asks a sentinel where the master is, and the command reaches that server."""
+    ours = tmp_path / ("long" * 30)  # a path that is too long for a socket: the server has a port
+    with EmbeddedRedis(ours, appendfsync="no") as server:
+        options = Redis.from_url(server.url).connection_pool.connection_kwargs
+
+        async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """Answer SENTINEL MASTERS for the one master, and OK to all else."""
+            fields = [
+                *("name", "main", "ip", "127.0.0.1", "port", str(options["port"])),
+                *("flags", "master", "num-other-sentinels", "0"),
+            ]
+            reply = f"*1\r\n*{len(fields)}\r\n"
+            reply += "".join(f"${len(each)}\r\n{each}\r\n" for each in fields)
+            while (head := await reader.readline()).startswith(b"*"):
+                words = []
+                for _ in range(int(head[1:])):
+                    length = int((await reader.readline())[1:])
+                    words.append((await reader.readexactly(length + 2))[:-2].upper())
+                writer.write(reply.encode() if words[0] == b"SENTINEL" else b"+OK\r\n")
+            writer.close()
+
+        sentinel = await asyncio.start_server(lead, "127.0.0.1", 0)
+        port = sentinel.sockets[0].getsockname()[1]
+        url = f"redis+sentinel://:{options['password']}@127.0.0.1:{port}/main/0"
+        async with worker_redis(settings_for(tmp_path, url)) as client:
+            assert await client.set("key", "value")
+            pool = client.connection_pool
+            assert isinstance(pool, SentinelConnectionPool)
+            for each in pool.sentinel_manager.sentinels:
+                await each.aclose()
+        sentinel.close()
+
+
+async def test_the_server_is_named(redis: Redis, redis_server: EmbeddedRedis) -> None:
+    """Product and version are what the server's own binary says."""
+    found = await product_and_version(redis)
+    assert found.product in ("redis", "valkey")
+    assert found.version >= (6, 2)
+
+
+async def test_valkey_is_told_from_the_redis_it_says_it_is() -> None:
+    """Valkey reports Redis's number for old clients; its own stands beside."""
+
+    class Valkey:
+        async def info(self, section: str) -> dict[str, str]:
+            return {
+                "redis_version": "7.2.4",
+                "server_name": "valkey",
+                "valkey_version": "8.0.1",
+            }
+
+    assert await product_and_version(Valkey()) == Server("valkey", (8, 0, 1))  # type: ignore[arg-type]

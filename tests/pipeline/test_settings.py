@@ -1,0 +1,316 @@
+"""The settings: one list of all problems, no secret shown, the example file true."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.home import Address, Home
+from pipeline.settings import (
+    HookToken,
+    Settings,
+    SettingsError,
+    load_settings,
+    parse_tokens,
+    render_example,
+    render_table,
+    settings_or_exit,
+    token_for,
+)
+from pipeline.sources import Rules
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "invented-token-0123456789"
+# the base point of P-256: a valid key that is nobody's
+PUBLIC_KEY = (
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8"
+    "D54WK84zV2sxXs7LtkBoN79R9Q=="
+)
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the developer's own environment and `.env` out."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+    """Return what the settings say about *variables*."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    return caught.value.problems
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    """Without any variable the settings are complete and as documented."""
+    settings = load_settings()
+    assert settings.audiencepoint_base_url == "https://api.audiencepoint.com/v1"
+    assert (settings.audiencepoint_rate, settings.audiencelab_rate) == (5, 0.5)
+    assert (settings.seen_window_h, settings.dead_keep_d, settings.visitor_keep_d) == (168, 30, 365)
+    assert settings.max_body_bytes == 20 * 1024**2
+    assert settings.max_inflight_bytes == 256 * 1024**2
+    assert settings.relay_home == Path.cwd() / ".relay"
+    assert settings.rules() == Rules()
+    assert settings.sender_secrets() == {}
+    assert settings.is_trial
+
+
+def test_every_setting_is_described() -> None:
+    """Each setting has a one-line description, which the example file and the README show."""
+    for name, info in Settings.model_fields.items():
+        assert info.description, name
+        assert "\n" not in info.description
+
+
+def test_the_example_file_is_what_the_settings_render() -> None:
+    """`.env.example` cannot fall behind the settings."""
+    assert (ROOT / ".env.example").read_text(encoding="utf-8") == render_example()
+
+
+def test_the_module_prints_the_example_and_the_table() -> None:
+    """`python -m pipeline.settings` is how both documents are made."""
+    for arguments, text in (([], render_example()), (["--table"], render_table())):
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.settings", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == text
+
+
+def test_the_example_file_is_valid_and_changes_nothing(tmp_path: Path) -> None:
+    """Copied to `.env` with every line taken in, the example gives the defaults."""
+    before = load_settings()
+    lines = render_example().splitlines()
+    taken_in = [line.removeprefix("#") for line in lines if not line.startswith("# ")]
+    (tmp_path / ".env").write_text("\n".join(taken_in), encoding="utf-8")
+    assert load_settings() == before
+
+
+def test_all_problems_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run shows every wrong setting by its name."""
+    found = problems(
+        monkeypatch,
+        REDIS_URL="http://example.com",
+        HOOK_TOKENS="short",
+        FORWARD_MAX_WAIT_S="soon",
+        AUDIENCEPOINT_RATE="-1",
+        EMAIL_FORMAT="md5",
+        PORT="0",
+        AUDIENCELAB_BASE_URL="api.example.com",
+    )
+    assert {problem.split(":")[0] for problem in found} == {
+        "REDIS_URL",
+        "HOOK_TOKENS",
+        "FORWARD_MAX_WAIT_S",
+        "AUDIENCEPOINT_RATE",
+        "EMAIL_FORMAT",
+        "PORT",
+        "AUDIENCELAB_BASE_URL",
+    }
+
+
+def test_a_body_must_fit_into_what_is_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that no body can pass is told at the start, not at the first body."""
+    found = problems(monkeypatch, MAX_BODY_BYTES="4096", MAX_INFLIGHT_BYTES="2048")
+    assert found == [
+        "MAX_INFLIGHT_BYTES: should be at least MAX_BODY_BYTES, or the largest body never fits"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOOK_TOKENS", "hunter2-hunter2"),
+        ("HOOK_TOKENS", f"nowhere:{TOKEN}-hunter2"),
+        ("HOOK_TOKENS", f"{TOKEN}/hunter2"),
+        ("HOOK_TOKENS", " , "),
+        ("REDIS_URL", "redis://:hunter2@example.com:port/0"),
+        ("REDIS_URL", "redis://:hunter2@/0"),
+        ("REDIS_URL", "redis://:hunter2@example.com/zero"),
+        ("REDIS_URL", "redis://[hunter2/0"),
+        ("REDIS_URL", "unix://"),
+        ("REDIS_URL", "redis+sentinel://:hunter2@example.com/main"),
+        ("REDIS_URL", "redis+sentinel://:hunter2@example.com:26379"),
+        ("AUDIENCELAB_BASE_URL", "https://user:hunter2@example.com"),
+        ("AUDIENCEPOINT_BASE_URL", "https://example.com/?key=hunter2"),
+        ("AUDIENCEPOINT_EVENTS_PATH", "hunter2"),
+        ("AUDIENCELAB_RATE", "nan"),
+        ("SEEN_WINDOW_H", "0"),
+        ("DEAD_KEEP_D", "hunter2"),
+        ("LOG_LEVEL", "hunter2"),
+        ("SENDGRID_PUBLIC_KEY", "hunter2"),
+        ("SENDGRID_PUBLIC_KEY", PUBLIC_KEY[:40]),
+    ],
+)
+def test_a_wrong_value_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """A problem names its setting and never quotes the value, which may be a secret."""
+    (found,) = problems(monkeypatch, **{name: value})
+    assert found.startswith(f"{name}: ")
+    assert "hunter2" not in found
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://user:secret@192.0.2.1:6380/3",
+        "rediss://example.com:6379/0?ssl_cert_reqs=none",
+        "unix:///run/redis.sock?db=1",
+        "redis+sentinel://192.0.2.1:26379,192.0.2.2:26379/main/2",
+        "redis+sentinel://user:secret@192.0.2.1:26379/main",
+    ],
+)
+def test_every_form_of_redis_url_is_accepted(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Plain, TLS, socket and sentinel addresses are all good."""
+    monkeypatch.setenv("REDIS_URL", url)
+    settings = load_settings()
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == url
+
+
+def test_choices_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`softbounce` and `debug` mean what they say."""
+    monkeypatch.setenv("DEFERRAL_AS", "softbounce")
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    settings = load_settings()
+    assert (settings.rules().deferral_as, settings.log_level) == ("SoftBounce", "DEBUG")
+
+
+def test_an_empty_variable_beats_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The environment beats `.env`, also with an empty value, which means the default."""
+    (tmp_path / ".env").write_text("AUDIENCELAB_API_KEY=from-file\nPORT=9\n", encoding="utf-8")
+    assert load_settings().port == 9
+    assert not load_settings().is_trial
+    monkeypatch.setenv("AUDIENCELAB_API_KEY", "")
+    monkeypatch.setenv("PORT", "")
+    assert load_settings().port == 8000
+    assert load_settings().is_trial
+
+
+def test_a_file_that_is_no_text_is_a_problem(tmp_path: Path) -> None:
+    """A damaged `.env` is told in a sentence, not as a traceback."""
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert caught.value.problems[0].startswith(".env: cannot be read")
+
+
+def test_no_secret_in_a_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the settings nor a token show a secret when printed."""
+    monkeypatch.setenv("HOOK_TOKENS", TOKEN)
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@localhost/0")
+    monkeypatch.setenv("AUDIENCELAB_API_KEY", "hunter2")
+    settings = load_settings()
+    shown = f"{settings!r} {settings} {settings.tokens()!r} {settings.model_dump()}"
+    assert "hunter2" not in shown
+    assert TOKEN not in shown
+
+
+def test_a_token_may_belong_to_one_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`source:token` is for that source, a bare token for all; spaces around do not matter."""
+    monkeypatch.setenv("HOOK_TOKENS", f"{TOKEN}, pixel:{TOKEN}-2 ,")
+    assert load_settings().tokens() == [
+        HookToken(None, TOKEN),
+        HookToken("pixel", f"{TOKEN}-2"),
+    ]
+
+
+def test_a_token_is_found_for_a_source() -> None:
+    """To post to a source, its own token or one for all is taken, whichever stands first."""
+    tokens = [HookToken("pixel", "p"), HookToken(None, "a")]
+    assert token_for(tokens, "pixel") == "p"
+    assert token_for(tokens, "events") == "a"
+    assert token_for(tokens[:1], "events") is None
+
+
+def test_tokens_come_from_the_home_when_unset() -> None:
+    """Without HOOK_TOKENS the file of `relay up` is used; without both it is a problem."""
+    settings = load_settings()
+    with pytest.raises(SettingsError, match="HOOK_TOKENS"):
+        settings.tokens()
+    home = Home(settings.relay_home)
+    home.make()
+    made = home.make_token()
+    assert settings.tokens() == [HookToken(None, made)]
+
+
+def test_tokens_of_a_damaged_home_are_a_problem() -> None:
+    """A broken file in RELAY_HOME is told like any other wrong setting."""
+    settings = load_settings()
+    home = Home(settings.relay_home)
+    home.make()
+    home.tokens_file.write_text("short\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="shorter than 16"):
+        settings.tokens()
+    home.tokens_file.write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match="RELAY_HOME"):
+        settings.tokens()
+
+
+def test_a_running_trial_lends_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds the trial's Redis by the address file uses the trial's token."""
+    monkeypatch.setenv("HOOK_TOKENS", TOKEN)
+    settings = load_settings()
+    home = Home(settings.relay_home)
+    home.make()
+    home.trial().make()
+    made = home.trial().make_token()
+    home.write_address(Address("unix:///x", home.trial().path, trial=True))
+    assert settings.tokens() == [HookToken(None, made)]
+
+
+def test_a_child_sees_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The rendered environment gives equal settings again, whatever a `.env` says by then."""
+    monkeypatch.setenv("REDIS_URL", "redis://localhost/1")
+    monkeypatch.setenv("FORWARD_MAX_WAIT_S", "0.25")
+    monkeypatch.setenv("SENDGRID_PUBLIC_KEY", PUBLIC_KEY)
+    settings = load_settings()
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / ".env").write_text("AUDIENCELAB_API_KEY=late\nENRICH=off\n", encoding="utf-8")
+    assert load_settings() == settings
+    assert settings.sender_secrets() == {"SENDGRID_PUBLIC_KEY": PUBLIC_KEY}
+
+
+def test_wrong_settings_end_a_process_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A main prints the list on stderr and exits 2; good settings come back."""
+    assert settings_or_exit().port == 8000
+    monkeypatch.setenv("PORT", "high")
+    monkeypatch.setenv("ENRICH", "maybe")
+    with pytest.raises(SystemExit) as caught:
+        settings_or_exit()
+    assert caught.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "PORT: " in shown.err
+    assert "ENRICH: " in shown.err
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_tokens_or_a_value_error(text: str) -> None:
+    """Whatever HOOK_TOKENS holds, each accepted token is long enough and fits into a URL."""
+    try:
+        tokens = parse_tokens(text)
+    except ValueError:
+        return
+    assert tokens
+    for each in tokens:
+        assert len(each.token) >= 16
+        assert each.token.isascii()
+        assert not set(each.token) & set("/?#%&+,: ")

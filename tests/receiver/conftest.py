@@ -1,0 +1,62 @@
+"""The receiver as its tests use it: the whole app on a real Redis, driven without a network."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+import pytest
+from httpx import ASGITransport, AsyncClient
+from redis.asyncio import Redis
+
+from pipeline.connections import receiver_redis
+from pipeline.settings import Settings
+from receiver.app import make_app
+
+TOKEN = "hook-token-0123456789"
+
+
+class MakeClient(Protocol):
+    """Starts a receiver; keywords are settings, `read_deadline_s` is the app's own."""
+
+    def __call__(
+        self, *, read_deadline_s: float = 30.0, **changed: object
+    ) -> AbstractAsyncContextManager[AsyncClient]: ...
+
+
+@pytest.fixture
+def make_settings(redis_url: str) -> Callable[..., Settings]:
+    """Return a maker of settings that never reads the environment."""
+
+    def make(**changed: object) -> Settings:
+        values: dict[str, object] = {"redis_url": redis_url, "hook_tokens": TOKEN}
+        return Settings.model_validate(values | changed)
+
+    return make
+
+
+@pytest.fixture
+def make_client(redis: Redis, make_settings: Callable[..., Settings]) -> MakeClient:
+    """Return a maker of clients, each on a receiver of its own."""
+
+    @asynccontextmanager
+    async def start(
+        *, read_deadline_s: float = 30.0, **changed: object
+    ) -> AsyncIterator[AsyncClient]:
+        settings = make_settings(**changed)
+        app = make_app(settings, receiver_redis(settings), read_deadline_s=read_deadline_s)
+        async with (
+            app.router.lifespan_context(app),
+            AsyncClient(transport=ASGITransport(app), base_url="http://relay.test") as client,
+        ):
+            yield client
+
+    return start
+
+
+@pytest.fixture
+async def client(make_client: MakeClient) -> AsyncIterator[AsyncClient]:
+    """Give a client of a receiver with the settings' defaults."""
+    async with make_client() as client:
+        yield client

@@ -1,0 +1,339 @@
+"""The HTTP layer against a real server on loopback that behaves, dawdles, breaks off, babbles."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import httpx
+import pytest
+
+from workers.clients import http as http_module
+from workers.clients.errors import Misconfigured, Unavailable
+from workers.clients.http import VendorHttp, new_client
+from workers.clients.messages import Answer, Request
+
+pytestmark = pytest.mark.anyio
+
+Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+POST = Request("POST", "/events", b'{"events":[]}', {"X-Batch": "7"})
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Amzn-RequestId: r-1\r\n\r\n{}"
+
+
+class Vendor:
+    """A server whose behaviour a test writes, and the requests it read."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self.heads: list[str] = []
+        self.bodies: list[bytes] = []
+        self.connections = 0
+        self.was_asked = asyncio.Event()
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        """Read one whole request."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = int(head.lower().split("content-length:")[1].split("\r\n")[0])
+        self.bodies.append(await reader.readexactly(length))
+        self.heads.append(head)
+        self.was_asked.set()
+
+
+@asynccontextmanager
+async def serving(behaviour: Behaviour) -> AsyncIterator[Vendor]:
+    """Run a server that reads a request, then does as *behaviour* says, over and over."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        vendor.connections += 1
+        try:
+            while not writer.is_closing():
+                await vendor.read(reader)
+                await behaviour(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    vendor = Vendor(server.sockets[0].getsockname()[1])
+    async with server:
+        yield vendor
+
+
+def saying(raw: bytes, *, then_close: bool = False) -> AbstractAsyncContextManager[Vendor]:
+    """Run a server that answers every request with *raw*."""
+
+    async def say(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        await writer.drain()
+        if then_close:
+            writer.close()
+
+    return serving(say)
+
+
+async def sent_to(
+    url: str, patience: httpx.Timeout | None = None, deadline_s: float = 45.0
+) -> Answer:
+    """Send one request to *url*."""
+    async with new_client(patience or http_module.TIMEOUT) as client:
+        http = VendorHttp("AudiencePoint", url, {"X-API-Key": "k"}, client, deadline_s=deadline_s)
+        return await http.send(POST)
+
+
+async def failed_at(
+    url: str, patience: httpx.Timeout | None = None, deadline_s: float = 45.0
+) -> Unavailable:
+    """Send one request to *url* that must not succeed, and return the failure."""
+    with pytest.raises(Unavailable) as caught:
+        await sent_to(url, patience, deadline_s)
+    return caught.value
+
+
+async def test_a_request_arrives_whole_and_its_answer_comes_back() -> None:
+    """Path, key, extra headers and body arrive; header names of the answer are lower-case."""
+    async with saying(OK) as vendor:
+        answer = await sent_to(vendor.url)
+    assert answer == Answer(200, {"content-length": "2", "x-amzn-requestid": "r-1"}, b"{}")
+    lines = vendor.heads[0].split("\r\n")
+    assert lines[0] == "POST /v1/events HTTP/1.1"
+    assert {"X-API-Key: k", "X-Batch: 7", "Content-Type: application/json"} <= set(lines)
+    assert vendor.bodies == [POST.body]
+
+
+async def test_one_connection_serves_many_calls() -> None:
+    """Connections are kept: thousands of small posts do not pay for thousands of handshakes."""
+    async with saying(OK) as vendor, new_client() as client:
+        http = VendorHttp("AudiencePoint", vendor.url, {}, client)
+        for _ in range(5):
+            await http.send(POST)
+    assert (vendor.connections, len(vendor.bodies)) == (1, 5)
+
+
+async def test_no_cookie_is_kept() -> None:
+    """A load balancer's cookie does not come back with the next call."""
+    raw = OK.replace(b"X-Amzn", b"Set-Cookie: AWSALB=1; Path=/\r\nX-Amzn")
+    async with saying(raw) as vendor, new_client() as client:
+        http = VendorHttp("AudiencePoint", vendor.url, {}, client)
+        await http.send(POST)
+        await http.send(POST)
+        assert not client.cookies
+    assert all("cookie" not in head.lower() for head in vendor.heads)
+
+
+@pytest.mark.parametrize("status", [301, 307, 400, 403, 429, 500, 504])
+async def test_every_status_is_an_answer(status: int) -> None:
+    """Statuses are judged elsewhere; no redirect is followed, with or without the key."""
+    raw = f"HTTP/1.1 {status} X\r\nLocation: /other\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
+    async with saying(raw.encode()) as vendor:
+        answer = await sent_to(vendor.url)
+    assert (answer.status, answer.headers["retry-after"]) == (status, "7")
+    assert len(vendor.bodies) == 1
+
+
+async def test_a_compressed_answer_is_read_though_not_asked_for() -> None:
+    """A proxy that compresses anyway does not hide the receipt."""
+    packed = gzip.compress(b'{"SequenceNumber":"7"}')
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    async with saying(head.encode() + packed) as vendor:
+        assert (await sent_to(vendor.url)).members() == {"SequenceNumber": "7"}
+
+
+async def test_nobody_listening_means_nothing_was_stored() -> None:
+    """A refused connection is the destination's fault, and the request was never out."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        failure = await failed_at(f"http://127.0.0.1:{unused.getsockname()[1]}")
+    assert not failure.maybe_stored
+    assert failure.status is None
+    assert "AudiencePoint cannot be reached" in failure.sentence
+
+
+async def test_a_server_that_speaks_no_tls_means_nothing_was_stored() -> None:
+    """A failed handshake comes before the request."""
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"220 mail.example.com ready\r\n" * 4)
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        failure = await failed_at(f"https://127.0.0.1:{port}")
+    assert not failure.maybe_stored
+
+
+async def test_waiting_for_a_connection_in_vain_means_nothing_was_stored() -> None:
+    """A call that never got a connection of the pool was never out."""
+    held = asyncio.Event()
+
+    async def hold(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await held.wait()
+        writer.write(OK)
+
+    hurried = httpx.Timeout(5.0, pool=0.01)
+    async with serving(hold) as vendor, new_client(hurried, most_connections=1) as client:
+        http = VendorHttp("AudiencePoint", vendor.url, {}, client)
+        first = asyncio.create_task(http.send(POST))
+        await vendor.was_asked.wait()
+        with pytest.raises(Unavailable) as caught:
+            await http.send(POST)
+        held.set()
+        assert (await first).status == 200
+    assert not caught.value.maybe_stored
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say nothing until the caller hangs up."""
+    await writer.drain()
+    await reader.read()
+
+
+async def test_a_time_out_after_the_request_may_have_been_stored() -> None:
+    """Once the request was written, silence proves nothing."""
+    async with serving(silent) as vendor:
+        failure = await failed_at(vendor.url, httpx.Timeout(5.0, read=0.02))
+    assert failure.maybe_stored
+    assert "in time" in failure.sentence
+
+
+async def test_an_answer_in_drops_ends_at_the_deadline() -> None:
+    """Each drop restarts the read time-out, so the whole call has an end of its own."""
+
+    async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while True:
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.005)
+
+    async with serving(drip) as vendor:
+        failure = await failed_at(vendor.url, deadline_s=0.1)
+    assert failure.maybe_stored
+
+
+async def test_a_cancelled_call_is_not_a_failure() -> None:
+    """A worker that stops cancels its calls: that is never taken for the vendor's fault."""
+    async with serving(silent) as vendor:
+        call = asyncio.create_task(sent_to(vendor.url))
+        await vendor.was_asked.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+async def test_a_reset_after_the_request_may_have_been_stored() -> None:
+    """A connection torn down without an answer leaves the same doubt as silence."""
+
+    async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with serving(reset) as vendor:
+        failure = await failed_at(vendor.url)
+    assert failure.maybe_stored
+    assert "broke off" in failure.sentence
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"220 secret@example.com ready\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+    ],
+    ids=["nothing", "no HTTP", "cut short", "no chunk", "no gzip"],
+)
+async def test_garbage_after_the_request_may_have_been_stored(raw: bytes) -> None:
+    """What cannot be read as a whole answer proves nothing, and none of it is repeated."""
+    async with saying(raw, then_close=True) as vendor:
+        failure = await failed_at(vendor.url)
+    assert failure.maybe_stored
+    assert "secret" not in failure.sentence
+
+
+async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer larger than any real one does not fill the worker's memory."""
+    monkeypatch.setattr(http_module, "MOST_ANSWER_BYTES", 1000)
+    raw = b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b" " * 2000
+    async with saying(raw) as vendor:
+        failure = await failed_at(vendor.url)
+    assert failure.maybe_stored
+    assert failure.status == 200
+
+
+async def test_the_layer_works_on_after_failures() -> None:
+    """A broken exchange gives its connection back: the next call on the same client succeeds."""
+    calls = 0
+
+    async def every_other(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            writer.transport.abort()
+        else:
+            writer.write(OK)
+            writer.close()
+
+    async with serving(every_other) as vendor, new_client(most_connections=1) as client:
+        http = VendorHttp("AudiencePoint", vendor.url, {}, client)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await http.send(POST)
+            assert (await http.send(POST)).status == 200
+
+
+@pytest.mark.parametrize("url", ["ftp://vendor.example", "vendor.example/v1", "http://a:b:c"])
+async def test_an_unusable_base_url_names_its_setting(url: str) -> None:
+    """No amount of waiting mends an address: somebody must change it."""
+    with pytest.raises(Misconfigured, match="AUDIENCEPOINT_BASE_URL"):
+        await sent_to(url)
+
+
+@pytest.mark.parametrize("key", ["", " key", "key\n", "k\u00e9y", "a\r\nX-Other: b"])
+async def test_a_key_that_fits_no_header_is_refused_unseen(key: str) -> None:
+    """A key with a line break is refused at once, and the error does not show it."""
+    async with new_client() as client:
+        with pytest.raises(ValueError, match="X-API-Key") as caught:
+            VendorHttp("AudiencePoint", "http://vendor.example", {"X-API-Key": key}, client)
+    assert not key or key not in str(caught.value)
+
+
+async def test_loopback_is_never_reached_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corporate proxy of the environment does not stand between a worker and the sandbox."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with saying(OK) as vendor:
+        assert (await sent_to(vendor.url)).status == 200
+
+
+async def test_a_broken_proxy_means_nothing_was_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment's proxy is used for other hosts, and its refusal comes before the request."""
+    raw = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(raw)
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        proxy = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, proxy)
+        failure = await failed_at("https://vendor.invalid/v1")
+    assert not failure.maybe_stored
+
+
+async def test_the_loggers_that_write_urls_are_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """httpx logs every URL at INFO: after making a client it does not."""
+    async with saying(OK) as vendor:
+        await sent_to(vendor.url)
+    assert caplog.records == []
+    assert logging.getLogger("httpx").level == logging.WARNING

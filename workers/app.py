@@ -1,0 +1,151 @@
+"""The worker process: arq's settings as a dictionary, and everything that starts and stops with it.
+
+arq is used for what it is good at (a pool of workers, signals, a queue that wakes them) and kept away from
+what it is not: a job holds a stage's name, never an event; nothing depends on its results, retries or
+time-outs. The sweep and the heartbeat are tasks of the process rather than arq's crons: a cron's job keeps
+keys behind it every second and never lets `--burst` come to an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from contextlib import AsyncExitStack
+from secrets import token_hex
+from typing import Any
+
+from arq.worker import func
+from redis.exceptions import RedisError
+
+from pipeline import heartbeats, pauses, wake
+from pipeline.connections import Role, connection_pool
+from pipeline.moves import Mover
+from pipeline.outcomes import Stage
+from pipeline.queues import Queues, create_groups
+from pipeline.settings import Settings
+from pipeline.tombstones import Tombstones
+from workers.clients import audiencelab, audiencepoint
+from workers.clients.audiencelab import AudienceLab
+from workers.clients.audiencepoint import AudiencePoint, Paths
+from workers.clients.http import VendorHttp, new_client
+from workers.context import HOUR_MS, Context
+from workers.drains import Drains, drain
+from workers.sweep import keep_beating, keep_sweeping, ring_for_work, stages_without_key
+from workers.timing import Timing
+
+logger = logging.getLogger(__name__)
+
+
+def worker_settings(settings: Settings, timing: Timing | None = None) -> dict[str, Any]:
+    """Return what arq's `Worker` (and its command line) takes."""
+    pool = connection_pool(settings, Role.WORKER)
+    stack = AsyncExitStack()
+
+    async def startup(ctx: dict[str, Any]) -> None:
+        context = await stack.enter_async_context(
+            _opened(settings, ctx["redis"], timing or Timing())
+        )
+        ctx["context"], ctx["drains"] = context, Drains(context)
+
+    async def shutdown(ctx: dict[str, Any]) -> None:
+        await stack.aclose()
+
+    return {
+        "functions": [func(drain, name=wake.DRAIN)],
+        "redis_pool": wake.arq_redis(pool),
+        "queue_name": wake.QUEUE_NAME,
+        "job_serializer": wake.serialize,
+        "job_deserializer": wake.deserialize,
+        "expires_extra_ms": wake.EXPIRES_MS,
+        "on_startup": startup,
+        "on_shutdown": shutdown,
+        "max_jobs": 50,
+        "poll_delay": 0.1,  # 0.05 costs over 2 % of a core when idle
+        "job_timeout": 60,  # every drain ends well before; after a crash arq locks its job this long
+        "keep_result": 0,  # here, not on the function: a kept result blocks its job id
+        "max_tries": 1_000_000,  # a stop counts as a try; giving up would lose the wake-up
+        "health_check_interval": 10,
+        "log_results": False,
+    }
+
+
+class _opened:  # noqa: N801 - reads as a verb where it is used
+    """Opens the context of a worker process and closes it, in order."""
+
+    def __init__(self, settings: Settings, redis: Any, timing: Timing) -> None:
+        self._settings, self._redis, self._timing = settings, redis, timing
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Context:
+        await create_groups(self._redis)
+        self._context = await self._make()
+        await heartbeats.beat(self._redis, self._context.consumer)
+        await self._pause_without_keys()
+        await ring_for_work(self._context)
+        self._tasks = [
+            asyncio.create_task(keep_beating(self._context)),
+            asyncio.create_task(keep_sweeping(self._context)),
+        ]
+        logger.info("worker started worker=%s", self._context.consumer)
+        return self._context
+
+    async def __aexit__(self, *exc: object) -> None:
+        context = self._context
+        context.stopping.set()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            for stage in Stage:
+                await context.queues.release(stage)
+            await heartbeats.stop(context.redis, context.consumer)
+        except (RedisError, OSError) as error:  # the next worker takes it over a little later
+            logger.warning("stopped without Redis error=%s", type(error).__name__)
+        await self._stack.aclose()
+        logger.info("worker stopped worker=%s", context.consumer)
+
+    async def _make(self) -> Context:
+        settings, redis = self._settings, self._redis
+        consumer = f"{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
+        window_ms = int(settings.seen_window_h * HOUR_MS)
+        return Context(
+            settings=settings,
+            redis=redis,
+            consumer=consumer,
+            mover=Mover(redis, consumer, window_ms),
+            queues=Queues(redis, consumer),
+            bell=wake.Bell(redis),
+            tombstones=Tombstones(redis),
+            audiencepoint=await self._audiencepoint(),
+            audiencelab=await self._audiencelab(),
+            timing=self._timing,
+        )
+
+    async def _audiencepoint(self) -> AudiencePoint | None:
+        settings = self._settings
+        if settings.audiencepoint_api_key is None:
+            return None
+        client = await self._stack.enter_async_context(new_client())
+        headers = audiencepoint.headers(settings.audiencepoint_api_key.get_secret_value())
+        http = VendorHttp(audiencepoint.VENDOR, settings.audiencepoint_base_url, headers, client)
+        paths = Paths(settings.audiencepoint_events_path, settings.audiencepoint_subscription_path)
+        return AudiencePoint(http, paths)
+
+    async def _audiencelab(self) -> AudienceLab | None:
+        settings = self._settings
+        if settings.audiencelab_api_key is None:
+            return None
+        client = await self._stack.enter_async_context(new_client())
+        headers = audiencelab.headers(settings.audiencelab_api_key.get_secret_value())
+        http = VendorHttp(audiencelab.VENDOR, settings.audiencelab_base_url, headers, client)
+        return AudienceLab(http, settings.audiencelab_hash_filter)
+
+    async def _pause_without_keys(self) -> None:
+        missing = stages_without_key(self._context)
+        for stage in (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD):
+            if stage in missing:
+                reason = f"{pauses.NO_KEY}: set {missing[stage]} and restart the workers"
+                await pauses.pause_without_key(self._redis, stage, reason)
+            else:
+                await pauses.end_pause_without_key(self._redis, stage)

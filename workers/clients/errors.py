@@ -1,0 +1,45 @@
+"""How a call to a vendor can fail, in the words `workers.fates` decides by.
+
+CallFailed                 the base; every message is a sentence an operator can act on, no personal data
+├── Unavailable            the destination's fault: network, time-out, 429, 5xx, 200 without the keys
+├── Misconfigured          401, 403, 404, 405, 415: key or path is wrong, and which of the two
+├── QuotaExceeded          429 "Limit Exceeded": nothing more until the next UTC day or Retry-After
+└── Rejected               400, 413, 422: the items' fault, with the vendor's own words
+"""
+
+from __future__ import annotations
+
+
+class CallFailed(Exception):
+    """A call that did not succeed. *status* is None when no answer came."""
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        maybe_stored: bool = False,
+    ) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.status = status
+        self.retry_after_s = retry_after_s
+        #: the request may have been carried out although no good answer came (time-out, 504, reset)
+        self.maybe_stored = maybe_stored
+
+
+class Unavailable(CallFailed):
+    """The destination's fault: wait and try again, as long as it takes."""
+
+
+class Misconfigured(CallFailed):
+    """Key or path is wrong: nothing will pass until somebody changes a setting."""
+
+
+class QuotaExceeded(CallFailed):
+    """The vendor's quota is used up: wait for the next UTC day or for Retry-After."""
+
+
+class Rejected(CallFailed):
+    """The vendor refused what was sent; sending the same again would be refused again."""

@@ -1,0 +1,61 @@
+"""What every verb of the workers needs, made once for each process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pipeline.moves import Mover
+from pipeline.outcomes import Stage
+from pipeline.queues import Queues
+from pipeline.settings import Settings
+from pipeline.sources import Rules
+from pipeline.tombstones import Tombstones
+from pipeline.wake import Bell
+from workers.clients.audiencelab import AudienceLab
+from workers.clients.audiencepoint import AudiencePoint
+from workers.timing import Timing
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(slots=True)
+class Context:
+    """The tools of one worker process. A vendor without a key is None."""
+
+    settings: Settings
+    redis: Redis
+    consumer: str
+    mover: Mover
+    queues: Queues
+    bell: Bell
+    tombstones: Tombstones
+    audiencepoint: AudiencePoint | None
+    audiencelab: AudienceLab | None
+    timing: Timing = field(default_factory=Timing)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def rules(self) -> Rules:
+        """Return how mail senders' words are mapped."""
+        return self.settings.rules()
+
+    @property
+    def visitor_keep_ms(self) -> int:
+        """Return how long a visitor is kept after the last sighting."""
+        return int(self.settings.visitor_keep_d * DAY_MS)
+
+    @property
+    def window_ms(self) -> int:
+        """Return how long a repeated event is recognised."""
+        return int(self.settings.seen_window_h * HOUR_MS)
+
+    async def ring(self, bells: Mapping[Stage, int], stages: Iterable[Stage]) -> None:
+        """Wake the workers for *stages* with the numbers that a move answered."""
+        await self.bell.ring_all(bells, set(stages))

@@ -1,0 +1,78 @@
+"""Forward: sends mail events to AudiencePoint, at most thirty a request.
+
+The events wait as the JSON that leaves, so a batch's body is their concatenation: the same batch always makes
+the same bytes, and a retry is byte-identical. AudiencePoint accepts or refuses a batch as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import orjson
+
+from pipeline.addresses import digest
+from pipeline.moves import Move
+from pipeline.origins import Origin
+from pipeline.outcomes import Stage
+from pipeline.queues import Entry
+from workers.clients.audiencepoint import AudiencePoint, Receipt
+from workers.dispatch import MOST_ITEMS, Batch, Item
+from workers.fates import Verdict
+from workers.reread import is_raw, reread
+
+if TYPE_CHECKING:
+    from workers.context import Context
+
+logger = logging.getLogger(__name__)
+
+
+class Forward:
+    """The errand of the stage `forward`."""
+
+    stage = Stage.FORWARD
+    vendor = "audiencepoint"
+    rank = 0
+    most = MOST_ITEMS
+
+    def __init__(self, context: Context, client: AudiencePoint) -> None:
+        self._context = context
+        self._client = client
+        self.calls_per_s = context.settings.audiencepoint_rate
+        self.ripe_s = context.settings.forward_max_wait_s
+
+    async def prepare(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the entries that are ready; those in a sender's own words are read again."""
+        ready = []
+        for entry in entries:
+            if is_raw(entry):
+                await reread(self._context, self.stage, entry)
+            else:
+                ready.append(entry)
+        return ready
+
+    async def call(self, items: Sequence[Item]) -> Receipt:
+        """Post the events; the answer is the receipt of the batch as a whole."""
+        return await self._client.post_events(body(items))
+
+    async def settle(self, move: Move, batch: Batch, answer: object) -> None:
+        """Count the events as done and log the receipt beside the batch's id."""
+        assert isinstance(answer, Receipt)
+        move.settle(self.stage, "done", len(batch.items))
+        logger.info("receipt batch=%s sequence_number=%s", batch.id, answer.sequence_number)
+
+    def bury(self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int) -> None:
+        """Bury one event."""
+        origin = Origin.unpack(item.origin)
+        move.bury(self.stage, verdict.reason, error, item.payload, origin, attempts=attempts)
+        move.settle(self.stage, "dead")
+
+    def identities(self, item: Item) -> list[str]:
+        """Return the hash of the event's address."""
+        return [digest(orjson.loads(item.payload)["email"])]
+
+
+def body(items: Sequence[Item]) -> bytes:
+    """Return the request's body: the same items always give the same bytes."""
+    return b'{"events":[' + b",".join(item.payload for item in items) + b"]}"

@@ -1,0 +1,106 @@
+"""Sweep: every second, whatever nobody else would notice.
+
+Rings for stages that have work (a bell may be lost, a pause or a back-off may be over), gives back what dead
+workers had in their hands, and lets go of what is too old: dead letters into `dropped`, seen marks, visitors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from pipeline import dead_letters, heartbeats, keys, seen
+from pipeline.clock import redis_now_ms
+from pipeline.outcomes import Stage
+from pipeline.queues import create_groups
+from workers.context import DAY_MS
+
+if TYPE_CHECKING:
+    from workers.context import Context
+
+logger = logging.getLogger(__name__)
+
+LOCK = keys.PREFIX + "sweeping"
+
+
+async def keep_sweeping(context: Context) -> None:
+    """Sweep until the worker stops; Redis being away is waited for."""
+    while not context.stopping.is_set():
+        try:
+            await sweep(context)
+        except (RedisError, OSError) as error:
+            logger.warning("sweep failed error=%s", type(error).__name__)
+        await rest(context, context.timing.sweep_s)
+
+
+async def keep_beating(context: Context) -> None:
+    """Note every two seconds that this worker lives."""
+    while not context.stopping.is_set():
+        try:
+            await heartbeats.beat(context.redis, context.consumer)
+        except (RedisError, OSError) as error:
+            logger.warning("heartbeat failed error=%s", type(error).__name__)
+        await rest(context, heartbeats.EVERY_S)
+
+
+async def rest(context: Context, seconds: float) -> None:
+    """Wait *seconds*, or until the worker stops."""
+    try:
+        async with asyncio.timeout(seconds):
+            await context.stopping.wait()
+    except TimeoutError:
+        return
+
+
+async def sweep(context: Context) -> None:
+    """Sweep once; when several workers sweep in the same second, only the first does anything."""
+    lock_ms = max(1, int(context.timing.sweep_s * 900))
+    if not await context.redis.set(LOCK, context.consumer, nx=True, px=lock_ms):
+        return
+    await create_groups(context.redis)
+    if adopted := await context.queues.adopt():
+        logger.warning("work of dead workers taken over entries=%d", adopted)
+        for stage in Stage:  # a job that died with its worker keeps its number locked in arq
+            await context.redis.hincrby(keys.BELLS, stage, 1)
+    await ring_for_work(context)
+    await let_go(context)
+
+
+async def ring_for_work(context: Context) -> None:
+    """Ring for every stage that has something to do now."""
+    async with context.redis.pipeline(transaction=False) as pipe:
+        pipe.hgetall(keys.BELLS)
+        for queues in keys.QUEUES.values():
+            for name in queues:
+                pipe.xlen(keys.queue(name))
+        bells, *lengths = await pipe.execute()
+    waiting = iter(lengths)
+    for stage, queues in keys.QUEUES.items():
+        if sum(next(waiting) for _ in queues):
+            context.bell.forget(stage)
+            await context.bell.ring(stage, int(bells.get(stage.encode(), 0)))
+
+
+async def let_go(context: Context) -> None:
+    """Let go of a bounded number of things that are too old."""
+    redis, settings = context.redis, context.settings
+    dropped = await dead_letters.drop_old(redis, int(settings.dead_keep_d * DAY_MS))
+    if dropped:
+        logger.info("dead letters dropped by age letters=%d", dropped)
+    await seen.forget_old_slots(redis, context.window_ms)
+    too_old = await redis_now_ms(redis) - context.visitor_keep_ms
+    await redis.zremrangebyscore(keys.VISITORS, "-inf", too_old)
+
+
+def stages_without_key(context: Context) -> dict[Stage, str]:
+    """Return the stages whose vendor's key is not set, and which setting that is."""
+    missing: dict[Stage, str] = {}
+    if context.audiencelab is None and context.settings.enrich != "off":
+        missing[Stage.ENRICH] = "AUDIENCELAB_API_KEY"
+    if context.audiencepoint is None:
+        missing[Stage.FORWARD] = "AUDIENCEPOINT_API_KEY"
+        missing[Stage.SUBSCRIBE] = "AUDIENCEPOINT_API_KEY"
+    return missing

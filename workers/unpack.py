@@ -1,0 +1,223 @@
+"""Unpack: takes deliveries apart and hands each event to its stage, past the seen marks.
+
+One move takes an entry of the inbox (all the deliveries of one flush) out and does everything that follows:
+appends, duplicates, ignored ones, dead letters, counters. A large delivery leaves in slices, with a cursor in
+its entry, so that no script blocks Redis for long. A delivery that cannot be read is buried without the
+others of its flush; code of ours that fails on one is tried three times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+import orjson
+
+from pipeline import mail_events
+from pipeline.addresses import mask
+from pipeline.deliveries import Delivery
+from pipeline.moves import Move
+from pipeline.origins import Form, Origin
+from pipeline.outcomes import (
+    Ignored,
+    Invalid,
+    MailEvent,
+    Outcome,
+    Probe,
+    Reason,
+    ScoreChange,
+    Stage,
+    Unreadable,
+    VisitorEvent,
+)
+from pipeline.queues import Entry
+from pipeline.sources.registry import SOURCES
+from workers.fates import BUG_TRIES
+
+if TYPE_CHECKING:
+    from workers.context import Context
+
+logger = logging.getLogger(__name__)
+
+#: outcomes a move: 8 000 in one script would block Redis for 100 ms
+SLICE = 500
+#: entries a take; each holds the deliveries of one flush
+MOST_ENTRIES = 100
+NEXT_STAGES = (Stage.ENRICH, Stage.FORWARD, Stage.SCORES)
+
+
+class OurFault(Exception):
+    """Our own code failed on one delivery."""
+
+    def __init__(self, delivery_id: str) -> None:
+        super().__init__(f"delivery {delivery_id}")
+        self.delivery_id = delivery_id
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One delivery as its source understood it: outcomes, or the fate of the whole."""
+
+    delivery: Delivery
+    outcomes: Sequence[Outcome] = ()
+    is_probe: bool = False
+    unreadable: Unreadable | None = None
+
+
+async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
+    """Drain the inbox until it is empty, the worker stops, or monotonic *until*."""
+    written: asyncio.Task[None] | None = None
+    try:
+        while not context.stopping.is_set() and monotonic() < until:
+            taken = await context.queues.take(Stage.UNPACK, Stage.UNPACK, most=MOST_ENTRIES)
+            if not taken.entries:
+                return
+            async for moves in slices(context, taken.entries):
+                if written is not None:
+                    await written
+                # the next slice is read while Redis writes this one
+                written = asyncio.create_task(write(context, moves))
+                await asyncio.sleep(0)
+    finally:
+        if written is not None:
+            await written
+
+
+async def write(context: Context, moves: list[Move]) -> None:
+    """Carry out *moves* and ring for the stages that got work."""
+    moved = await context.mover.apply(moves)
+    await context.ring(moved.bells, NEXT_STAGES)
+
+
+async def slices(context: Context, entries: Sequence[Entry]) -> AsyncIterator[list[Move]]:
+    """Make the moves of *entries*, in lists of about a slice of outcomes each."""
+    moves: list[Move] = []
+    size = 0
+    for entry in entries:
+        for move in await moves_of(context, entry):
+            moves.append(move)
+            size += move.effects
+            if size >= SLICE:
+                yield moves
+                moves, size = [], 0
+    if moves:
+        yield moves
+
+
+async def moves_of(context: Context, entry: Entry) -> list[Move]:
+    """Make the moves that take *entry* out; none when our own code failed and it was given back."""
+    faults: dict[str, str] = {}
+    while True:
+        try:
+            return list(make_moves(context, entry, faults))
+        except OurFault as fault:
+            tries = await context.queues.failed(entry)
+            logger.exception("unpack failed delivery=%s tries=%d", fault.delivery_id, tries)
+            if tries < BUG_TRIES:
+                await context.queues.give_back(entry.queue, [entry.id])
+                return []
+            faults[fault.delivery_id] = last_line(fault)
+
+
+def last_line(fault: OurFault) -> str:
+    """Return the last line of the traceback, with everything that looks like an address masked."""
+    cause = fault.__cause__ or fault
+    return mask(traceback.format_exception_only(cause)[-1].strip())
+
+
+def make_moves(context: Context, entry: Entry, faults: Mapping[str, str]) -> Iterator[Move]:
+    """Make slices with a cursor, then the final move; *faults* are deliveries to bury, with the error."""
+    reads = [read(context, Delivery.unpack(payload), faults) for payload in entry.payloads]
+    found = [(one.delivery, outcome) for one in reads for outcome in one.outcomes]
+    start, cursor = int(entry.cursor or 0), entry.cursor
+    while len(found) - start > SLICE:
+        following = str(start + SLICE)
+        move = Move(entry.queue, [entry.id], cursor, following)
+        hand_over(context, move, found[start : start + SLICE])
+        yield move
+        start, cursor = start + SLICE, following
+    move = Move(entry.queue, [entry.id], cursor)
+    hand_over(context, move, found[start:])
+    for one in reads:
+        settle(move, one)
+    yield move
+
+
+def read(context: Context, delivery: Delivery, faults: Mapping[str, str]) -> Read:
+    """Let the delivery's source read it. Pure: nothing is written. Raises `OurFault`."""
+    if error := faults.get(delivery.id):
+        return Read(delivery, unreadable=Unreadable(Reason.BUG, error))
+    source = SOURCES.get(delivery.source)
+    if source is None:
+        error = f"no source is called {delivery.source!r} in this version"
+        return Read(delivery, unreadable=Unreadable(Reason.UNKNOWN_SHAPE, error))
+    try:
+        return Read(delivery, source.parse(delivery, context.rules, time()))
+    except Probe:
+        return Read(delivery, is_probe=True)
+    except Unreadable as unreadable:
+        return Read(delivery, unreadable=unreadable)
+    except (
+        Exception
+    ) as failure:  # fates: three tries, then this delivery is buried and the others go on
+        raise OurFault(delivery.id) from failure
+
+
+def settle(move: Move, one: Read) -> None:
+    """Count the fate of one delivery in the books of `unpack`."""
+    if one.is_probe:
+        move.settle(Stage.UNPACK, "ignored")
+    elif one.unreadable:
+        bury(move, one.delivery, one.unreadable.reason, one.unreadable.error)
+    else:
+        move.settle(Stage.UNPACK, "done")
+
+
+def bury(move: Move, delivery: Delivery, reason: Reason, error: str, attempts: int = 1) -> None:
+    """Bury a whole delivery."""
+    origin, payload = origin_of(delivery), delivery.pack()
+    move.bury(Stage.UNPACK, reason, error, payload, origin, attempts=attempts, dead_id=delivery.id)
+    move.settle(Stage.UNPACK, "dead")
+
+
+def hand_over(context: Context, move: Move, found: Sequence[tuple[Delivery, Outcome]]) -> None:
+    """Add what each outcome means to *move*. Raises `OurFault`."""
+    email_format = context.settings.email_format
+    for delivery, outcome in found:
+        try:
+            hand_over_one(move, delivery, outcome, email_format)
+        except Exception as failure:  # fates: as in `read`
+            raise OurFault(delivery.id) from failure
+
+
+def hand_over_one(
+    move: Move, delivery: Delivery, outcome: Outcome, email_format: mail_events.EmailFormat
+) -> None:
+    """Add what one outcome means to *move*."""
+    if isinstance(outcome, MailEvent):
+        form = Form.HASHED if mail_events.is_hashed(outcome, email_format) else Form.OURS
+        payload = mail_events.wire(outcome, email_format)
+        fingerprint = mail_events.fingerprint(delivery.source, outcome)
+        move.append_fresh(Stage.FORWARD, fingerprint, payload, origin_of(delivery, form).pack())
+    elif isinstance(outcome, VisitorEvent):
+        fingerprint = "visitor\n" + outcome.fingerprint
+        payload = orjson.dumps(outcome)
+        move.append_fresh(Stage.ENRICH, fingerprint, payload, origin_of(delivery).pack())
+    elif isinstance(outcome, ScoreChange):
+        move.append(Stage.SCORES, orjson.dumps(outcome), origin_of(delivery))
+    elif isinstance(outcome, Ignored):
+        move.new_ignored(outcome.stage)
+    else:
+        origin = origin_of(delivery, Form.RAW)
+        move.bury(outcome.stage, Reason.INVALID, outcome.error, outcome.payload, origin)
+        move.new_dead(outcome.stage)
+
+
+def origin_of(delivery: Delivery, form: Form = Form.OURS) -> Origin:
+    """Return what travels on of *delivery* with each of its events."""
+    return Origin(delivery.source, delivery.received_at_ms, form, delivery.tag)

@@ -84,7 +84,7 @@ async def _payloads(redis: Redis, queue: str) -> int:
     page, total, start = 1_000, 0, "-"
     while True:
         payloads, rows, last = await script(redis, "payloads")(args=[queue, start, page])
-        total += payloads
+        total += int(payloads)
         if rows < page:
             return total
         start = "(" + last.decode()

@@ -91,9 +91,14 @@ class Move:
         digest: str | None = None,
     ) -> None:
         """Keep a dead letter. The counters are the caller's: `settle(…, "dead")` or `new_dead`."""
-        fields: list[Argument] = [
-            *("error", error[:500], "attempts", attempts, "count", 1),
-            *("first_seen_at", origin.first_seen_at_ms, "payload", payload, "meta", origin.pack()),
+        fields: list[Argument] = ["error", error[:500], "attempts", attempts, "count", 1]
+        fields += [
+            "first_seen_at",
+            origin.first_seen_at_ms,
+            "payload",
+            payload,
+            "meta",
+            origin.pack(),
         ]
         if digest:
             fields += ("digest", digest)

@@ -44,6 +44,9 @@ def worker_settings(settings: Settings, timing: Timing | None = None) -> dict[st
     stack = AsyncExitStack()
 
     async def startup(ctx: dict[str, Any]) -> None:
+        arq_log = logging.getLogger("arq")  # the command line gave it a handler and INFO of its own
+        arq_log.handlers.clear()
+        arq_log.setLevel(logging.WARNING)
         context = await stack.enter_async_context(
             _opened(settings, ctx["redis"], timing or Timing())
         )
@@ -71,7 +74,7 @@ def worker_settings(settings: Settings, timing: Timing | None = None) -> dict[st
     }
 
 
-class _opened:  # noqa: N801 - reads as a verb where it is used
+class _opened:
     """Opens the context of a worker process and closes it, in order."""
 
     def __init__(self, settings: Settings, redis: Any, timing: Timing) -> None:

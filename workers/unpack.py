@@ -25,7 +25,6 @@ from pipeline.moves import Move
 from pipeline.origins import Form, Origin
 from pipeline.outcomes import (
     Ignored,
-    Invalid,
     MailEvent,
     Outcome,
     Probe,

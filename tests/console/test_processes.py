@@ -54,10 +54,12 @@ def child_of(log: Log, trial: bool = False, arguments: tuple[str, ...] = ()) -> 
 async def test_every_line_bears_its_speakers_name(play: Callable[[str], object]) -> None:
     """Both streams of a child go into the one log, line by line, TRIAL in front in a trial."""
     play(
-        "import os, sys, time\n"
+        "import os, signal, sys, time\n"
+        "def end(*about): print('end', end='', flush=True); os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
         "print(sys.argv[1:], os.environ['PLAYED_SETTING'])\n"
         "print('a', end='', flush=True); print('b\\xe9'); print('wrong', file=sys.stderr)\n"
-        "print('end', end='', flush=True); time.sleep(60)\n"
+        "time.sleep(60)\n"
     )
     log = Log()
     child = child_of(log, trial=True, arguments=("--one", "two"))

@@ -1,0 +1,75 @@
+"""The README tells the truth, as far as a program can check it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from pipeline.deliveries import Delivery
+from pipeline.outcomes import MailEvent
+from pipeline.settings import render_table
+from pipeline.sources import Rules
+from pipeline.sources.registry import SOURCES
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def shell_lines() -> list[str]:
+    """Return the `relay …` lines of the README's shell blocks."""
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL))
+    lines = [line.split("#")[0].strip() for line in blocks.splitlines()]
+    return [
+        part.strip()
+        for line in lines
+        for part in line.split(";")
+        if part.strip().startswith("relay ")
+    ]
+
+
+def test_the_table_of_settings_is_the_settings() -> None:
+    """The README's table is what the settings themselves print."""
+    table = README.split("-->", 2)[1].split("<!-- /settings", 1)[0].strip()
+    assert render_table().strip() == table
+
+
+@pytest.mark.parametrize("line", shell_lines())
+def test_every_command_shown_exists(line: str) -> None:
+    """Each `relay` line names a command, and options that its help knows."""
+    words = shlex.split(line)[1:]
+    command = [word for word in words[:2] if re.fullmatch(r"[a-z]+", word)]
+    command = command if command[0] in ("dead", "visitors") else command[:1]
+    shown = subprocess.run(
+        [sys.executable, "-m", "console.main", *command, "--help"],
+        capture_output=True, text=True, check=True, cwd=ROOT, env={"COLUMNS": "200", "TERM": "dumb"},
+    ).stdout  # fmt: skip
+    for option in (word for word in words if word.startswith("--")):
+        assert option in shown
+
+
+def test_the_curl_example_is_a_good_event() -> None:
+    """What the README asks a newcomer to post is an event that leaves."""
+    match = re.search(r"-d '(\{\"email\".*?\})'", README)
+    assert match is not None
+    delivery = Delivery("readme", "events", match[1].encode(), 0)
+    outcomes = SOURCES["events"].parse(delivery, Rules(), 1_800_000_000.0)
+    assert [MailEvent] == [type(outcome) for outcome in outcomes]
+    assert orjson.loads(match[1])["email"].endswith("@example.com")
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_every_source_is_named(source: str) -> None:
+    """The README names each word that may stand in a hook's URL."""
+    assert f"`{source}`" in README
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([\w/.-]+)\)", README))))
+def test_links_lead_somewhere(path: str) -> None:
+    """Each relative link of the README is a file or folder of the repository."""
+    assert (ROOT / path).exists()

@@ -11,8 +11,11 @@ look at the letters themselves.
 
 from __future__ import annotations
 
+import json
+import re
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,24 +30,33 @@ from pipeline.scripts import script
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+#: letters of the index a round trip
 PAGE = 1_000
+#: whole letters a round trip: each may hold a body of many megabytes
+FETCH = 50
+# an integer of 19 digits may be more than 64 bits, which orjson reads as a float
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters are meant: every set field must match. *since_ms* is about the time of burial."""
+    """Which letters are meant: every set field must match.
+
+    *since_ms* and *until_ms*, both included, are about the time of burial.
+    """
 
     stage: Stage | None = None
     source: str | None = None
     reason: Reason | None = None
     since_ms: int | None = None
+    until_ms: int | None = None
 
-    def matches(self, stage: str, source: str, reason: str) -> bool:
-        """Tell whether a letter of these three words is meant."""
+    def matches(self, place: Place) -> bool:
+        """Tell whether the letter of *place* is meant, as far as its three words tell."""
         return (
-            self.stage in (None, stage)
-            and self.source in (None, source)
-            and self.reason in (None, reason)
+            self.stage in (None, place.stage)
+            and self.source in (None, place.source)
+            and self.reason in (None, place.reason)
         )
 
 
@@ -92,8 +104,11 @@ class DeadLetter:
 def payload_view(payload: bytes) -> dict[str, Any]:
     """Return *payload* for people and programs: as JSON, else as text, else in base64."""
     try:
-        return {"encoding": "json", "data": orjson.loads(payload)}
-    except orjson.JSONDecodeError:
+        data = orjson.loads(payload)
+        orjson.dumps(data)  # reads deeper nesting than it writes
+        if not _LONG_NUMBER.search(payload) or json.loads(payload) == data:
+            return {"encoding": "json", "data": data}
+    except (ValueError, TypeError, RecursionError):  # orjson's errors are of these kinds
         pass
     try:
         return {"encoding": "utf-8", "data": payload.decode()}
@@ -101,30 +116,80 @@ def payload_view(payload: bytes) -> dict[str, Any]:
         return {"encoding": "base64", "data": b64encode(payload).decode()}
 
 
-async def places(redis: Redis, wanted: Filter) -> AsyncIterator[Place]:
-    """Walk the index, newest letters first; letters buried meanwhile are not met."""
-    newest = f"({await redis_now_ms(redis) + 1}"
-    oldest = "-inf" if wanted.since_ms is None else wanted.since_ms
-    start = 0
+async def places(
+    redis: Redis, wanted: Filter, *, oldest_first: bool = False
+) -> AsyncIterator[list[Place]]:
+    """Walk the index in pages, newest letters first; letters buried meanwhile are not met.
+
+    The caller may retry or drop what it is given while it walks: the next page begins at the last
+    time of burial, without the letters that were met there.
+    """
+    newest = await redis_now_ms(redis) if wanted.until_ms is None else wanted.until_ms
+    first: float | str = "-inf" if wanted.since_ms is None else wanted.since_ms
+    last: float | str = newest
+    met: set[bytes] = set()  # at the time where the next page begins
     while True:
-        members = await redis.zrevrangebyscore(keys.DEAD, newest, oldest, start=start, num=PAGE)
-        gone = 0
-        for member in members:
-            stage, source, reason, dead_id = member.decode().split("/", 3)
-            if wanted.matches(stage, source, reason):
-                yield Place(dead_id, Stage(stage), source, reason)
-                # what the caller retried or dropped is no longer in the index
-                gone += await redis.zscore(keys.DEAD, member) is None
-        if len(members) < PAGE:
+        # that many more, so that the walk goes on also when more than a page share one millisecond
+        page = {"start": 0, "num": PAGE + len(met), "withscores": True}
+        if oldest_first:
+            rows = await redis.zrangebyscore(keys.DEAD, first, last, **page)
+        else:
+            rows = await redis.zrevrangebyscore(keys.DEAD, last, first, **page)
+        rows = [(member, at_ms) for member, at_ms in rows if member not in met]
+        if not rows:
             return
-        start += PAGE - gone
+        turn = rows[-1][1]
+        if turn != (first if oldest_first else last):
+            met = set()
+        met |= {member for member, at_ms in rows if at_ms == turn}
+        first, last = (turn, last) if oldest_first else (first, turn)
+        found = [_place(member) for member, _ in rows]
+        if found := [place for place in found if wanted.matches(place)]:
+            yield found
+
+
+def _place(member: bytes) -> Place:
+    stage, source, reason, dead_id = member.decode().split("/", 3)
+    return Place(dead_id, Stage(stage), source, reason)
+
+
+async def find(redis: Redis, dead_ids: Sequence[str]) -> list[Place]:
+    """Return where the letters of *dead_ids* stand; those that do not exist are left out."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for dead_id in dead_ids:
+            pipe.hmget(keys.letter(dead_id), "stage", "source", "reason")
+        rows = await pipe.execute()
+    return [
+        Place(dead_id, Stage(stage.decode()), source.decode(), reason.decode())
+        for dead_id, (stage, source, reason) in zip(dead_ids, rows, strict=True)
+        if stage
+    ]
 
 
 async def fetch(redis: Redis, dead_id: str) -> DeadLetter | None:
     """Return one letter, or None."""
-    stored = await redis.hgetall(keys.letter(dead_id))
-    if not stored:
-        return None
+    return next(iter(await fetch_all(redis, [dead_id])), None)
+
+
+async def fetch_all(redis: Redis, dead_ids: Sequence[str]) -> list[DeadLetter]:
+    """Return the letters of *dead_ids* that exist, in one round trip."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for dead_id in dead_ids:
+            pipe.hgetall(keys.letter(dead_id))
+        rows = await pipe.execute()
+    return [_letter(dead_id, row) for dead_id, row in zip(dead_ids, rows, strict=True) if row]
+
+
+async def originals(redis: Redis, dead_ids: Sequence[str]) -> dict[str, bytes]:
+    """Return what is stored of each letter: a delivery with its headers, or an event."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for dead_id in dead_ids:
+            pipe.hget(keys.letter(dead_id), "payload")
+        rows = await pipe.execute()
+    return {dead_id: row for dead_id, row in zip(dead_ids, rows, strict=True) if row is not None}
+
+
+def _letter(dead_id: str, stored: Mapping[bytes, bytes]) -> DeadLetter:
     stage, payload = Stage(stored[b"stage"].decode()), stored[b"payload"]
     if stage is Stage.UNPACK:
         payload = Delivery.unpack(payload).body
@@ -147,41 +212,58 @@ async def newest(redis: Redis, wanted: Filter, limit: int = 100) -> list[DeadLet
     letters: list[DeadLetter] = []
     if limit <= 0:
         return letters
-    async for place in places(redis, wanted):
-        if letter := await fetch(redis, place.id):
-            letters.append(letter)
-        if len(letters) == limit:
-            break
+    async for page in places(redis, wanted):
+        for start in range(0, len(page), FETCH):
+            some = page[start : start + min(FETCH, limit - len(letters))]
+            letters += await fetch_all(redis, [place.id for place in some])
+            if len(letters) >= limit:
+                return letters
     return letters
 
 
 async def counts(redis: Redis, wanted: Filter) -> dict[Stage, dict[str, int]]:
     """Count the letters that *wanted* means, per stage and reason; touches nothing."""
-    counted: dict[Stage, dict[str, int]] = {}
-    newest_score = await redis_now_ms(redis)
-    oldest = "-inf" if wanted.since_ms is None else wanted.since_ms
-    start = 0
-    while True:
-        members = await redis.zrangebyscore(keys.DEAD, oldest, newest_score, start=start, num=PAGE)
-        for member in members:
-            stage, source, reason, _ = member.decode().split("/", 3)
-            if wanted.matches(stage, source, reason):
-                row = counted.setdefault(Stage(stage), {})
-                row[reason] = row.get(reason, 0) + 1
-        if len(members) < PAGE:
-            return counted
-        start += PAGE
+    counted: Counter[tuple[Stage, str]] = Counter()
+    async for page in places(redis, wanted):
+        counted.update((place.stage, place.reason) for place in page)
+    return by_stage(counted)
+
+
+def by_stage(counted: Mapping[tuple[Stage, str], int]) -> dict[Stage, dict[str, int]]:
+    """Return counts per stage and reason as one table, in the order of the flow."""
+    table: dict[Stage, dict[str, int]] = {}
+    for stage in Stage:
+        row = {reason: n for (of, reason), n in sorted(counted.items()) if of is stage}
+        if row:
+            table[stage] = row
+    return table
 
 
 async def retry(redis: Redis, dead_id: str) -> Stage | None:
     """Put one letter back to work, past the seen mark; return its stage, or None when it is gone."""
-    answer = await script(redis, "retry")(args=[dead_id])
-    return Stage(answer[1].decode()) if answer[0] else None
+    return next(iter(await retry_all(redis, [dead_id])), None)
 
 
-async def drop(redis: Redis, dead_ids: list[str]) -> int:
+async def retry_all(redis: Redis, dead_ids: Sequence[str]) -> Counter[Stage]:
+    """Put letters back to work, past the seen mark; return how many of each stage there were.
+
+    Each letter moves in a step of its own; a letter that somebody else retried or dropped is left out.
+    """
+    put_back = script(redis, "retry")
+    async with redis.pipeline(transaction=False) as pipe:
+        for dead_id in dead_ids:
+            await put_back(args=[dead_id], client=pipe)
+        answers = await pipe.execute()
+    return Counter(Stage(answer[1].decode()) for answer in answers if answer[0])
+
+
+async def drop(redis: Redis, dead_ids: Sequence[str]) -> int:
     """Drop letters for good; return how many there were. They stay in the books as `dropped`."""
-    return int(await script(redis, "drop")(args=[len(dead_ids), *dead_ids]))
+    dropped = 0
+    for start in range(0, len(dead_ids), PAGE):  # more in one script would block Redis for long
+        some = dead_ids[start : start + PAGE]
+        dropped += int(await script(redis, "drop")(args=[len(some), *some]))
+    return dropped
 
 
 async def drop_old(redis: Redis, keep_ms: int, most: int = 1_000) -> int:

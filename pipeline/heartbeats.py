@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import keys
 from pipeline.clock import redis_now_ms
+from pipeline.scripts import script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -17,13 +18,12 @@ if TYPE_CHECKING:
 EVERY_S = 2.0
 #: four beats may be late on a busy machine; work of a killed worker is taken up well within 15 s
 FRESH_MS = 8_000
+FORGOTTEN_MS = 3_600_000
 
 
 async def beat(redis: Redis, worker_id: str) -> None:
     """Note that *worker_id* lives."""
-    now = await redis_now_ms(redis)
-    await redis.zadd(keys.WORKERS, {worker_id: now})
-    await redis.zremrangebyscore(keys.WORKERS, "-inf", now - 3_600_000)
+    await script(redis, "beat")(args=[worker_id, FORGOTTEN_MS])
 
 
 async def stop(redis: Redis, worker_id: str) -> None:

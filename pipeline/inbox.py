@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Literal
 
 from redis.exceptions import RedisError, ResponseError
+from redis.utils import str_if_bytes
 
 from pipeline import keys
 from pipeline.deliveries import Delivery
@@ -51,9 +52,16 @@ class Inbox:
     def __init__(self, redis: Redis, ack_policy: AckPolicy = "stored") -> None:
         self._redis = redis
         self._policy = ack_policy
-        self._put = script(redis, "put")
+        # a connection of its own: redis-py asks a pooled one before every command, by a read with a
+        # time-out of zero, whether it is still good, which costs more than the command
+        self._own = redis.client()
+        self._put = script(self._own, "put")
         self._put_malformed = script(redis, "put_malformed")
         self._wait: tuple[str | int, ...] | None = None
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        await self._own.aclose()
 
     async def start(self) -> None:
         """Make the queues and check that Redis can give what was promised; raises `NotPossible`."""
@@ -81,16 +89,20 @@ class Inbox:
             await self._redis.execute_command("WAITAOF", 0, 0, 1)
         except ResponseError:
             raise NotPossible(
-                "ACK_POLICY=fsynced needs `appendfsync always`, or a Redis of 7.2 or newer."
+                "ACK_POLICY=fsynced needs `appendfsync always` and `no-appendfsync-on-rewrite no`,"
+                " or a Redis of 7.2 or newer."
             ) from None
         self._wait = ("WAITAOF", 1, 0, WAIT_MS)
 
     async def _fsyncs_always(self) -> bool:
         try:
-            config = await self._redis.config_get("appendfsync")
+            found = await self._redis.config_get("*appendfsync*")
         except ResponseError:  # managed servers refuse CONFIG
             return False
-        return config.get("appendfsync", config.get(b"appendfsync")) in ("always", b"always")
+        config = {str_if_bytes(name): str_if_bytes(value) for name, value in found.items()}
+        # "yes" suspends every fsync while the file is rewritten, those of `always` too
+        pauses = config.get("no-appendfsync-on-rewrite") == "yes"
+        return config.get("appendfsync") == "always" and not pauses
 
     async def put(self, deliveries: Sequence[Delivery]) -> int:
         """Store *deliveries* as one entry; return the bell number of `unpack`. Raises `NotStored`."""
@@ -98,15 +110,14 @@ class Inbox:
         try:
             if self._wait is None:
                 return int(await self._put(args=packed))
-            return await self._put_and_wait(packed)
+            return await self._put_and_wait(packed, self._wait)
         except (RedisError, OSError) as error:
             raise NotStored(f"Redis did not store the delivery: {type(error).__name__}") from error
 
-    async def _put_and_wait(self, packed: Sequence[bytes]) -> int:
-        assert self._wait is not None
+    async def _put_and_wait(self, packed: Sequence[bytes], wait: Sequence[str | int]) -> int:
         async with self._redis.pipeline(transaction=False) as pipe:  # one connection for both
             await self._put(args=packed, client=pipe)
-            pipe.execute_command(*self._wait)
+            pipe.execute_command(*wait)
             bell, reached = await pipe.execute()
         if (reached[0] if isinstance(reached, list) else reached) < 1:
             raise NotStored(f"Redis stored the delivery, but not {self._policy} within the time.")
@@ -120,7 +131,7 @@ class Inbox:
         digest = sha256(delivery.source.encode() + b"\n" + delivery.body).hexdigest()
         origin = Origin(delivery.source, delivery.received_at_ms, tag=delivery.tag)
         letter: list[str | bytes | int] = [
-            *("error", error[:500], "attempts", 0, "count", 1),
+            *("error", error[:500].encode("utf-8", "replace"), "attempts", 0, "count", 1),
             *("first_seen_at", delivery.received_at_ms, "payload", delivery.pack()),
             *("meta", origin.pack()),
         ]

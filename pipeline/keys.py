@@ -1,20 +1,21 @@
 """The legend of every Redis key: name, type, life time, who writes it, who reads it.
 
 All keys share the hash tag `{relay}`, so that they live on one node. The Lua files under `pipeline/lua`
-build the same names; a test holds them to this list.
+build the same names; a test holds them to this list. The keys of arq's jobs have fixed names without the tag,
+which is why two relays must not share a database.
 
 | key                          | type   | lives                | written by             | read by             |
 |------------------------------|--------|----------------------|------------------------|---------------------|
 | {relay}:books                | hash   | for ever             | every move             | status, tests       |
 | {relay}:queue:QUEUE          | stream | until moved          | put, moves             | take                |
 | {relay}:cursors              | hash   | until the last slice | move                   | move                |
-| {relay}:attempts             | hash   | until moved          | attempts               | dispatch, unpack    |
-| {relay}:bells                | hash   | for ever             | drain                  | put, moves          |
-| {relay}:paused               | hash   | until resumed        | pauses, destinations   | take, status        |
-| {relay}:destination:STAGE    | hash   | for ever             | destinations           | take                |
-| {relay}:rate:VENDOR          | hash   | minutes              | take                   | take                |
-| {relay}:seen                 | hash   | for ever             | move                   | move, sweep         |
-| {relay}:seen:SLOT:BUCKET     | set    | SEEN_WINDOW_H * 1.5  | move                   | move                |
+| {relay}:attempts             | hash   | until moved          | claim, setback, unpack | claim, take         |
+| {relay}:bells                | hash   | for ever             | drain, sweep           | put, moves, sweep   |
+| {relay}:paused               | hash   | until resumed        | pauses, setback, moves | take, claim, status |
+| {relay}:destination:STAGE    | hash   | for ever             | claim, setback, refusal, moves | claim, dispatch |
+| {relay}:rate:VENDOR          | hash   | minutes              | claim                  | claim               |
+| {relay}:seen                 | hash   | for ever             | move, sweep            | move, sweep         |
+| {relay}:seen:SLOT:BUCKET     | set    | SEEN_WINDOW_H * 1.5  | move, sweep            | move                |
 | {relay}:dead                 | zset   | until retried, dropped | bury, dead letters   | dead letters        |
 | {relay}:dead:ID              | hash   | same                 | same                   | same                |
 | {relay}:same-body:DIGEST     | string | one day              | receiver               | receiver            |
@@ -24,7 +25,13 @@ build the same names; a test holds them to this list.
 | {relay}:enrichment:DIGEST    | string | 30 days              | enrich                 | enrich              |
 | {relay}:tombstones           | set    | until allowed again  | visitors forget        | moves, dispatch     |
 | {relay}:tombstone-key        | string | for ever             | the first forget       | visitors forget     |
-| {relay}:workers              | zset   | minutes              | heartbeat              | readyz, sweep       |
+| {relay}:workers              | zset   | an hour              | heartbeat              | readyz, sweep       |
+| {relay}:sweeping             | string | a second             | sweep                  | sweep               |
+| {relay}:arq:queue            | zset   | until run            | bell (arq)             | arq                 |
+| {relay}:arq:queue:health-check | string | seconds            | arq                    | arq                 |
+| arq:job:ID                   | string | until run, 7 days    | bell (arq)             | arq                 |
+| arq:in-progress:ID           | string | job_timeout + 10 s   | arq                    | arq                 |
+| arq:retry:ID                 | string | until run, 88 400 s  | arq                    | arq                 |
 | {relay}:refused              | hash   | for ever             | receiver               | status              |
 | {relay}:audit                | stream | last 10 000          | console                | console             |
 | {relay}:retry-run            | hash   | until finished       | dead retry             | dead retry          |

@@ -91,7 +91,9 @@ class Move:
         digest: str | None = None,
     ) -> None:
         """Keep a dead letter. The counters are the caller's: `settle(…, "dead")` or `new_dead`."""
-        fields: list[Argument] = ["error", error[:500], "attempts", attempts, "count", 1]
+        # an unpaired surrogate has no UTF-8, and must not keep the whole move from being sent
+        words = error[:500].encode("utf-8", "replace")
+        fields: list[Argument] = ["error", words, "attempts", attempts, "count", 1]
         fields += [
             "first_seen_at",
             origin.first_seen_at_ms,
@@ -142,19 +144,16 @@ class Move:
         self._effect("succeeded", stage)
 
     def remember(self, key: str, keep_ms: int) -> None:
-        """Set a marker that leaves by itself; *key* without the prefix."""
-        self._effect("remember", key, keep_ms)
+        """Set a marker that leaves by itself after *keep_ms* (1 or more); *key* without the prefix."""
+        self._effect("remember", key, max(1, int(keep_ms)))
 
     def pack(self, consumer: str) -> list[Argument]:
         """Return the arguments of `lua/move.lua` for this move."""
-        versions = [word for pair in self.versions.items() for word in pair]
-        return [
-            *(self.queue, consumer, self.cursor, self.next_cursor),
-            *(len(self.entry_ids), *self.entry_ids),
-            *(len(versions), *versions),
-            *(len(self.macs), *self.macs),
-            *(self._effects, *self._args),
-        ]
+        args: list[Argument] = [self.queue, consumer, self.cursor, self.next_cursor]
+        args += [len(self.entry_ids), *self.entry_ids, 2 * len(self.versions)]
+        for visitor_id, version in self.versions.items():
+            args += [visitor_id, version]
+        return [*args, len(self.macs), *self.macs, self._effects, *self._args]
 
 
 @dataclass(frozen=True, slots=True)

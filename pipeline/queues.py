@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
@@ -18,6 +18,7 @@ from pipeline.scripts import script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,14 @@ def fields(raw: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
 
 
 async def create_groups(redis: Redis) -> None:
-    """Make every queue and its consumer group, where they are missing."""
-    for queues in keys.QUEUES.values():
-        for name in queues:
-            try:
-                await redis.xgroup_create(keys.queue(name), keys.GROUP, id="0", mkstream=True)
-            except ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
+    """Make every queue and its consumer group, where they are missing; also on a full server."""
+    names = [name for queues in keys.QUEUES.values() for name in queues]
+    await script(redis, "create_groups")(args=names)
+
+
+def _lost_groups(error: ResponseError) -> bool:
+    """Tell whether a queue or its group is missing: another database, a replica that was behind."""
+    return "NOGROUP" in str(error) or "no such key" in str(error).lower()
 
 
 class Queues:
@@ -68,6 +69,8 @@ class Queues:
         self._take = script(redis, "take")
         self._adopt = script(redis, "adopt")
         self._release = script(redis, "release")
+        self._give_back = script(redis, "give_back")
+        self._failed = script(redis, "failed")
 
     async def take(
         self,
@@ -80,33 +83,43 @@ class Queues:
         ripe_s: float = 0.0,
     ) -> Taken:
         """Take up to *most* entries, once *enough* wait or the oldest has waited *ripe_s* seconds."""
-        args = [queue, stage, self.consumer, most, most_bytes, enough, int(ripe_s * 1000)]
-        try:
-            wait, rows = await self._take(args=args)
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            await create_groups(self._redis)
-            wait, rows = await self._take(args=args)
+        args: list[str | int] = [
+            queue,
+            stage,
+            self.consumer,
+            most,
+            most_bytes,
+            enough,
+            int(ripe_s * 1000),
+        ]
+        wait, rows = await self._with_groups(self._take, args)
         entries = [
             Entry(queue, row[0].decode(), *fields(row[1]), row[2].decode(), int(row[3] or 0))
             for row in rows
         ]
         return Taken(entries, wait / 1000 if wait >= 0 else None, is_paused=wait == -2)
 
+    async def _with_groups(self, run: AsyncScript, args: Sequence[str | int]) -> Any:
+        """Run a script; when the groups are missing, make them and run it again."""
+        try:
+            return await run(args=args)
+        except ResponseError as error:
+            if not _lost_groups(error):
+                raise
+        await create_groups(self._redis)
+        return await run(args=args)
+
     async def give_back(self, queue: str, entry_ids: Iterable[str]) -> None:
-        """Let anyone take these entries at once."""
+        """Let anyone take these entries at once, as far as they are still this consumer's."""
         ids = list(entry_ids)
         if ids:
-            await self._redis.execute_command(
-                "XCLAIM", keys.queue(queue), keys.GROUP, keys.RELEASED, 0, *ids, "JUSTID"
-            )
+            await self._with_groups(self._give_back, [queue, self.consumer, len(ids), *ids])
 
     async def release(self, stage: Stage) -> int:
         """Give back whatever this consumer still holds of *stage*: leftovers of a drain that failed."""
         released = 0
         for name in keys.QUEUES[stage]:
-            released += await self._release(args=[name, self.consumer])
+            released += await self._with_groups(self._release, [name, self.consumer])
         return released
 
     async def adopt(self) -> int:
@@ -114,9 +127,11 @@ class Queues:
         adopted = 0
         for queues in keys.QUEUES.values():
             for name in queues:
-                adopted += await self._adopt(args=[name, heartbeats.FRESH_MS])
+                adopted += await self._with_groups(
+                    self._adopt, [name, self.consumer, heartbeats.FRESH_MS]
+                )
         return adopted
 
     async def failed(self, entry: Entry) -> int:
-        """Count one more failed attempt at *entry*; return how many there were."""
-        return int(await self._redis.hincrby(keys.ATTEMPTS, f"{entry.queue}/{entry.id}", 1))
+        """Count one more failed attempt at *entry*; return how many, 0 when it is no longer ours."""
+        return int(await self._failed(args=[entry.queue, self.consumer, entry.id]))

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from pipeline import keys
-from pipeline.clock import redis_now_ms
+from pipeline.scripts import script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -20,27 +20,13 @@ if TYPE_CHECKING:
 
 def mark(fingerprint: str) -> int:
     """Return the mark of *fingerprint*: 63 bits, so that Redis stores it as one integer."""
-    return int.from_bytes(blake2b(fingerprint.encode(), digest_size=8).digest()) >> 1
+    text = fingerprint.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest()) >> 1
 
 
 async def forget_old_slots(redis: Redis, window_ms: int, most: int = 5_000) -> int:
     """Remove up to *most* buckets of slots older than the window; return how many. For the sweep."""
-    now = await redis_now_ms(redis)
-    removed = 0
-    for name, state in (await redis.hgetall(keys.SEEN)).items():
-        if int(name) > now - window_ms * 1.5:
-            continue
-        buckets, _, marks = state.decode().partition(":")
-        left = max(int(buckets) - (most - removed), 0)
-        names = [f"{keys.SEEN}:{name.decode()}:{n}" for n in range(left, int(buckets))]
-        if names:
-            removed += len(names)
-            await redis.unlink(*names)
-        if left:
-            await redis.hset(keys.SEEN, name, f"{left}:{marks}")
-            return removed
-        await redis.hdel(keys.SEEN, name)
-    return removed
+    return int(await script(redis, "forget_marks")(args=[window_ms, most]))
 
 
 async def remembered(redis: Redis) -> int:

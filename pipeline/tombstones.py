@@ -27,9 +27,12 @@ class Tombstones:
     async def key(self) -> bytes:
         """Return the key of the HMAC, drawn on first use."""
         if self._key is None:
-            await self._redis.set(keys.TOMBSTONE_KEY, token_bytes(32), nx=True)
-            self._key = await self._redis.get(keys.TOMBSTONE_KEY)
-        return self._key or b""
+            self._key = await self._redis.get(keys.TOMBSTONE_KEY) or await self._drawn()
+        return self._key
+
+    async def _drawn(self) -> bytes:
+        await self._redis.set(keys.TOMBSTONE_KEY, token_bytes(32), nx=True)
+        return bytes(await self._redis.get(keys.TOMBSTONE_KEY))  # the first one's, when two draw
 
     async def macs(self, identities: Iterable[str]) -> list[str]:
         """Return the tombstone of each of *identities* (address hashes, UUIDs, EDIDs)."""

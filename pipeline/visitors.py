@@ -220,7 +220,7 @@ async def owners(redis: Redis, digests: Sequence[str]) -> dict[str, str]:
 
 
 async def find(redis: Redis, wanted: str) -> Visitor | None:
-    """Return the visitor that an address, an address's hash, a UUID or an EDID means."""
+    """Return the visitor that an address, an address's hash, or its id (UUID, else EDID) means."""
     for name in (wanted, *(await owners(redis, [digest(wanted)])).values()):
         found = await fetch(redis, [name])
         if found:

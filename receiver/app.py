@@ -104,7 +104,7 @@ def make_app(
                 summary.tell,
                 opening.keep_trying,
             ],
-            at_end=[commit.finish, refusals.write, summary.finish, redis.aclose],
+            at_end=[commit.finish, refusals.write, summary.finish, inbox.close, redis.aclose],
         ),
     )
     # A redirect would repeat the query, and with it a token.
@@ -120,9 +120,10 @@ def _lifespan(
 ) -> Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        await opening.try_once()
-        tasks = [asyncio.create_task(job()) for job in background]
+        tasks: list[asyncio.Task[None]] = []
         try:
+            await opening.try_once()
+            tasks += [asyncio.create_task(job()) for job in background]
             yield
         finally:
             await _stop(tasks)
@@ -135,9 +136,12 @@ def _lifespan(
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    pending = set(tasks)
+    # Python 3.11's asyncio.wait_for, which redis-py uses, may swallow a cancellation: ask again.
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
 
 
 def _heartbeat_age(redis: Redis) -> Callable[[], Awaitable[float | None]]:

@@ -163,7 +163,12 @@ class Webhooks:
         if method != "POST":
             return 200, _probe_headers(), _PROBE
         delivery = await self._read(door.source, headers, query, receive, held)
-        await self._store(delivery)
+        self._check_open()
+        try:
+            await self._commit.put(delivery)
+        except NotStored as error:
+            raise _not_stored(error) from None
+        self._room.stored(len(delivery.body))
         self._metrics.answered[door.meter] += 1
         self._metrics.received_bytes[door.source.name] += len(delivery.body)
         return door.source.success, door.stored, _stored_body(delivery.id)
@@ -222,14 +227,6 @@ class Webhooks:
         self._metrics.bad_tags[source] += 1
         log.info("tag left out: not valid source=%s", source)
         return None
-
-    async def _store(self, delivery: Delivery) -> None:
-        self._check_open()
-        try:
-            await self._commit.put(delivery)
-        except NotStored as error:
-            raise _not_stored(error) from None
-        self._room.stored(len(delivery.body))
 
     async def _bury(self, delivery: Delivery, wrong: Refused) -> None:
         """Keep what is authentic and not understood, and refuse it; with 503 if it is not kept."""
@@ -306,10 +303,10 @@ def _kept(source: Source, headers: Mapping[bytes, bytes], *, still_packed: bool)
 
 def _is_unread(headers: Mapping[bytes, bytes], held: Held, refused: Refused) -> bool:
     """Whether more of the body may still come than the server has buffered."""
-    if refused.problem in (problems.TOO_LARGE, problems.TOO_BUSY):
-        return True
     if held.was_read or refused.problem is problems.STALLED:
         return False
+    if refused.problem in (problems.TOO_LARGE, problems.TOO_BUSY):
+        return True
     length = headers.get(b"content-length", b"0")
     return b"transfer-encoding" in headers or not length.isdigit() or int(length[:20]) > _SMALL
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from pipeline.moves import Mover
@@ -25,6 +26,24 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
+class BellsSeen:
+    """Which bell number each stage with work had, and since when, as this process saw it."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Stage, tuple[int, float]] = {}
+
+    def is_stale(self, stage: Stage, number: int | None, after_s: float) -> bool:
+        """Note *number* (None: no work); tell whether it has been the same for *after_s* seconds."""
+        if number is None:
+            self._seen.pop(stage, None)
+            return False
+        known, since = self._seen.get(stage, (None, 0.0))
+        if known != number:
+            self._seen[stage] = (number, monotonic())
+            return False
+        return monotonic() - since >= after_s
+
+
 @dataclass(slots=True)
 class Context:
     """The tools of one worker process. A vendor without a key is None."""
@@ -40,6 +59,7 @@ class Context:
     audiencelab: AudienceLab | None
     timing: Timing = field(default_factory=Timing)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    bells_seen: BellsSeen = field(default_factory=BellsSeen)
 
     @property
     def rules(self) -> Rules:

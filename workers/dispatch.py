@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import RedisError
 
@@ -28,8 +29,8 @@ from pipeline.origins import Form, Origin
 from pipeline.outcomes import Stage
 from pipeline.queues import Entry, Taken
 from pipeline.scripts import script
-from workers.clients.errors import CallFailed
-from workers.fates import Case, Fate, Setback, Verdict, decide
+from workers.clients.errors import CallFailed, Rejected
+from workers.fates import Case, Fate, Setback, Verdict, decide, last_line
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -57,8 +58,8 @@ class Batch:
     items: Sequence[Item]
     root: str
     tries: int
-    first_success: int
-    successes: int
+    #: the stage's successes when it was first tried, last held, or split off
+    mark: int
     others_wait: bool
     others_held: bool
     has_tombstones: bool
@@ -110,6 +111,7 @@ class Dispatch:
         self._refusal = script(context.redis, "refusal")
         self._calls: set[asyncio.Task[None]] = set()
         self._claims_left = 0
+        self._may_seal = False
         self._redis_failure: Exception | None = None
 
     async def drain(self, wake: asyncio.Event, until: float) -> None:
@@ -130,24 +132,32 @@ class Dispatch:
                     wake, min(wait_s or patience, patience, max(until - monotonic(), 0.0))
                 )
         finally:
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """Let calls in flight finish; when cancelled, give them up: the next worker makes them again."""
+        try:
             if self._calls:
                 await asyncio.wait(self._calls)
+        finally:
+            for call in self._calls:
+                call.cancel()
 
     async def _step(self) -> float | None:
         """Seal, start a call if one may be made; return how long nothing more can be done.
 
-        0: go on at once; None: nothing waits here.
+        0: go on at once; None: nothing waits here. Nothing is sealed before a claim was answered with
+        something else than a wait: what comes in during an outage waits for batches of thirty.
         """
         if len(self._calls) >= WIDTH:
             return self._context.timing.patience_s
-        sealing: Taken | None = None
-        if self._claims_left <= 0:
-            sealing = await self._seal()
+        sealed = await self._seal() if self._may_seal and self._claims_left <= 0 else None
         claim = await self._claim(args=self._claim_args())
+        self._may_seal = claim[0] in (b"batch", b"empty")
         match claim[0]:
             case b"batch":
                 self._claims_left -= 1
-                task = asyncio.create_task(self._deliver(self._batch(claim)))
+                task = asyncio.create_task(self._deliver(read_batch(claim)))
                 self._calls.add(task)
                 task.add_done_callback(self._calls.discard)
                 return 0
@@ -155,10 +165,8 @@ class Dispatch:
                 return float(claim[1]) / 1000
             case b"paused":
                 return None
-        if self._claims_left > 0:
-            self._claims_left = 0
-            return 0
-        return sealing.wait_s if sealing and not sealing.entries else 0
+        self._claims_left = 0
+        return sealed.wait_s if sealed and not sealed.entries else 0
 
     def _claim_args(self) -> list[Argument]:
         errand, timing = self._errand, self._context.timing
@@ -197,78 +205,74 @@ class Dispatch:
         )
         if not taken.entries:
             return taken
-        try:
-            entries = await errand.prepare(taken.entries)
-            groups = group(entries, errand.most)
-            moved = await self._context.mover.apply(
-                [seal(errand.stage, entries) for entries in groups]
-            )
-            self._claims_left = moved.results.count(Result.DONE)
-        finally:  # what was sealed is no longer ours, and giving it back does nothing
-            if self._context.stopping.is_set() or self._claims_left <= 0:
-                await queues.give_back(errand.stage, [entry.id for entry in taken.entries])
+        entries = await errand.prepare(taken.entries)
+        seals = [seal(errand.stage, entries) for entries in group(entries, errand.most)]
+        # what another worker finished meanwhile is not sealed; the next drain gives the rest back
+        self._claims_left = (await self._context.mover.apply(seals)).results.count(Result.DONE)
         return taken
 
     # calling ---------------------------------------------------------------------------------------
 
-    def _batch(self, claim: Sequence[bytes | list[bytes] | int]) -> Batch:
-        _, queue, entry_id, fields, attempts, successes, others, held, tombstones = claim
-        assert isinstance(queue, bytes) and isinstance(entry_id, bytes)  # noqa: PT018 - for mypy
-        assert isinstance(fields, list) and isinstance(attempts, bytes)  # noqa: PT018
-        names, values = fields[::2], fields[1::2]
-        payloads = [value for name, value in zip(names, values, strict=True) if name == b"p"]
-        origins = [value for name, value in zip(names, values, strict=True) if name == b"m"]
-        tries, first_success, _ = attempts.decode().split(":")
-        root = dict(zip(names, values, strict=True)).get(b"g", entry_id)
-        return Batch(
-            queue=queue.decode(),
-            id=entry_id.decode(),
-            items=[Item(p, m) for p, m in zip(payloads, origins, strict=True)],
-            root=root.decode(),
-            tries=int(tries),
-            first_success=int(first_success),
-            successes=int(successes),  # type: ignore[arg-type]
-            others_wait=int(others) > 0,  # type: ignore[arg-type]
-            others_held=int(held) > 0,  # type: ignore[arg-type]
-            has_tombstones=bool(tombstones),
-        )
-
     async def _deliver(self, batch: Batch) -> None:
         """Call the vendor with *batch* and carry out what follows. Never raises but when cancelled."""
-        errand, started = self._errand, monotonic()
+        started = monotonic()
         try:
-            if batch.has_tombstones and await self._without_forgotten(batch):
-                return
-            answer = await errand.call([item for item in batch.items])
-            await self._settle(batch, answer)
-            outcome = "done"
-        except (
-            RedisError,
-            OSError,
-        ) as failure:  # no step can be written down now: the next drain takes it up
-            self._redis_failure = failure
+            outcome = await self._attempt(batch)
+        except (RedisError, OSError) as failure:
+            self._redis_failure = (
+                failure  # nothing can be written down now: the next drain takes it up
+            )
             return
-        except Exception as failure:  # fates decide about every failure, ours included
-            try:
-                outcome = await self._failed(batch, failure)
-            except (RedisError, OSError) as redis_failure:
-                self._redis_failure = redis_failure
-                return
+        except (
+            Exception
+        ) as failure:  # our own fault twice over: it stays in our hands for the next drain
+            self._log_unexpected(batch, failure)
+            return
         logger.info(
             "attempt stage=%s batch=%s items=%d tries=%d outcome=%s ms=%d",
-            errand.stage, batch.id, len(batch.items), batch.tries + 1, outcome,
+            self._errand.stage, batch.id, len(batch.items), batch.tries + 1, outcome,
             (monotonic() - started) * 1000,
         )  # fmt: skip
 
-    async def _settle(self, batch: Batch, answer: object) -> None:
+    async def _attempt(self, batch: Batch) -> str:
+        """Make the call and write down what became of it; return that as a word for the log."""
+        try:
+            if batch.has_tombstones and await self._without_forgotten(batch):
+                return "forgotten"
+            answer = await self._errand.call(list(batch.items))
+            return await self._settle(batch, answer)
+        except (RedisError, OSError):
+            raise
+        except Exception as failure:  # fates decide about every failure, ours included
+            if not isinstance(failure, CallFailed):
+                self._log_unexpected(batch, failure)
+            return await self._failed(batch, failure)
+
+    def _log_unexpected(self, batch: Batch, failure: Exception) -> None:
+        where = traceback.extract_tb(failure.__traceback__)[-1]
+        logger.error(
+            "unexpected failure stage=%s batch=%s at=%s:%s error=%s",
+            self._errand.stage, batch.id, where.name, where.lineno, last_line(failure),
+        )  # fmt: skip
+
+    async def _settle(self, batch: Batch, answer: object) -> str:
+        stage = self._errand.stage
         for _ in range(10):  # a visitor may change between reading and writing
             move = Move(batch.queue, [batch.id])
             await self._errand.settle(move, batch, answer)
-            move.succeeded(self._errand.stage)
+            move.succeeded(stage)
             moved = await self._context.mover.apply([move])
-            if moved.results[0] is not Result.CHANGED:
-                await self._context.ring(moved.bells, {Stage.SUBSCRIBE} - {self._errand.stage})
-                return
+            match moved.results[0]:
+                case Result.CHANGED:
+                    continue
+                case Result.TOMBSTONE:  # forgotten while the call was under way
+                    move = Move(batch.queue, [batch.id])
+                    move.settle(stage, "ignored", len(batch.items))
+                    move.succeeded(stage)
+                    await self._context.mover.apply([move])
+                    return "forgotten"
+            await self._context.ring(moved.bells, {Stage.SUBSCRIBE} - {stage})
+            return "done"
         raise RuntimeError("a visitor changed ten times while one answer was written")
 
     async def _without_forgotten(self, batch: Batch) -> bool:
@@ -286,7 +290,8 @@ class Dispatch:
         move = Move(batch.queue, [batch.id])
         move.settle(self._errand.stage, "ignored", len(batch.items) - len(kept))
         if kept:
-            move.pass_on(keys.batches(self._errand.stage), batch_fields(kept, batch, sent=0))
+            again = attempts(batch.tries, batch.mark, 0)
+            move.pass_on(keys.batches(self._errand.stage), batch_fields(kept, batch.root, again))
         await self._context.mover.apply([move])
         return True
 
@@ -294,86 +299,98 @@ class Dispatch:
 
     async def _failed(self, batch: Batch, failure: Exception) -> str:
         """Carry out the fate of *batch*; return it as a word for the log."""
-        verdict = decide(
-            failure, await self._case(batch, failure), self._context.timing, datetime.now(UTC)
-        )
-        error = sentence(failure)
+        stage, timing = self._errand.stage, self._context.timing
+        case, successes = await self._case(batch, failure)
+        verdict = decide(failure, case, timing, datetime.now(UTC))
+        # an exception of ours may have come after the call was made
         sent = int(not isinstance(failure, CallFailed) or failure.maybe_stored)
         logger.warning(
             "call failed stage=%s batch=%s items=%d fate=%s error=%s",
-            self._errand.stage, batch.id, len(batch.items), verdict.fate, error,
+            stage, batch.id, len(batch.items), verdict.fate, sentence(failure),
         )  # fmt: skip
-        if not isinstance(failure, CallFailed):
-            logger.error("unexpected failure stage=%s", self._errand.stage, exc_info=failure)
-        stage = self._errand.stage
+        if verdict.fate is Fate.RETRY:
+            await self._set_back(verdict.setback or Setback(""), batch, sent)
+            return verdict.fate
+        again = attempts(verdict.tries, successes, sent)
         move = Move(batch.queue, [batch.id])
-        match verdict.fate:
-            case Fate.RETRY:
-                await self._set_back(verdict.setback, batch, sent)
-                return str(verdict.fate)
-            case Fate.HOLD:
-                move.pass_on(keys.held(stage), batch_fields(batch.items, batch, sent, tried=1))
-            case Fate.SPLIT:
-                middle = (len(batch.items) + 1) // 2
-                for half in (batch.items[:middle], batch.items[middle:]):
-                    move.pass_on(keys.batches(stage), batch_fields(half, batch, sent))
-            case Fate.BURY:
-                self._errand.bury(move, batch.items[0], verdict, error, batch.tries + 1)
+        if verdict.fate is Fate.HOLD:
+            move.pass_on(keys.held(stage), batch_fields(batch.items, batch.root, again))
+        elif verdict.fate is Fate.SPLIT:
+            middle = (len(batch.items) + 1) // 2
+            for half in (batch.items[:middle], batch.items[middle:]):
+                move.pass_on(keys.batches(stage), batch_fields(half, batch.root, again))
+        else:
+            self._errand.bury(move, batch.items[0], verdict, sentence(failure), batch.tries + 1)
         await self._context.mover.apply([move])
-        self._claims_left += 2
-        if verdict.setback or verdict.fate is Fate.HOLD:
+        if verdict.setback:
             await self._set_back(verdict.setback, None, sent, held=verdict.fate is Fate.HOLD)
-        return str(verdict.fate)
+        elif verdict.fate is Fate.HOLD:
+            await self._context.redis.hset(keys.destination(stage), "held", successes)
+        return verdict.fate
 
-    async def _case(self, batch: Batch, failure: Exception) -> Case:
+    async def _case(self, batch: Batch, failure: Exception) -> tuple[Case, int]:
+        """Return what is known about *batch*, and how many calls of the stage have succeeded."""
+        stage = self._errand.stage
         refusals, batches = 0, 0
-        if len(batch.items) == 1 and isinstance(failure, CallFailed):
+        if len(batch.items) == 1 and isinstance(failure, Rejected):
             words = blake2b(failure.sentence.encode(), digest_size=8).hexdigest()
             is_first = int(not batch.was_held)
-            args = [self._errand.stage, words, batch.root, is_first]
-            refusals, batches = await self._refusal(args=args)
-        state = await self._context.redis.hget(keys.destination(self._errand.stage), "successes")
-        return Case(
+            refusals, batches = await self._refusal(args=[stage, words, batch.root, is_first])
+        state = await self._context.redis.hmget(keys.destination(stage), "successes", "failures")
+        successes, failures = (int(number or 0) for number in state)
+        case = Case(
             size=len(batch.items),
             tries=batch.tries,
-            others_succeeded=int(state or 0) > batch.first_success,
+            others_succeeded=successes > batch.mark,
             others_wait=batch.others_wait,
             others_held=batch.others_held,
             was_held=batch.was_held,
+            failures=failures,
             refusals=refusals,
             refused_batches=batches,
         )
+        return case, successes
 
     async def _set_back(
-        self, setback: Setback | None, batch: Batch | None, sent: int, *, held: bool = False
+        self, setback: Setback, batch: Batch | None, sent: int, *, held: bool = False
     ) -> None:
-        """Give *batch* back, and put off the stage's next call as *setback* says."""
-        timing, errand = self._context.timing, self._errand
-        if setback is None and batch is None:  # held without anybody's fault: only the mark is set
-            key = keys.destination(errand.stage)
-            await self._context.redis.hset(
-                key, "held", int(await self._context.redis.hget(key, "successes") or 0)
-            )
-            return
-        probe_min = timing.probe_min_s
-        if setback and setback.probe_s is not None:
-            probe_min = setback.probe_s
+        """Give *batch* back, unless a move took it, and put off the stage's next call."""
+        timing, stage = self._context.timing, self._errand.stage
+        probe_min = timing.probe_min_s if setback.probe_s is None else setback.probe_s
         delay_ms, paused = await self._setback(
             args=[
-                *(errand.stage, self._context.consumer),
+                *(stage, self._context.consumer),
                 *((batch.queue, batch.id) if batch else ("", "")),
                 *(sent, random.random(), timing.backoff_base_s * 1000, timing.backoff_cap_s * 1000),
-                int((setback.at_least_s if setback else 0) * 1000),
+                int(setback.at_least_s * 1000),
                 *(timing.pauses_after, probe_min * 1000, timing.probe_max_s * 1000),
-                setback.reason if setback else "",
-                *(int(bool(setback and setback.at_once)), int(held)),
+                *(setback.reason, int(setback.at_once), int(held)),
             ]
         )
         if paused:
             logger.error(
-                "stage paused stage=%s next_call_ms=%d reason=%s",
-                errand.stage, delay_ms, setback.reason if setback else "",
-            )  # fmt: skip
+                "stage paused stage=%s next_call_ms=%d reason=%s", stage, delay_ms, setback.reason
+            )
+
+
+def read_batch(claim: Sequence[Any]) -> Batch:
+    """Read what `lua/claim.lua` answered."""
+    _, queue, entry_id, fields, attempts, _, others, held, tombstones = claim
+    pairs = list(zip(fields[::2], fields[1::2], strict=True))
+    payloads = [value for name, value in pairs if name == b"p"]
+    origins = [value for name, value in pairs if name == b"m"]
+    tries, mark, _ = attempts.decode().split(":")
+    return Batch(
+        queue=queue.decode(),
+        id=entry_id.decode(),
+        items=[Item(p, m) for p, m in zip(payloads, origins, strict=True)],
+        root=dict(pairs).get(b"g", entry_id).decode(),
+        tries=int(tries),
+        mark=int(mark),
+        others_wait=int(others) > 0,
+        others_held=int(held) > 0,
+        has_tombstones=bool(tombstones),
+    )
 
 
 def group(entries: Sequence[Entry], most: int) -> list[list[Entry]]:
@@ -395,20 +412,19 @@ def seal(stage: Stage, entries: Sequence[Entry]) -> Move:
     return move
 
 
-def batch_fields(
-    items: Sequence[Item], batch: Batch, sent: int, *, tried: int | None = None
-) -> list[Argument]:
-    """Return the entry of a batch that takes the place of *batch* (or of a part of it)."""
+def attempts(tries: int, mark: int, sent: int) -> str:
+    """Return the earlier attempts of a batch as `lua/claim.lua` reads them."""
+    return f"{tries}:{mark}:{sent}"
+
+
+def batch_fields(items: Sequence[Item], root: str, attempts: str) -> list[Argument]:
+    """Return the entry of a batch that takes the place of another one, or of a part of it."""
     fields: list[Argument] = []
     for item in items:
         fields += ("p", item.payload, "m", item.origin)
-    tries = batch.tries + tried if tried is not None else 0
-    fields += ("g", batch.root, "t", f"{tries}:{batch.first_success}:{sent}")
-    return fields
+    return [*fields, "g", root, "t", attempts]
 
 
 def sentence(failure: Exception) -> str:
     """Return what an operator reads about *failure*: the vendor's words, or the traceback's last line."""
-    if isinstance(failure, CallFailed):
-        return failure.sentence
-    return f"{type(failure).__name__}: {failure}"[:500]
+    return failure.sentence if isinstance(failure, CallFailed) else last_line(failure)

@@ -19,6 +19,7 @@ from pipeline import keys
 from pipeline.outcomes import Stage
 from workers.dispatch import Dispatch
 from workers.enrich import enrich
+from workers.fates import last_line
 from workers.forward import Forward
 from workers.scores import scores
 from workers.subscribe import Subscribe
@@ -62,41 +63,62 @@ class Drains:
         self._rung_again: set[Stage] = set()
 
     async def drain(self, stage: Stage) -> None:
-        """Drain *stage*. When cancelled, let calls in flight finish first, for a bounded time."""
+        """Drain *stage*, unless this process drains it already, or stops."""
+        if self._context.stopping.is_set():
+            return  # the next worker looks at every stage when it starts
         if stage in self._running:
             self._rung_again.add(stage)
             self._running[stage].set()
             return
         wake = self._running[stage] = asyncio.Event()
-        work = asyncio.create_task(self._work(stage, wake))
+        await self._finish(asyncio.create_task(self._work(stage, wake)))
+
+    async def _finish(self, work: asyncio.Task[None]) -> None:
+        """Wait for *work*; once the worker stops, only as long as calls in flight may still take."""
+        context = self._context
+        stopping = asyncio.create_task(context.stopping.wait())
         try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            self._context.stopping.set()
-            await asyncio.wait({work}, timeout=self._context.timing.stop_s)
+            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await asyncio.wait({work}, timeout=context.timing.stop_s)
+        finally:  # the time is up, or arq gave the job up
+            stopping.cancel()
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            raise
 
     async def _work(self, stage: Stage, wake: asyncio.Event) -> None:
-        until = monotonic() + self._context.timing.drain_s
+        context = self._context
+        until = monotonic() + context.timing.drain_s
         try:
-            await self._context.queues.release(stage)
-            while True:
-                self._rung_again.discard(stage)
-                number = int(await self._context.redis.hincrby(keys.BELLS, stage, 1))
-                await VERBS[stage](self._context, wake, until)
-                if self._context.stopping.is_set() or stage not in self._rung_again:
-                    break
-                if monotonic() >= until:
-                    break
-        except (RedisError, OSError) as error:
+            number = await self._look(stage, wake, until)
+        except (RedisError, OSError) as error:  # the sweep rings again
             logger.warning("drain ended stage=%s error=%s", stage, type(error).__name__)
+            return
+        except Exception as failure:
+            logger.error("drain failed stage=%s error=%s", stage, last_line(failure))  # noqa: TRY400
             return
         finally:
             del self._running[stage]
-        if monotonic() >= until and not self._context.stopping.is_set():
-            await self._context.bell.ring(stage, number)
+        if monotonic() >= until and not context.stopping.is_set():
+            await context.bell.ring(stage, number)
+
+    async def _look(self, stage: Stage, wake: asyncio.Event, until: float) -> int:
+        """Drain until no bell rang during the last look; return the bell number raised before it."""
+        context = self._context
+        number = await raise_bell(context, stage)
+        await context.queues.release(stage)
+        while True:
+            self._rung_again.discard(stage)
+            await VERBS[stage](context, wake, until)
+            is_over = context.stopping.is_set() or monotonic() >= until
+            if is_over or stage not in self._rung_again:
+                return number
+            number = await raise_bell(context, stage)
+
+
+async def raise_bell(context: Context, stage: Stage) -> int:
+    """Raise the stage's bell number: whoever rings from now on makes a new job."""
+    return int(await context.redis.hincrby(keys.BELLS, stage, 1))
 
 
 async def drain(ctx: dict[str, Any], stage: str) -> None:

@@ -12,9 +12,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
+from redis.exceptions import RedisError
 
 from pipeline import keys, visitors
 from pipeline.addresses import digest, is_hash
@@ -27,6 +28,7 @@ from pipeline.queues import Entry
 from pipeline.sources import Rules
 from pipeline.sources.registry import SOURCES
 from pipeline.visitors import Visitor
+from workers import mishaps
 from workers.clients.audiencelab import AudienceLab
 from workers.dispatch import Batch, Dispatch, Item
 from workers.fates import Verdict
@@ -66,7 +68,13 @@ async def merge_entries(context: Context, entries: Sequence[Entry]) -> None:
         else:
             fresh.append(entry)
     for _ in range(10):
-        moves = await Merge(context, fresh).moves()
+        try:
+            moves = await Merge(context, fresh).moves()
+        except (RedisError, OSError):
+            raise
+        except Exception as failure:  # ours: the culprit is found alone
+            await merge_alone(context, fresh, failure)
+            return
         if not moves:
             return
         moved = await context.mover.apply(moves)
@@ -85,6 +93,15 @@ async def merge_entries(context: Context, entries: Sequence[Entry]) -> None:
             await context.mover.apply(forgotten)
         fresh = again
     await context.queues.give_back(Stage.ENRICH, [entry.id for entry in fresh])
+
+
+async def merge_alone(context: Context, entries: Sequence[Entry], failure: Exception) -> None:
+    """Merge each of *entries* on its own; a single one has failed by itself."""
+    if len(entries) == 1:
+        await mishaps.failed(context, Stage.ENRICH, entries[0], failure)
+        return
+    for entry in entries:
+        await merge_entries(context, [entry])
 
 
 def forget(entry: Entry) -> Move:
@@ -125,11 +142,9 @@ class Merge:
         if not self._sightings:
             return []
         context = self._context
-        hems = [sighting.event.person.hem_sha256 for sighting in self._sightings]
-        ids = [visitors.visitor_id(sighting.event.person) for sighting in self._sightings]
-        digests = visitors.unique(
-            [*(hem for hem in hems if hem), *(i for i in ids if i and is_hash(i))]
-        )
+        people = [sighting.event.person for sighting in self._sightings]
+        ids = [visitors.visitor_id(person) for person in people]
+        digests = visitors.unique(name for person in people for name in digests_of(person))
         self._owners = await visitors.owners(context.redis, digests)
         wanted = visitors.unique([*(name for name in ids if name), *self._owners.values()])
         self._visitors = await visitors.fetch(context.redis, wanted)
@@ -154,8 +169,7 @@ class Merge:
         versions = {visitor.id: visitor.version}
         origin = sighting.origin
         visitors.merge(visitor, event, source=origin.source, tag=origin.tag, now=iso(now_ms))
-        other = self._same_person(visitor, event.person)
-        if other is not None:
+        for other in self._same_person(visitor):
             versions[other.id] = other.version
             visitors.absorb(visitor, other)
             move.absorb_visitor(other.id)
@@ -178,11 +192,10 @@ class Merge:
             name = self._owners.get(name, name)
         return self._visitors.setdefault(name, Visitor(name))
 
-    def _same_person(self, visitor: Visitor, person: Person) -> Visitor | None:
-        """Return the visitor that was known by the hash only and now turns out to be *visitor*."""
-        hem = person.hem_sha256
-        other = self._visitors.get(hem) if hem and hem != visitor.id else None
-        return other if other and other.version else None
+    def _same_person(self, visitor: Visitor) -> list[Visitor]:
+        """Return the visitors that were known by one address's hash only and turn out to be *visitor*."""
+        found = [self._visitors.get(name) for name in visitor.digests if name != visitor.id]
+        return [other for other in found if other and other.version]
 
     def _ask_or_settle(self, move: Move, visitor: Visitor, sighting: Sighting) -> None:
         if visitor.id in self._asked or not needs_enrichment(self._context, visitor):
@@ -192,6 +205,13 @@ class Merge:
         move.remember(f"enrichment:{digest(visitor.id)}", REMEMBER_MS)
         entry = sighting.entry
         move.pass_on(keys.batches(Stage.ENRICH), ["p", entry.payloads[0], "m", entry.origins[0]])
+
+
+def digests_of(person: Person) -> list[str]:
+    """Return the hashes of all addresses of *person*."""
+    visitor = Visitor("")
+    visitors.add_facts(visitor, person)
+    return visitor.digests
 
 
 def event_of(payload: bytes) -> VisitorEvent:
@@ -282,17 +302,17 @@ class LookUp:
 
     async def settle(self, move: Move, batch: Batch, answer: object) -> None:
         """Merge what AudienceLab told, keep the visitor, hand on addresses that are new."""
-        assert isinstance(answer, list)
         context, item = self._context, batch.items[0]
         origin = Origin.unpack(item.origin)
         visitor = await self._visitor(event_of(item.payload))
         move.versions = {visitor.id: visitor.version}
         now_ms = await redis_now_ms(context.redis)
-        person = person_of(answer)
+        person = person_of(cast(list[dict[str, object]], answer))
         if person is not None:
             visitors.add_facts(visitor, person, is_newer=False)
         visitor.enriched_at = iso(now_ms)
         visitor.enrichment = "found" if person else "not found"
+        move.macs = await context.tombstones.macs(visitor.identities)
         save(context, move, visitor, now_ms)
         for name in visitor.digests:
             move.alias(name, visitor.id, context.visitor_keep_ms)

@@ -7,11 +7,13 @@ A failure is about the item, about the destination, or about us.
   takes: an outage never creates dead letters.
 - Key or path wrong, or the quota is used up: the stage pauses at once and keeps everything.
 - The item's fault (400, 413, 422): the batch is split in halves until the culprit stands alone. A single
-  refused item is buried only when others have succeeded since its batch was first tried, or when nothing else
-  is left to compare it with. Until then it is *held*; refused items that pile up with the same words and no
-  success between them are nobody's fault but a setting's, so the stage pauses and nothing is buried.
+  refused item is buried only when others have succeeded since it was last tried, or when nothing else is left
+  to compare it with. Until then it is *held*; refused items that pile up with the same words and no success
+  between them are nobody's fault but a setting's, so the stage pauses and nothing is buried.
 - A 403 or 5xx that keeps following one batch while others succeed: a firewall or a bug over there trips over
-  one item. The batch is held, others are tried first, and when they pass, it is treated as the item's fault.
+  one item. The batch is held, others are tried first. Each time it fails again although others have succeeded
+  in between counts as a *strike*: it is split, and its last single item is buried after enough strikes. One
+  success is not enough, because an outage may begin right after it.
 - Ours (an exception in our code): three tries, then the culprit is buried with the traceback's last line.
 
 `decide` is pure; `workers.dispatch` carries out what it says.
@@ -19,19 +21,22 @@ A failure is about the item, about the destination, or about us.
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from pipeline.addresses import mask
 from pipeline.outcomes import Reason
 from workers.clients.errors import CallFailed, Misconfigured, QuotaExceeded, Rejected
 from workers.timing import Timing
 
 BUG_TRIES = 3
-#: a random 500 must not look like a poisoned batch
-SPLIT_AFTER = 3
-#: and much less bury anything: this many, with successes of others in between
-BURY_AFTER = 10
+#: a random 500 must not look like a poisoned batch; from here on a batch's tries count its strikes
+HOLD_AFTER = 3
+#: a 403 does not come at random, a 5xx does
+STRIKES_403 = 2
+STRIKES_5XX = 3
 SINGLES_IN_A_ROW = 20
 BATCHES_IN_A_ROW = 2
 
@@ -39,8 +44,8 @@ BATCHES_IN_A_ROW = 2
 class Fate(StrEnum):
     """What becomes of a batch whose call failed."""
 
-    RETRY = "retry"  # goes back as it is, byte for byte
-    HOLD = "hold"  # waits until others have succeeded
+    RETRY = "retry"  # goes back as it is and is the next to be tried
+    HOLD = "hold"  # goes back as it is and waits until others have succeeded
     SPLIT = "split"  # two halves, each a batch
     BURY = "bury"  # its one item becomes a dead letter
 
@@ -49,19 +54,27 @@ class Fate(StrEnum):
 class Case:
     """What is known about a batch when its call failed."""
 
-    size: int
-    tries: int
-    #: others have succeeded since this batch (or the one it was split from) was first tried
-    others_succeeded: bool
+    size: int = 1
+    #: failures before this one, up to `HOLD_AFTER`; above it, strikes
+    tries: int = 0
+    #: others have succeeded since this batch was first tried, last held, or split off
+    others_succeeded: bool = False
     #: other work waits in the stage that has not been held
-    others_wait: bool
+    others_wait: bool = False
     #: other batches are held
-    others_held: bool
+    others_held: bool = False
     #: it was held before, so everything else was tried first
-    was_held: bool
+    was_held: bool = False
+    #: the stage's failures in a row before this one
+    failures: int = 0
     #: single items refused in a row with the same words, and of how many batches
     refusals: int = 0
     refused_batches: int = 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Tell whether nothing else can show that the vendor works."""
+        return not (self.others_wait or self.others_held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +89,15 @@ class Setback:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A fate, why (for a dead letter), and what it means for the stage, if anything."""
+    """A fate, why (for a dead letter), and what it means for the stage, if anything.
+
+    *tries* is what a held batch or a half begins its next life with.
+    """
 
     fate: Fate
     setback: Setback | None = None
     reason: Reason = Reason.REFUSED
+    tries: int = 0
 
 
 def decide(failure: Exception, case: Case, timing: Timing, now: datetime) -> Verdict:
@@ -88,9 +105,12 @@ def decide(failure: Exception, case: Case, timing: Timing, now: datetime) -> Ver
     match failure:
         case QuotaExceeded():
             wait = failure.retry_after_s or _until_tomorrow_s(now)
-            return Verdict(Fate.RETRY, Setback(failure.sentence, at_once=True, at_least_s=wait))
+            return _again(case, Setback(failure.sentence, at_once=True, at_least_s=wait))
+        case Misconfigured(status=403):
+            return _forbidden(failure, case, timing)
         case Misconfigured():
-            return _misconfigured(failure, case, timing)
+            probe_s = timing.misconfigured_probe_s
+            return _again(case, Setback(failure.sentence, at_once=True, probe_s=probe_s))
         case Rejected():
             return _rejected(failure, case, timing)
         case CallFailed():
@@ -99,62 +119,79 @@ def decide(failure: Exception, case: Case, timing: Timing, now: datetime) -> Ver
             return _bug(case)
 
 
-def _misconfigured(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
-    setback = Setback(failure.sentence, at_once=True, probe_s=timing.misconfigured_probe_s)
-    if failure.status != 403:
-        return Verdict(Fate.RETRY, setback)
-    if (
-        case.others_succeeded
-    ):  # so key and path are right, and something in this batch trips a firewall
-        return _isolate(case, bury=case.tries >= SPLIT_AFTER)
-    if case.size > 1 and not (case.others_wait or case.others_held):
-        return Verdict(Fate.SPLIT, setback)  # the next probe is another request all the same
-    return Verdict(Fate.HOLD, setback)
+def last_line(failure: BaseException) -> str:
+    """Return the last line of a traceback, with everything that looks like an address masked."""
+    return mask(traceback.format_exception_only(failure)[-1].strip())
+
+
+def _one_more(case: Case) -> int:
+    return max(case.tries, HOLD_AFTER) + 1
+
+
+def _again(case: Case, setback: Setback) -> Verdict:
+    """Not the batch's fault: it is tried again as it is, after a while behind the others."""
+    if case.was_held or case.tries + 1 >= HOLD_AFTER:
+        return Verdict(Fate.HOLD, setback, tries=max(case.tries, HOLD_AFTER))
+    return Verdict(Fate.RETRY, setback)
+
+
+def _strike(case: Case, setback: Setback | None, strikes: int) -> Verdict:
+    """It failed, others succeeded, and it failed again: split it, or bury what stands alone."""
+    tries = _one_more(case)
+    if case.size > 1:
+        return Verdict(Fate.SPLIT, setback, tries=tries)
+    if tries >= HOLD_AFTER + strikes:
+        return Verdict(Fate.BURY, setback, tries=tries)
+    return Verdict(Fate.HOLD, setback, tries=tries)
+
+
+def _forbidden(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
+    """403: a wrong key or path, or a firewall that trips over one item while others pass."""
+    if case.others_succeeded:  # key and path are right, so the stage goes on
+        if case.size > 1 or case.was_held or case.tries >= HOLD_AFTER:
+            return _strike(case, None, STRIKES_403)
+        return Verdict(Fate.HOLD, tries=HOLD_AFTER)
+    # while another batch, or a half, can tell the two apart, the first probe need not wait a minute
+    is_unsure = case.failures == 0 and (case.size > 1 or not case.is_alone)
+    probe_s = timing.probe_min_s if is_unsure else timing.misconfigured_probe_s
+    setback = Setback(failure.sentence, at_once=True, probe_s=probe_s)
+    if case.size > 1 and case.is_alone:
+        return Verdict(Fate.SPLIT, setback, tries=_one_more(case))
+    return Verdict(Fate.HOLD, setback, tries=max(case.tries, HOLD_AFTER))
 
 
 def _unavailable(failure: CallFailed, case: Case) -> Verdict:
     setback = Setback(failure.sentence, at_least_s=failure.retry_after_s or 0.0)
-    is_answer = failure.status is not None and failure.status >= 500 and not failure.maybe_stored
-    if not is_answer or case.tries < SPLIT_AFTER:
-        return Verdict(Fate.RETRY, setback)
-    if case.others_succeeded:
-        verdict = _isolate(case, bury=case.tries >= BURY_AFTER)
-        return Verdict(verdict.fate, setback, verdict.reason)
-    is_alone = not (case.others_wait or case.others_held)
-    if case.size > 1 and is_alone and case.tries >= 2 * SPLIT_AFTER:
-        return Verdict(Fate.SPLIT, setback)
-    return Verdict(Fate.HOLD, setback)
-
-
-def _isolate(case: Case, *, bury: bool) -> Verdict:
-    if case.size > 1:
-        return Verdict(Fate.SPLIT)
-    return Verdict(Fate.BURY if bury else Fate.HOLD)
+    is_answer = failure.maybe_stored or (failure.status or 0) >= 500
+    if not is_answer or case.tries + 1 < HOLD_AFTER:  # no network, too many requests: nobody's item
+        return _again(case, setback)
+    if case.others_succeeded and (case.was_held or case.tries >= HOLD_AFTER):
+        return _strike(case, setback, STRIKES_5XX)
+    if case.was_held and case.is_alone and case.size > 1:
+        return Verdict(Fate.SPLIT, setback, tries=_one_more(case))
+    return Verdict(Fate.HOLD, setback, tries=max(case.tries, HOLD_AFTER))
 
 
 def _rejected(failure: Rejected, case: Case, timing: Timing) -> Verdict:
     if case.size > 1:
         return Verdict(Fate.SPLIT)
-    if case.others_succeeded:
-        return Verdict(Fate.BURY)
+    is_last = case.was_held and not case.others_wait
     is_everything = case.refusals >= SINGLES_IN_A_ROW or (
-        case.was_held and not case.others_wait and case.refused_batches >= BATCHES_IN_A_ROW
+        is_last and not case.others_succeeded and case.refused_batches >= BATCHES_IN_A_ROW
     )
     if is_everything:
         reason = f"everything is refused: {failure.sentence}"
         pause = Setback(reason, at_once=True, probe_s=timing.misconfigured_probe_s)
         return Verdict(Fate.HOLD, pause)
-    return Verdict(Fate.BURY if case.was_held and not case.others_wait else Fate.HOLD)
+    return Verdict(Fate.BURY if case.others_succeeded or is_last else Fate.HOLD)
 
 
 def _bug(case: Case) -> Verdict:
     if case.tries + 1 < BUG_TRIES:
-        return Verdict(Fate.RETRY, reason=Reason.BUG)
+        return Verdict(Fate.HOLD, reason=Reason.BUG, tries=case.tries + 1)
     return Verdict(Fate.SPLIT if case.size > 1 else Fate.BURY, reason=Reason.BUG)
 
 
 def _until_tomorrow_s(now: datetime) -> float:
-    tomorrow = (now.astimezone(UTC) + timedelta(days=1)).replace(
-        hour=0, minute=0, second=0, microsecond=0
-    )
-    return (tomorrow - now).total_seconds()
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (today + timedelta(days=1) - now).total_seconds()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 
@@ -58,9 +58,9 @@ class Forward:
 
     async def settle(self, move: Move, batch: Batch, answer: object) -> None:
         """Count the events as done and log the receipt beside the batch's id."""
-        assert isinstance(answer, Receipt)
         move.settle(self.stage, "done", len(batch.items))
-        logger.info("receipt batch=%s sequence_number=%s", batch.id, answer.sequence_number)
+        number = cast(Receipt, answer).sequence_number
+        logger.info("receipt batch=%s sequence_number=%s", batch.id, number)
 
     def bury(self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int) -> None:
         """Bury one event."""

@@ -30,6 +30,7 @@ from pipeline.outcomes import (
 )
 from pipeline.queues import Entry
 from pipeline.sources.registry import SOURCES
+from workers import mishaps
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -48,6 +49,16 @@ def is_raw(entry: Entry) -> bool:
 
 async def reread(context: Context, stage: Stage, entry: Entry) -> None:
     """Read *entry* again and move what comes out to the end of its stage's queue."""
+    try:
+        move = move_of(context, stage, entry)
+    except Exception as failure:  # a source that trips over this entry must not stop the stage
+        await mishaps.failed(context, stage, entry, failure)
+        return
+    await context.mover.apply([move])
+
+
+def move_of(context: Context, stage: Stage, entry: Entry) -> Move:
+    """Make the move that takes *entry* out and puts what its source makes of it now in its place."""
     origin = Origin.unpack(entry.origins[0])
     move = Move(entry.queue, [entry.id])
     outcomes = outcomes_of(context, stage, entry, origin)
@@ -67,7 +78,7 @@ async def reread(context: Context, stage: Stage, entry: Entry) -> None:
         move.settle(stage, "dead")
     else:
         move.settle(stage, "ignored")
-    await context.mover.apply([move])
+    return move
 
 
 def outcomes_of(context: Context, stage: Stage, entry: Entry, origin: Origin) -> list[Outcome]:

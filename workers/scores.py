@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import orjson
+from redis.exceptions import RedisError
 
 from pipeline import visitors
 from pipeline.addresses import digest
@@ -18,6 +19,7 @@ from pipeline.moves import Move, Result
 from pipeline.outcomes import Stage
 from pipeline.queues import Entry
 from pipeline.visitors import Visitor
+from workers import mishaps
 from workers.reread import is_raw, reread
 
 if TYPE_CHECKING:
@@ -35,8 +37,13 @@ async def scores(context: Context, wake: asyncio.Event, until: float) -> None:
         for entry in taken.entries:
             if is_raw(entry):
                 await reread(context, Stage.SCORES, entry)
-            else:
+                continue
+            try:
                 await keep(context, entry)
+            except (RedisError, OSError):
+                raise
+            except Exception as failure:  # ours: three tries, and the stage goes on
+                await mishaps.failed(context, Stage.SCORES, entry, failure)
 
 
 async def keep(context: Context, entry: Entry) -> None:
@@ -47,9 +54,9 @@ async def keep(context: Context, entry: Entry) -> None:
         move = await move_of(context, entry, address_hash, change["scores"])
         result = (await context.mover.apply([move])).results[0]
         if result is Result.TOMBSTONE:
-            move = Move(entry.queue, [entry.id])
-            move.settle(Stage.SCORES, "ignored")
-            await context.mover.apply([move])
+            forgotten = Move(entry.queue, [entry.id])
+            forgotten.settle(Stage.SCORES, "ignored")
+            await context.mover.apply([forgotten])
         if result is not Result.CHANGED:
             return
     await context.queues.give_back(entry.queue, [entry.id])

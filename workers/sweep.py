@@ -10,8 +10,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
 from pipeline import dead_letters, heartbeats, keys, seen
 from pipeline.clock import redis_now_ms
 from pipeline.outcomes import Stage
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: work that waited this long under one bell number: the job of that number is dead or stuck in arq
+STALE_S = 5.0
 LOCK = keys.PREFIX + "sweeping"
 
 
@@ -31,7 +31,7 @@ async def keep_sweeping(context: Context) -> None:
     while not context.stopping.is_set():
         try:
             await sweep(context)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # whatever it was, the next second tries again
             logger.warning("sweep failed error=%s", type(error).__name__)
         await rest(context, context.timing.sweep_s)
 
@@ -41,7 +41,7 @@ async def keep_beating(context: Context) -> None:
     while not context.stopping.is_set():
         try:
             await heartbeats.beat(context.redis, context.consumer)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # without a heartbeat others would take this worker's work
             logger.warning("heartbeat failed error=%s", type(error).__name__)
         await rest(context, heartbeats.EVERY_S)
 
@@ -70,7 +70,11 @@ async def sweep(context: Context) -> None:
 
 
 async def ring_for_work(context: Context) -> None:
-    """Ring for every stage that has something to do now."""
+    """Ring for every stage that has something to do now.
+
+    A job that died with its worker before its drain raised the number stays locked in arq for longer than
+    anyone wants to wait; work that has waited long under one number gets a new one.
+    """
     async with context.redis.pipeline(transaction=False) as pipe:
         pipe.hgetall(keys.BELLS)
         for queues in keys.QUEUES.values():
@@ -79,9 +83,13 @@ async def ring_for_work(context: Context) -> None:
         bells, *lengths = await pipe.execute()
     waiting = iter(lengths)
     for stage, queues in keys.QUEUES.items():
-        if sum(next(waiting) for _ in queues):
+        has_work = sum(next(waiting) for _ in queues) > 0
+        number = int(bells.get(stage.encode(), 0))
+        if context.bells_seen.is_stale(stage, number if has_work else None, STALE_S):
+            number = int(await context.redis.hincrby(keys.BELLS, stage, 1))
+        if has_work:
             context.bell.forget(stage)
-            await context.bell.ring(stage, int(bells.get(stage.encode(), 0)))
+            await context.bell.ring(stage, number)
 
 
 async def let_go(context: Context) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic, time
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING
 import orjson
 
 from pipeline import mail_events
-from pipeline.addresses import mask
 from pipeline.deliveries import Delivery
 from pipeline.moves import Move
 from pipeline.origins import Form, Origin
@@ -36,7 +34,7 @@ from pipeline.outcomes import (
 )
 from pipeline.queues import Entry
 from pipeline.sources.registry import SOURCES
-from workers.fates import BUG_TRIES
+from workers.fates import BUG_TRIES, last_line
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -115,18 +113,14 @@ async def moves_of(context: Context, entry: Entry) -> list[Move]:
         try:
             return list(make_moves(context, entry, faults))
         except OurFault as fault:
-            tries = await context.queues.failed(entry)
-            logger.exception("unpack failed delivery=%s tries=%d", fault.delivery_id, tries)
+            tries, error = await context.queues.failed(entry), last_line(fault.__cause__ or fault)
+            logger.error(  # noqa: TRY400 - a traceback could show what the delivery holds
+                "unpack failed delivery=%s tries=%d error=%s", fault.delivery_id, tries, error
+            )
             if tries < BUG_TRIES:
                 await context.queues.give_back(entry.queue, [entry.id])
                 return []
-            faults[fault.delivery_id] = last_line(fault)
-
-
-def last_line(fault: OurFault) -> str:
-    """Return the last line of the traceback, with everything that looks like an address masked."""
-    cause = fault.__cause__ or fault
-    return mask(traceback.format_exception_only(cause)[-1].strip())
+            faults[fault.delivery_id] = error
 
 
 def make_moves(context: Context, entry: Entry, faults: Mapping[str, str]) -> Iterator[Move]:
@@ -172,15 +166,23 @@ def settle(move: Move, one: Read) -> None:
     if one.is_probe:
         move.settle(Stage.UNPACK, "ignored")
     elif one.unreadable:
-        bury(move, one.delivery, one.unreadable.reason, one.unreadable.error)
+        attempts = BUG_TRIES if one.unreadable.reason is Reason.BUG else 1
+        bury(move, one.delivery, one.unreadable, attempts)
     else:
         move.settle(Stage.UNPACK, "done")
 
 
-def bury(move: Move, delivery: Delivery, reason: Reason, error: str, attempts: int = 1) -> None:
-    """Bury a whole delivery."""
-    origin, payload = origin_of(delivery), delivery.pack()
-    move.bury(Stage.UNPACK, reason, error, payload, origin, attempts=attempts, dead_id=delivery.id)
+def bury(move: Move, delivery: Delivery, why: Unreadable, attempts: int) -> None:
+    """Bury a whole delivery, under its own id."""
+    move.bury(
+        Stage.UNPACK,
+        why.reason,
+        why.error,
+        delivery.pack(),
+        origin_of(delivery),
+        attempts=attempts,
+        dead_id=delivery.id,
+    )
     move.settle(Stage.UNPACK, "dead")
 
 

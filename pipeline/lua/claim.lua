@@ -44,6 +44,7 @@ if gap > 0 then
   end
   if next_call > now then
     -- somebody of this rank waits for the next call: whoever ranks lower leaves it to them
+    even_when_full()
     redis.call('HSET', rate_key, rank, math.ceil(next_call + gap))
     return {'wait', math.ceil(next_call - now)}
   end
@@ -79,15 +80,19 @@ if gap > 0 then
   redis.call('HDEL', rate_key, rank)
   redis.call('PEXPIRE', rate_key, 600000)
 end
-if probing then redis.call('HSET', destination, 'probing', now + lease) end
-
 local place = queue .. '/' .. entry[1]
+if probing then redis.call('HSET', destination, 'probing', string.format('%.0f', now + lease), 'probe', place) end
+
 local attempts = redis.call('HGET', P .. 'attempts', place)
 local fields = entry[2]
 if not attempts and fields[#fields - 1] == 't' then attempts = fields[#fields] end
 attempts = attempts or '0:' .. string.format('%.0f', successes) .. ':0'
 local tries, first, sent = string.match(attempts, '^(%d+):(%d+):(%d)$')
-if sent == '1' then count('maybe_duplicate', math.floor(#fields / 4)) end
+if sent == '1' then
+  for i = 1, #fields, 2 do
+    if fields[i] == 'p' then count('maybe_duplicate', 1) end
+  end
+end
 redis.call('HSET', P .. 'attempts', place, tries .. ':' .. first .. ':1')
 close_books()
 local from_batches = queue == stage .. ':batches'

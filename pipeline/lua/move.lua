@@ -160,7 +160,7 @@ effects.succeeded = function()
   local stage = arg()
   local key = P .. 'destination:' .. stage
   redis.call('HINCRBY', key, 'successes', 1)
-  redis.call('HDEL', key, 'failures', 'due', 'probing', 'refusals', 'words', 'roots')
+  redis.call('HDEL', key, 'failures', 'due', 'probing', 'probe', 'refusals', 'words', 'roots')
   local pause = redis.call('HGET', P .. 'paused', stage)
   if pause and cjson.decode(pause).by == 'relay' then redis.call('HDEL', P .. 'paused', stage) end
 end
@@ -196,21 +196,31 @@ local function take_out(queue, consumer, ids, cursor, next_cursor)
     redis.call('HSET', P .. 'cursors', place, next_cursor)
     return true
   end
-  if #ids > 1 then -- all of them or none: asked without changing who holds them
+  if #ids > 1 then -- all of them or none
     local claim = {key, GROUP, consumer, 0}
     for _, id in ipairs(ids) do claim[#claim + 1] = id end
     claim[#claim + 1] = 'JUSTID'
-    if #redis.call('XCLAIM', unpack(claim)) ~= #ids then return false end
+    if #redis.call('XCLAIM', unpack(claim)) ~= #ids then
+      claim[3] = RELEASED -- some may have come from another worker's hands: anyone may take what is left
+      redis.call('XCLAIM', unpack(claim))
+      return false
+    end
   end
   if redis.call('XACK', key, GROUP, unpack(ids)) == 0 then return false end
   redis.call('XDEL', key, unpack(ids))
   if cursor ~= '' then redis.call('HDEL', P .. 'cursors', place) end
-  for _, id in ipairs(ids) do redis.call('HDEL', P .. 'attempts', queue .. '/' .. id) end
+  for _, id in ipairs(ids) do
+    redis.call('HDEL', P .. 'attempts', queue .. '/' .. id)
+    end_probe(queue, id)
+  end
   return true
 end
 
 local function skip(effect_count) -- step over the arguments of a move that does not happen
-  for _ = 1, effect_count do at = at + number() end
+  for _ = 1, effect_count do
+    local length = number() -- on a line of its own: it moves `at`, too
+    at = at + length
+  end
 end
 
 local results = {}

@@ -6,6 +6,31 @@ local RELEASED = 'released'
 
 local function queue_key(name) return P .. 'queue:' .. name end
 
+-- Redis looks at maxmemory before a script's first write only, and then refuses what may need memory. After a
+-- write that never needs any (it changes nothing here), all others pass: a full server can still drain.
+local function even_when_full() redis.call('HDEL', P .. 'books', '') end
+
+-- After a failure one call at a time, the probe, finds out how it goes: it ends when its batch leaves the queue
+-- or is given back. Only queues of batches (`stage:…`) have probes.
+local function end_probe(queue, id)
+  local stage = string.match(queue, '^(%a+):')
+  if not stage then return end
+  local key = P .. 'destination:' .. stage
+  if redis.call('HGET', key, 'probe') == queue .. '/' .. id then redis.call('HDEL', key, 'probe', 'probing') end
+end
+
+local function is_held_by(key, id, consumer)
+  return #redis.call('XPENDING', key, GROUP, id, id, 1, consumer) > 0
+end
+
+local function let_anyone_take(queue, id)
+  local key = queue_key(queue)
+  if #redis.call('XCLAIM', key, GROUP, RELEASED, 0, id, 'JUSTID') == 0 then
+    redis.call('XACK', key, GROUP, id) -- deleted from the stream: 7 says so here, 6.2 only when it is taken
+  end
+  end_probe(queue, id)
+end
+
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)

@@ -9,8 +9,9 @@ local refusals, roots = 1, root
 if state[1] == words then
   refusals = tonumber(state[2] or 0) + is_first
   roots = state[3] or ''
-  if not string.find(roots, root, 1, true) then roots = roots .. ' ' .. root end
+  if not string.find(' ' .. roots .. ' ', ' ' .. root .. ' ', 1, true) then roots = roots .. ' ' .. root end
 end
+even_when_full()
 redis.call('HSET', key, 'words', words, 'refusals', refusals, 'roots', string.sub(roots, 1, 200))
 local _, batches = string.gsub(roots, '%S+', '')
 return {refusals, batches}

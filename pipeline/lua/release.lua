@@ -2,9 +2,7 @@
 local queue, consumer = arg(), arg()
 local key, released = queue_key(queue), 0
 for _, row in ipairs(redis.call('XPENDING', key, GROUP, '-', '+', 1000, consumer)) do
-  if #redis.call('XCLAIM', key, GROUP, RELEASED, 0, row[1], 'JUSTID') == 0 then
-    redis.call('XACK', key, GROUP, row[1])
-  end
+  let_anyone_take(queue, row[1])
   released = released + 1
 end
 return released

@@ -1,12 +1,29 @@
--- Lift a pause of either kind, forget the failures behind it, and let held batches try again as if new.
+-- Lift a pause of either kind, forget the failures behind it, and let held batches try again as if new. One that
+-- is in a worker's hands at this moment is being tried already.
 -- ARGV: stage. Answer: whether there was a pause (0/1).
 local stage = arg()
-local held = queue_key(stage .. ':held')
-for _, entry in ipairs(redis.call('XRANGE', held, '-', '+')) do
-  redis.call('XACK', held, GROUP, entry[1])
-  redis.call('XDEL', held, entry[1])
-  redis.call('HDEL', P .. 'attempts', stage .. ':held/' .. entry[1])
-  redis.call('XADD', queue_key(stage .. ':batches'), '*', unpack(entry[2]))
+local queue, destination = stage .. ':held', P .. 'destination:' .. stage
+local held = queue_key(queue)
+local successes = redis.call('HGET', destination, 'successes') or '0'
+
+local function in_hands(id)
+  local row = redis.call('XPENDING', held, GROUP, id, id, 1)[1]
+  return row and row[2] ~= RELEASED
 end
-redis.call('HDEL', P .. 'destination:' .. stage, 'failures', 'due', 'probing', 'refusals', 'words', 'roots')
+
+for _, entry in ipairs(redis.call('XRANGE', held, '-', '+')) do
+  local id, fields = entry[1], entry[2]
+  if not in_hands(id) then
+    local place = queue .. '/' .. id
+    local attempts = redis.call('HGET', P .. 'attempts', place)
+    if fields[#fields - 1] == 't' then -- what may have been stored already stays known
+      fields[#fields] = '0:' .. successes .. ':' .. string.match(attempts or fields[#fields], '%d$')
+    end
+    redis.call('XACK', held, GROUP, id)
+    redis.call('XDEL', held, id)
+    redis.call('HDEL', P .. 'attempts', place)
+    redis.call('XADD', queue_key(stage .. ':batches'), '*', unpack(fields))
+  end
+end
+redis.call('HDEL', destination, 'failures', 'due', 'probing', 'probe', 'refusals', 'words', 'roots')
 return redis.call('HDEL', P .. 'paused', stage)

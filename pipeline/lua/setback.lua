@@ -9,23 +9,24 @@ local pauses_after, probe_min, probe_max, reason, at_once, held = number(), numb
 local now = now_ms()
 local destination = P .. 'destination:' .. stage
 
-if queue ~= '' then
+even_when_full()
+-- a batch that was taken over meanwhile is another worker's: its attempts are counted there
+if queue ~= '' and is_held_by(queue_key(queue), id, consumer) then
   local place = queue .. '/' .. id
   local attempts = redis.call('HGET', P .. 'attempts', place)
   local tries, first = string.match(attempts or '', '^(%d+):(%d+):')
   if tries then
     redis.call('HSET', P .. 'attempts', place, (tonumber(tries) + 1) .. ':' .. first .. ':' .. sent)
   end
-  redis.call('XCLAIM', queue_key(queue), GROUP, RELEASED, 0, id, 'JUSTID')
+  let_anyone_take(queue, id)
 end
 
 local state = redis.call('HMGET', destination, 'failures', 'due', 'successes')
 local failures, due = tonumber(state[1] or 0), tonumber(state[2] or 0)
 if held == 1 then redis.call('HSET', destination, 'held', state[3] or 0) end
-redis.call('HDEL', destination, 'probing')
 -- calls that were in flight together fail together: that is one failure, not eight
 if due <= now or at_once == 1 then failures = failures + 1 end
-local delay, paused = share * math.min(cap, base * 2 ^ failures), 0
+local delay, paused = share * math.min(cap, base * 2 ^ math.max(0, failures - 1)), 0
 if at_once == 1 or failures >= pauses_after then
   paused = 1
   delay = probe_min

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.tokens import Tokens, parameters, presented
@@ -83,6 +83,7 @@ def test_a_malformed_authorization_shows_no_token(authorization: bytes) -> None:
     assert presented("", {b"authorization": authorization}, {}) == []
 
 
+@settings(deadline=None)
 @given(st.binary(), st.binary(), st.text())
 def test_nothing_wild_raises_or_opens(authorization: bytes, query: bytes, path: str) -> None:
     """Whatever bytes come, the answer is no."""

@@ -162,7 +162,7 @@ async def test_405_names_the_methods_and_401_challenges(client: AsyncClient) -> 
 async def test_a_body_over_the_limit_is_refused_packed_or_not(
     make_client: MakeClient, redis: Redis, packed: bool
 ) -> None:
-    """413 counts what comes out of the decompression too, comes before 401 and 400, leaves nothing."""
+    """413 counts unpacked bytes too, comes before 401 and 400, and leaves only a count."""
     body = b"x" * 1025
     headers = {"content-encoding": "gzip"} if packed else {}
     async with make_client(max_body_bytes=1024) as client:
@@ -204,9 +204,9 @@ async def test_a_packed_body_is_stored_unpacked(
 async def test_what_is_not_the_senders_form_is_kept_as_a_dead_letter(
     client: AsyncClient, redis: Redis, headers: dict[str, str], body: bytes, status: int, name: str
 ) -> None:
-    """The sender is told 400, and the bytes lie in the dead letters; again, only the count grows."""
-    first = await client.post(PIXEL, content=body, headers=headers)
-    again = await client.post(PIXEL, content=body, headers=headers)
+    """The sender is told 400, the bytes are a dead letter; again, only its count grows."""
+    first = await client.post(f"/hooks/events/{TOKEN}", content=body, headers=headers)
+    again = await client.post(f"/hooks/events/{TOKEN}", content=body, headers=headers)
     assert_problem(first, status, name)
     assert first.json()["id"] == again.json()["id"]
     [letter] = await dead(redis)
@@ -363,9 +363,15 @@ async def test_a_fault_in_a_sources_check_loses_nothing(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a secret of the body")
 
-    monkeypatch.setattr(type(SOURCES["pixel"]), "check", fail)
-    async with make_client() as client:
-        assert (await client.post(PIXEL, content=BODY)).status_code == 202
+    with monkeypatch.context() as patch:
+        patch.setattr(type(SOURCES["pixel"]), "check", fail)
+        async with make_client() as client:
+            assert (await client.post(PIXEL, content=BODY)).status_code == 202
+    monkeypatch.setattr(type(SOURCES["pixel"]), "verify", fail)
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    public = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    async with make_client(sendgrid_public_key=b64encode(public).decode()) as client:
+        assert_problem(await client.post(PIXEL, content=BODY), 503, "internal")
     assert len(await stored(redis)) == 1
 
 

@@ -1,0 +1,156 @@
+"""`python -m bench`: measures, prints a table, and writes JSON on request."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import orjson
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from bench import flow, machine, memory, receive, seen
+from bench.processes import Fsync, Place, place
+from bench.results import Figure, WrongCount
+from bench.sizes import FULL, QUICK, Sizes
+
+Measure = Callable[[Place, Sizes], Coroutine[Any, Any, list[Figure]]]
+
+
+class Bench(StrEnum):
+    """What can be measured."""
+
+    RECEIVE = "receive"
+    FLOW = "flow"
+    MEMORY = "memory"
+    SEEN = "seen"
+
+
+def bench(
+    names: Annotated[
+        list[Bench] | None, typer.Argument(help="what to measure; everything when left out")
+    ] = None,
+    full: Annotated[bool, typer.Option(help="everything, some fifteen minutes")] = False,
+    rounds: Annotated[int, typer.Option(help="turns of each side; 0 is as usual", min=0)] = 0,
+    appendfsync: Annotated[
+        str, typer.Option(help="only this of Redis's policies: always, everysec, no")
+    ] = "",
+    wrk: Annotated[bool, typer.Option(help="post with wrk instead of our own generator")] = False,
+    sandbox: Annotated[bool, typer.Option(help="forward to the sandbox, not the sink")] = False,
+    json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="write cProfile files of all processes to this folder")
+    ] = None,
+) -> None:
+    """Measure the figures of docs/performance.md.
+
+    Example: scripts/bench receive flow --rounds 5
+    """
+    console = Console(stderr=True)
+    sizes = _sizes(full, rounds)
+    chosen = names or list(Bench)
+    console.print(machine.describe())
+    if profile is not None:
+        profile = profile.absolute()
+        profile.mkdir(parents=True, exist_ok=True)
+    figures: list[Figure] = []
+    try:
+        for label, fsync, measure in _plan(chosen, appendfsync, wrk, sandbox):
+            began = perf_counter()
+            figures += _run(measure, fsync, sizes, profile)
+            console.print(f"{label}: {perf_counter() - began:.0f} s")
+    except WrongCount as wrong:
+        console.print(f"[red]wrong: {wrong}")
+        raise typer.Exit(1) from None
+    # a narrow pipe would break every row
+    Console(width=None if sys.stdout.isatty() else 140).print(_table(figures))
+    if json is not None:
+        about = {"machine": machine.describe(), "figures": [_row(one) for one in figures]}
+        json.write_bytes(orjson.dumps(about, option=orjson.OPT_INDENT_2))
+
+
+def _sizes(full: bool, rounds: int) -> Sizes:
+    sizes = FULL if full else QUICK
+    if not rounds:
+        return sizes
+    changed = {name: getattr(sizes, name) for name in Sizes.__slots__} | {"rounds": rounds}
+    return Sizes(**changed)
+
+
+def _plan(
+    chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool
+) -> list[tuple[str, Fsync, Measure]]:
+    """Return what to run: a label, Redis's policy, the measurement."""
+    plan: list[tuple[str, Fsync, Measure]] = []
+    policies: list[Fsync] = ["everysec", "always"]
+    policies = [policy for policy in policies if appendfsync in ("", policy)]
+    if appendfsync == "no":
+        policies = ["no"]
+    if Bench.RECEIVE in chosen:
+        for policy in policies:
+            plan.append((f"receive, {policy}", policy, _receive(policy, wrk)))
+    if Bench.FLOW in chosen:
+
+        def whole_way(at: Place, sizes: Sizes) -> Coroutine[Any, Any, list[Figure]]:
+            return flow.measure(at, sizes, sandbox=sandbox)
+
+        plan.append((f"flow, {policies[0]}", policies[0], whole_way))
+    if Bench.MEMORY in chosen:
+        plan.append(("memory", "everysec", memory.measure))
+    if Bench.SEEN in chosen:
+        plan.append(("seen", "no", seen.measure))
+    return plan
+
+
+def _receive(policy: Fsync, wrk: bool) -> Measure:
+    def measure(at: Place, sizes: Sizes) -> Coroutine[Any, Any, list[Figure]]:
+        return receive.measure(at, sizes, policy, wrk=wrk)
+
+    return measure
+
+
+def _run(measure: Measure, fsync: Fsync, sizes: Sizes, profile: Path | None) -> list[Figure]:
+    with (
+        place(fsync, profile) as at,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(measure(at, sizes))
+
+
+def _table(figures: list[Figure]) -> Table:
+    table = Table("bench", "figure", "median", "rounds", "target", "", title_justify="left")
+    for one in figures:
+        target = ""
+        if one.at_least is not None:
+            target = f">= {one.at_least:g}"
+        elif one.at_most is not None:
+            target = f"<= {one.at_most:g}"
+        verdict = {None: "", True: "[green]met", False: "[red]missed"}[one.is_met]
+        rounds = " ".join(_number(value) for value in one.rounds)
+        table.add_row(
+            one.bench, one.name, f"{_number(one.value)} {one.unit}", rounds, target, verdict
+        )
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _row(figure: Figure) -> dict[str, object]:
+    return {**asdict(figure), "is_met": figure.is_met}
+
+
+if __name__ == "__main__":
+    # ended from outside it must take its servers with it, as after Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    typer.run(bench)

@@ -1,0 +1,24 @@
+"""How much is measured: a few seconds for the tests, minutes at a desk, everything for the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Amounts of work, and how often each side has its turn."""
+
+    rounds: int
+    receive_s: float
+    flow_events: int
+    empty_jobs: int
+    waiting: int
+    backlogs: tuple[int, int]
+    marks: tuple[int, ...]
+    plain_keys: int
+
+
+TINY = Sizes(1, 0.2, 600, 50, 600, (300, 900), (3_000,), 1_000)
+QUICK = Sizes(3, 2.0, 20_000, 2_000, 10_000, (10_000, 40_000), (1_000_000,), 200_000)
+FULL = Sizes(5, 5.0, 100_000, 10_000, 50_000, (50_000, 500_000), (1_000_000, 10_000_000), 1_000_000)

@@ -1,0 +1,92 @@
+"""The `relay` command: one file for each noun, one way to fail.
+
+Every command ends 0, 1 (it failed) or 2 (bad usage or settings); with `--json` an error is
+`{"error": …}` on stdout. The modules of the commands import what is heavy only when they run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from console import dead, send, stages, status, visitors
+from console.commands import AsJson, Failed, load
+
+# Typer brings its own copy of Click or uses the one that is installed, depending on its version
+_ClickError: type[Exception] = next(
+    each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException"
+)
+
+relay = typer.Typer(
+    name="relay",
+    help="Operate the relay: run it, look at its books, replay what failed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@relay.command("up", epilog="Example: relay up")
+def up(as_json: AsJson = False) -> None:
+    """Run Redis, receiver and worker in this terminal until Ctrl-C; without vendor keys, as a trial."""
+    from contextlib import redirect_stdout
+
+    from console import up as relay_up
+    from console.json_lines import JsonLines
+
+    settings = load()
+    if as_json:
+        with redirect_stdout(JsonLines(sys.stdout)):
+            status = relay_up.up(settings)
+    else:
+        status = relay_up.up(settings)
+    raise typer.Exit(status)
+
+
+relay.command("status", epilog="Example: relay status --json")(status.status)
+relay.add_typer(dead.dead, name="dead")
+relay.command("pause", epilog='Example: relay pause forward --reason "maintenance until 6 pm"')(
+    stages.pause
+)
+relay.command("resume", epilog="Example: relay resume forward")(stages.resume)
+relay.add_typer(visitors.visitors, name="visitors")
+relay.command("send", epilog="Example: relay send pixel; relay send sendgrid events.json")(
+    send.send
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that *arguments* (else the command line) name; return the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    try:
+        status = relay(words, prog_name="relay", standalone_mode=False)
+    except Failed as failed:
+        _tell(str(failed), failed.facts, as_json=as_json)
+        return failed.status
+    except typer.Abort:
+        _tell("Interrupted.", {}, as_json=as_json)
+        return 1
+    except _ClickError as error:
+        if as_json:
+            _tell(error.format_message(), {}, as_json=True)  # type: ignore[attr-defined]
+        else:
+            error.show()  # type: ignore[attr-defined]
+        return int(error.exit_code)  # type: ignore[attr-defined]
+    # Typer answers 130 for Ctrl-C
+    return min(status, 2) if isinstance(status, int) and status <= 2 else int(bool(status))
+
+
+def _tell(message: str, facts: dict[str, object], *, as_json: bool) -> None:
+    from console.output import print_json, warn
+
+    if as_json:
+        print_json({"error": message, **facts})
+    else:
+        warn(message)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

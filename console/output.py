@@ -1,0 +1,91 @@
+"""What commands print: the machine form, tables, and progress on stderr while stdout is a terminal.
+
+Texts come from senders and vendors, so nothing of them is read as markup or reaches the terminal as a
+control character.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import orjson
+
+
+def print_json(value: object) -> None:
+    """Print *value* as JSON on stdout."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def say(text: str) -> None:
+    """Print *text* on stdout."""
+    print(safe(text))
+
+
+def warn(text: str) -> None:
+    """Print *text* on stderr."""
+    print(safe(text), file=sys.stderr)
+
+
+def safe(text: str) -> str:
+    """Return *text* without what a terminal would obey."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    numbers: Iterable[str] = (),
+    folds: str = "",
+) -> None:
+    """Print a table; the columns of *numbers* are set to the right, the one called *folds* may be folded."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    right = set(numbers)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        side: Literal["left", "right"] = "right" if name in right else "left"
+        table.add_column(name, justify=side, overflow="fold", no_wrap=name != folds)
+    for row in rows:
+        table.add_row(*(Text(safe(str(cell))) for cell in row))
+    # a file or a pipe has no width: nothing is folded there
+    Console(width=None if sys.stdout.isatty() else 1_000).print(table)
+
+
+@contextmanager
+def progress(
+    what: str, total: int | None, *, wanted: bool = True
+) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
+    """Show a bar on stderr while stdout is a terminal; gives a function to advance it and one to name it."""
+    if not (wanted and sys.stdout.isatty()):
+        yield (lambda n: None), (lambda text: None)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield (
+            lambda n: bar.advance(task, n),
+            lambda text: bar.update(task, description=text),
+        )

@@ -1,0 +1,227 @@
+"""A retry run: many dead letters go back to work, at a rate, and can be stopped and taken up again.
+
+The run is written down in Redis: its filter, when it began, how far it came. It means only letters that
+were buried before it began, so it ends even when everything it retries dies again. There is one run at a
+time; it shows that it goes on by a beat, and a run without one was interrupted and may be resumed. What may
+go wrong: after a kill -9 in the middle of a chunk, `done` is too low by that chunk; the letters themselves
+move one by one, each in one step, and none is lost or doubled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from secrets import token_hex
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from pipeline import dead_letters, heartbeats, keys
+from pipeline.clock import iso, redis_now_ms
+from pipeline.dead_letters import Filter, Place
+from pipeline.outcomes import Reason, Stage
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+#: a third of what AudiencePoint takes at the default rate (5 requests of 30 events): live work keeps the rest
+RATE = 50.0
+#: a run without a beat for this long was killed; it beats at least once a second
+BEAT_FRESH_MS = 5_000
+LARGEST_CHUNK = 100
+#: Live work is served in its order, so what a retry adds delays it by what waits already. Above these
+#: numbers the run waits: some seconds of a stage's work; few for the one that may call a slow vendor.
+MOST_WAITING = dict.fromkeys(Stage, 1_000) | {Stage.ENRICH: 50}
+HOLD_S = 0.5
+
+
+class RunExists(Exception):
+    """Another retry run goes on at this moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as it is written down. *done* letters went back to work, *skipped* were gone already."""
+
+    id: str
+    wanted: Filter
+    started_at_ms: int
+    done: int = 0
+    skipped: int = 0
+
+
+def filter_view(wanted: Filter) -> dict[str, str]:
+    """Return what is set of a filter, times in ISO-8601."""
+    words = {"stage": wanted.stage, "source": wanted.source, "reason": wanted.reason}
+    times = {"since": wanted.since_ms, "until": wanted.until_ms}
+    return {name: str(word) for name, word in words.items() if word is not None} | {
+        name: iso(at_ms) for name, at_ms in times.items() if at_ms is not None
+    }
+
+
+async def begin(redis: Redis, wanted: Filter) -> Run:
+    """Write down a new run, in the place of one that was interrupted. Raises `RunExists`.
+
+    It means the letters that are there now: *wanted* is given its upper bound in time.
+    """
+    await _check_free(redis)
+    now = await redis_now_ms(redis)
+    run = Run(token_hex(8), replace(wanted, until_ms=wanted.until_ms or now), now)
+    stored = {
+        "id": run.id,
+        "stage": run.wanted.stage or "",
+        "source": run.wanted.source or "",
+        "reason": run.wanted.reason or "",
+        "since_ms": "" if run.wanted.since_ms is None else run.wanted.since_ms,
+        "until_ms": run.wanted.until_ms or now,
+        "started_at_ms": now,
+        "done": 0,
+        "skipped": 0,
+        "beat_at_ms": now,
+    }
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.delete(keys.RETRY_RUN)
+        pipe.hset(keys.RETRY_RUN, mapping=stored)
+        await pipe.execute()
+    return run
+
+
+async def interrupted(redis: Redis) -> Run | None:
+    """Return the run that was interrupted, or None. Raises `RunExists` while one goes on."""
+    await _check_free(redis)
+    stored: Mapping[bytes, bytes] = await redis.hgetall(keys.RETRY_RUN)
+    if not stored:
+        return None
+    words = {name.decode(): value.decode() for name, value in stored.items()}
+    return Run(
+        id=words["id"],
+        wanted=Filter(
+            stage=Stage(words["stage"]) if words["stage"] else None,
+            source=words["source"] or None,
+            reason=Reason(words["reason"]) if words["reason"] else None,
+            since_ms=int(words["since_ms"]) if words["since_ms"] else None,
+            until_ms=int(words["until_ms"]),
+        ),
+        started_at_ms=int(words["started_at_ms"]),
+        done=int(words["done"]),
+        skipped=int(words["skipped"]),
+    )
+
+
+async def _check_free(redis: Redis) -> None:
+    beat = await redis.hget(keys.RETRY_RUN, "beat_at_ms")
+    if beat is not None and int(beat) > await redis_now_ms(redis) - BEAT_FRESH_MS:
+        raise RunExists
+
+
+class Retrier:
+    """Puts letters back to work at a rate, and tells after each chunk.
+
+    *rate* is letters a second, 0 is no limit and no regard for what waits. *ring* is called with the stages
+    that got work, *tell* with how many letters were dealt with, *hold* with the stage that has too much work.
+    When *stopping* is set, the chunk that is under way is finished and no other begun.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        rate: float,
+        ring: Callable[[set[Stage]], Awaitable[None]],
+        stopping: asyncio.Event,
+        tell: Callable[[int], None] = lambda n: None,
+        hold: Callable[[Stage, int], None] = lambda stage, waiting: None,
+    ) -> None:
+        self._redis = redis
+        self._rate = rate
+        self._ring = ring
+        self._stopping = stopping
+        self._tell = tell
+        self._hold = hold
+        self._next_at = monotonic()
+        self.retried: Counter[Stage] = Counter()
+        self.skipped = 0
+
+    async def retry(self, dead_ids: Sequence[str]) -> None:
+        """Retry the letters of *dead_ids*, which somebody named."""
+        for place in await dead_letters.find(self._redis, dead_ids):
+            await self._chunk([place], None)
+            if self._stopping.is_set():
+                return
+
+    async def carry_on(self, run: Run) -> bool:
+        """Retry what is left of *run*, oldest first; return whether it came to its end."""
+        async for chunk in self._chunks(run):
+            await self._chunk(chunk, run)
+            if self._stopping.is_set() or not await self._beat(run):
+                await self._leave(run)
+                return False
+        await self._redis.delete(keys.RETRY_RUN)
+        return True
+
+    async def _chunks(self, run: Run) -> AsyncIterator[list[Place]]:
+        # about half a second's worth, so that a stop is heeded soon
+        size = min(LARGEST_CHUNK, max(1, int(self._rate / 2))) if self._rate else LARGEST_CHUNK
+        async for page in dead_letters.places(self._redis, run.wanted, oldest_first=True):
+            for start in range(0, len(page), size):
+                yield page[start : start + size]
+
+    async def _chunk(self, places: Sequence[Place], run: Run | None) -> None:
+        await self._wait(places, run)
+        if self._stopping.is_set():
+            return
+        found = await dead_letters.retry_all(self._redis, [place.id for place in places])
+        done = found.total()
+        if run is not None:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hincrby(keys.RETRY_RUN, "done", done)
+                pipe.hincrby(keys.RETRY_RUN, "skipped", len(places) - done)
+                await pipe.execute()
+        self.retried += found
+        self.skipped += len(places) - done
+        if self._rate:
+            self._next_at = max(self._next_at, monotonic() - 1) + len(places) / self._rate
+        await self._ring(set(found))
+        self._tell(len(places))
+
+    async def _wait(self, places: Sequence[Place], run: Run | None) -> None:
+        """Wait for the rate, and until no stage of *places* has too much work."""
+        while not self._stopping.is_set():
+            wait_s = self._next_at - monotonic()
+            if wait_s <= 0 and self._rate:
+                wait_s = HOLD_S if await self._too_much({place.stage for place in places}) else 0
+            if wait_s <= 0:
+                return
+            if run is not None:
+                await self._beat(run)
+            try:
+                async with asyncio.timeout(min(wait_s, 1.0)):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+
+    async def _too_much(self, stages: set[Stage]) -> bool:
+        """Tell whether live work would be starved; without a worker there is none to be starved."""
+        for stage in stages:
+            waiting = int(await self._redis.hget(keys.BOOKS, f"{stage}:waiting") or 0)
+            if waiting >= MOST_WAITING[stage]:
+                age_s = await heartbeats.youngest_age_s(self._redis)
+                if age_s is None or age_s * 1000 > heartbeats.FRESH_MS:
+                    return False
+                self._hold(stage, waiting)
+                return True
+        return False
+
+    async def _beat(self, run: Run) -> bool:
+        """Note that the run goes on; return False when it is no longer ours."""
+        if await self._redis.hget(keys.RETRY_RUN, "id") != run.id.encode():
+            self._stopping.set()
+            return False
+        await self._redis.hset(keys.RETRY_RUN, "beat_at_ms", await redis_now_ms(self._redis))
+        return True
+
+    async def _leave(self, run: Run) -> None:
+        """Note that the run may be resumed at once."""
+        if await self._redis.hget(keys.RETRY_RUN, "id") == run.id.encode():
+            await self._redis.hset(keys.RETRY_RUN, "beat_at_ms", 0)

@@ -1,0 +1,60 @@
+"""The measurements measure what they say: in a tiny size, everything that went in came out.
+
+Each checks its own counts and raises `WrongCount`. How fast anything was is never asserted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bench import flow, memory, receive, seen
+from bench.processes import Place, place
+from bench.results import Figure, WrongCount, expect
+from bench.sizes import TINY
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def at() -> Iterator[Place]:
+    """Run a Redis for one measurement; the measurements empty it and change its configuration."""
+    with place("no") as found:
+        yield found
+
+
+def names(figures: list[Figure]) -> set[str]:
+    """Return what was measured, after seeing that there is a number behind each name."""
+    assert all(figure.value > 0 for figure in figures)
+    return {figure.name for figure in figures}
+
+
+async def test_receiving_stores_exactly_what_it_answered(at: Place) -> None:
+    """After each round the books hold as many deliveries as were answered 2xx."""
+    found = names(await receive.measure(at, TINY, "no"))
+    assert "receiver / no-op handler, appendfsync no" in found
+
+
+async def test_the_whole_way_delivers_each_event_once(at: Place) -> None:
+    """Every preloaded event arrives at the sink exactly once, and the books balance."""
+    found = names(await flow.measure(at, TINY))
+    assert {f"relay / arq, {shape.name}" for shape in flow.SHAPES} <= found
+
+
+async def test_waiting_work_is_weighed_when_all_of_it_waits(at: Place) -> None:
+    """The queues are weighed only when they hold every event that was stored."""
+    found = names(await memory.measure(at, TINY))
+    assert {name for name in found if name.startswith("inbox / bodies")}
+
+
+async def test_each_mark_is_remembered(at: Place) -> None:
+    """The window holds as many marks as events went by, and knows them when they come again."""
+    found = names(await seen.measure(at, TINY))
+    assert f"bytes an event at {TINY.marks[0]:,}" in found
+
+
+def test_a_wrong_count_ends_the_run() -> None:
+    """A figure is worth nothing when what came out is not what went in."""
+    with pytest.raises(WrongCount, match="events arrived: 9 instead of 10"):
+        expect("events arrived", 9, 10)

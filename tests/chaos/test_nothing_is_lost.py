@@ -1,0 +1,195 @@
+"""Whatever is killed with -9, at whatever moment: what was answered 2xx arrives, and the books balance."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from console.redis_server import EmbeddedRedis
+from pipeline import books
+from pipeline.addresses import digest
+from tests.vendors import KEY, Sandbox, running_sandbox
+
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos]
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "chaos-token-0123456789"
+EVENTS = 3_000
+KILLS = 12
+SEED = int(os.environ.get("CHAOS_SEED", "7"))
+
+
+class Relay:
+    """Receiver, worker and Redis as real processes that come back after each kill."""
+
+    def __init__(self, home: Path, sandbox: Sandbox) -> None:
+        self.redis = EmbeddedRedis(home, appendfsync="always")
+        self.port = free_port()
+        self._environment = {
+            **os.environ,
+            "HOOK_TOKENS": TOKEN,
+            "AUDIENCEPOINT_API_KEY": KEY,
+            "AUDIENCEPOINT_BASE_URL": sandbox.audiencepoint_url,
+            "AUDIENCELAB_API_KEY": KEY,
+            "AUDIENCELAB_BASE_URL": sandbox.audiencelab_url,
+            "AUDIENCEPOINT_RATE": "0",
+            "FORWARD_MAX_WAIT_S": "0.1",
+            "RELAY_HOME": str(home),
+        }
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        """Start one of the parts."""
+        if name == "redis":
+            self.redis.start()
+            self._environment["REDIS_URL"] = self.redis.url
+            return
+        command = {
+            "receiver": ["-m", "uvicorn", "receiver.main:app", "--port", str(self.port)],
+            "worker": ["-m", "arq", "workers.main.WorkerSettings"],
+        }[name]
+        self._processes[name] = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env=self._environment,
+            stdout=subprocess.DEVNULL, stderr=open(f"/tmp/chaos-{name}.log","ab"),
+        )  # fmt: skip
+
+    def kill(self, name: str) -> None:
+        """Kill one of the parts with -9, by its pid."""
+        if name == "redis":
+            pid = self.redis.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            self.redis.stop()
+            return
+        process = self._processes[name]
+        process.kill()
+        process.wait()
+
+    def close(self) -> None:
+        """End everything."""
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+        self.redis.stop()
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """Run the vendors' stand-ins."""
+    async with running_sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def home() -> Path:
+    """Return a short path, so that the socket's name fits."""
+    return Path(tempfile.mkdtemp(prefix="chaos-"))
+
+
+async def post_all(port: int, acknowledged: set[str], done: asyncio.Event) -> None:
+    """Post each event until it is answered 2xx, as a sender would; remember which were."""
+    limits = httpx.Limits(max_connections=16)
+    async with httpx.AsyncClient(limits=limits, timeout=5, trust_env=False) as client:
+        queue = iter(range(EVENTS))
+
+        async def sender() -> None:
+            for number in queue:
+                address = f"person{number}@example.com"
+                event = {"email": address, "type": "Open", "send_id": "chaos"}
+                body = orjson.dumps(event | {"occurred_at_utc": "2026-01-31T12:00:00"})
+                while not await accepted(client, port, body):
+                    await asyncio.sleep(0.02)
+                acknowledged.add(digest(address))
+
+        await asyncio.gather(*(sender() for _ in range(16)))
+    done.set()
+
+
+async def accepted(client: httpx.AsyncClient, port: int, body: bytes) -> bool:
+    """Post *body* once; tell whether it was answered 2xx."""
+    try:
+        url = f"http://127.0.0.1:{port}/hooks/events/{TOKEN}"
+        return (await client.post(url, content=body)).is_success
+    except httpx.TransportError:
+        return False
+
+
+async def waiting(url: str) -> int | None:
+    """Return how much work waits, or None while Redis cannot say."""
+    try:
+        async with Redis.from_url(url) as redis:
+            snapshot = await books.snapshot(redis)
+    except (RedisError, OSError):
+        return None
+    assert snapshot["balanced"]
+    return sum(int(stage["waiting"]) for stage in snapshot["stages"].values())
+
+
+async def test_kill_9_loses_nothing_that_was_acknowledged(home: Path, sandbox: Sandbox) -> None:
+    """After any kill -9 of receiver, worker or Redis every acknowledged event reaches the vendor."""
+    chance = random.Random(SEED)
+    relay, acknowledged, done = Relay(home, sandbox), set[str](), asyncio.Event()
+    for name in ("redis", "worker", "receiver"):
+        relay.start(name)
+    try:
+        posting = asyncio.create_task(post_all(relay.port, acknowledged, done))
+        for _ in range(KILLS):
+            await asyncio.sleep(chance.uniform(0.2, 2.0))
+            victim = chance.choice(["receiver", "worker", "redis"])
+            await asyncio.to_thread(relay.kill, victim)
+            await asyncio.to_thread(relay.start, victim)
+        await asyncio.wait_for(posting, 120)
+        deadline = time.monotonic() + 120
+        while await waiting(relay.redis.url) != 0 and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        async with Redis.from_url(relay.redis.url) as redis:
+            snapshot = await books.snapshot(redis)
+            recount = await books.recount(redis)
+        print(snapshot, recount, flush=True)
+        async with Redis.from_url(relay.redis.url) as redis:
+            for k in [b"{relay}:attempts", b"{relay}:destination:forward", b"{relay}:bells"]:
+                print(k, await redis.hgetall(k))
+            for q in ["unpack", "forward", "forward:batches", "forward:held"]:
+                print(
+                    q,
+                    await redis.xlen("{relay}:queue:" + q),
+                    await redis.xinfo_consumers("{relay}:queue:" + q, "workers"),
+                )
+            print(
+                await redis.zrange("{relay}:workers", 0, -1, withscores=True),
+                await redis.time(),
+                await redis.zrange("{relay}:arq:queue", 0, -1, withscores=True),
+                await redis.keys("arq:*"),
+            )
+    finally:
+        relay.close()
+    arrived = [event["email"] for event in sandbox.memory.events]
+    assert len(acknowledged) == EVENTS
+    assert acknowledged <= set(arrived)
+    assert snapshot["balanced"]
+    assert snapshot["stages"]["forward"]["dead"] == 0
+    assert all(counted["waiting"] == 0 for counted in recount.values())
+    # what arrived twice was in flight when somebody died, and is counted
+    assert len(arrived) - len(set(arrived)) <= snapshot["maybe_duplicate"]

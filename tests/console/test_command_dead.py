@@ -1,0 +1,278 @@
+"""`relay dead`: list, show, retry, drop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from pipeline import books, dead_letters, heartbeats, keys, retry_runs
+from pipeline.dead_letters import Filter
+from pipeline.outcomes import Reason, Stage
+from pipeline.retry_runs import Retrier
+from tests.console.conftest import Relay
+from tests.pipeline.burials import bury, bury_delivery
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+
+
+async def numbers(redis: Redis, stage: str = "forward") -> dict[str, int]:
+    """Return the books of one stage, after checking that all balance."""
+    snapshot = await books.snapshot(redis)
+    assert snapshot["balanced"]
+    row: dict[str, int] = snapshot["stages"][stage]
+    return row
+
+
+async def audited(redis: Redis) -> list[tuple[str, int, dict[str, object]]]:
+    """Return what the audit tells: what, count, filter."""
+    return [
+        (entry[b"what"].decode(), int(entry[b"count"]), orjson.loads(entry[b"filter"]))
+        for _, entry in await redis.xrange(keys.AUDIT)
+    ]
+
+
+async def test_list_is_newest_first_and_limited(relay: Relay, redis: Redis) -> None:
+    """The machine form is an array of whole letters."""
+    ids = [(await bury(redis))[0] for _ in range(3)]
+    for at_ms, dead_id in enumerate(ids, start=1_700_000_000_000):
+        await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{dead_id}": at_ms})
+    answer = await relay("dead", "list", "--json", "--limit", "2")
+    assert answer.status == 0
+    assert [letter["id"] for letter in answer.json] == [ids[2], ids[1]]
+    assert answer.json[0]["payload"] == {"encoding": "json", "data": {"type": "Open"}}
+
+
+async def test_list_takes_filters(relay: Relay, redis: Redis) -> None:
+    """Stage, source, reason and age choose; an age is counted back from Redis's now."""
+    [old] = await bury(redis)
+    [new] = await bury(redis, Stage.SCORES, source="scores", reason=Reason.INVALID)
+    await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{old}": 1_700_000_000_000})
+
+    async def listed(*words: str) -> list[str]:
+        return [letter["id"] for letter in (await relay("dead", "list", "--json", *words)).json]
+
+    assert await listed("--since", "2h") == [new]
+    assert await listed("--since", "2023-01-01") == [new, old]
+    assert await listed("--since", "2023-11-14T22:13:21Z") == [new]
+    assert await listed("--stage", "forward") == [old]
+    assert await listed("--source", "scores", "--reason", "invalid") == [new]
+    assert await listed("--source", "mailgun") == []
+
+
+async def test_list_for_people(relay: Relay, redis: Redis) -> None:
+    """People read a table in which markup and control characters are only text."""
+    assert "No dead letters." in (await relay("dead", "list")).out
+    [dead_id] = await bury(redis, error="[red]no[/red] \x1b[31m")
+    answer = await relay("dead", "list")
+    assert dead_id in answer.out
+    assert "[red]no[/red]" in answer.out
+    assert "\x1b" not in answer.out
+
+
+async def test_show_prints_the_original(relay: Relay, redis: Redis) -> None:
+    """A letter that is not there is a failure."""
+    [dead_id] = await bury(redis)
+    body = await bury_delivery(redis, b"\xff")
+    assert (await relay("dead", "show", dead_id, "--json")).json["id"] == dead_id
+    assert '"type": "Open"' in (await relay("dead", "show", dead_id)).out
+    assert "(base64) /w==" in (await relay("dead", "show", body)).out
+    missing = await relay("dead", "show", "nobody", "--json")
+    assert missing.status == 1
+    assert "nobody" in missing.json["error"]
+
+
+async def test_a_dry_run_touches_nothing(relay: Relay, redis: Redis) -> None:
+    """It counts per stage and reason what a retry or a drop would mean."""
+    ids = await bury(redis, payloads=[b"1", b"2"])
+    await bury(redis, Stage.SCORES, reason=Reason.INVALID)
+    plan = {
+        "dry_run": True,
+        "count": 3,
+        "by_stage": {"forward": {"refused": 2}, "scores": {"invalid": 1}},
+    }
+    assert (await relay("dead", "retry", "--all", "--dry-run", "--json")).json == plan
+    assert (await relay("dead", "drop", "--all", "--dry-run", "--json")).json == plan
+    named = (await relay("dead", "retry", ids[0], "--dry-run", "--json")).json
+    assert named == {"dry_run": True, "count": 1, "by_stage": {"forward": {"refused": 1}}}
+    missing = await relay("dead", "retry", ids[0], "nobody", "--dry-run", "--json")
+    assert missing.status == 1
+    people = await relay("dead", "retry", "--stage", "forward", "--dry-run")
+    assert "2 letters are meant; nothing was touched." in people.out
+    assert await redis.zcard(keys.DEAD) == 3
+    assert await redis.exists(keys.AUDIT, keys.RETRY_RUN) == 0
+
+
+async def test_named_letters_are_retried_without_asking(relay: Relay, redis: Redis) -> None:
+    """They wait in their stage again, its bell is rung, and what was not found fails the command."""
+    ids = await bury(redis, payloads=[b"1", b"2", b"3"])
+    answer = await relay("dead", "retry", ids[0], ids[1], ids[0], "--json")
+    assert answer.status == 0
+    assert answer.json == {"retried": 2, "skipped": 0, "not_found": []}
+    assert (await numbers(redis))["waiting"] == 2
+    assert await redis.exists("arq:job:drain:forward:0")
+    partly = await relay("dead", "retry", ids[2], "ada@example.com", "--json")
+    assert partly.status == 1
+    assert partly.json["retried"] == 1
+    assert partly.json["not_found"] == ["ada@example.com"]
+    assert await audited(redis) == [
+        ("retry", 2, {"ids": sorted(ids[:2])}),
+        ("retry", 1, {"ids": [ids[2]]}),
+    ]
+
+
+async def test_letters_of_a_filter_are_retried(relay: Relay, redis: Redis) -> None:
+    """Only what the filter means goes back, and the audit keeps filter and count."""
+    await bury(redis, payloads=[b"1"] * 3)
+    [other] = await bury(redis, reason=Reason.BUG)
+    words = ["dead", "retry", "--reason", "refused", "--yes", "--json", "--rate", "0"]
+    answer = await relay(*words)
+    assert answer.status == 0
+    assert (answer.json["retried"], answer.json["skipped"]) == (3, 0)
+    assert [letter.id for letter in await dead_letters.newest(redis, Filter())] == [other]
+    assert await numbers(redis) == {
+        **dict.fromkeys(keys.COUNTERS, 0), "in": 4, "waiting": 3, "dead": 1,
+    }  # fmt: skip
+    begun, finished = await audited(redis)
+    assert begun[:2] == ("retry", 3)
+    assert begun[2]["reason"] == "refused"
+    assert finished[:2] == ("retry finished", 3)
+    assert not await redis.exists(keys.RETRY_RUN)
+    assert (await relay(*words[:-3])).out == "0 retried, 0 were gone already.\n"
+
+
+async def test_letters_are_dropped(relay: Relay, redis: Redis) -> None:
+    """By name or by filter, at a rate or not; they stay in the books."""
+    ids = await bury(redis, payloads=[b"1"] * 5)
+    named = await relay("dead", "drop", ids[0], "nobody", "--json")
+    assert named.status == 1
+    assert named.json["dropped"] == 1
+    rest = await relay("dead", "drop", "--stage", "forward", "--yes", "--json", "--rate", "400")
+    assert rest.status == 0
+    assert rest.json == {"dropped": 4, "skipped": 0}
+    assert (await numbers(redis))["dropped"] == 5
+    assert [count for _, count, _ in await audited(redis)] == [1, 4]
+
+
+async def test_an_interrupted_retry_is_resumed(relay: Relay, redis: Redis) -> None:
+    """It goes on with its own filter, and leaves alone what died after it began."""
+    ids = await bury(redis, payloads=[b"1"] * 6)
+    await bury(redis, reason=Reason.BUG)
+    run = await retry_runs.begin(redis, Filter(reason=Reason.REFUSED))
+    stopping = asyncio.Event()
+
+    async def ring(stages: set[Stage]) -> None:
+        stopping.set()
+
+    retrier = Retrier(redis, rate=4, ring=ring, stopping=stopping)
+    assert not await retrier.carry_on(run)
+    assert retrier.retried == {Stage.FORWARD: 2}
+    until_ms = run.wanted.until_ms or 0
+    await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{ids[-1]}": until_ms + 1})
+    dry = await relay("dead", "retry", "--resume", "--dry-run", "--json")
+    assert dry.json["count"] == 3
+    answer = await relay("dead", "retry", "--resume", "--json")
+    assert answer.status == 0
+    assert answer.json["retried"] == 5
+    assert answer.json["filter"]["reason"] == "refused"
+    assert await redis.zcard(keys.DEAD) == 2
+    for words in (["--resume"], ["--resume", "--dry-run"]):
+        nothing = await relay("dead", "retry", *words, "--json")
+        assert nothing.status == 1
+        assert "nothing to resume" in nothing.json["error"]
+
+
+async def test_there_is_one_retry_at_a_time(relay: Relay, redis: Redis) -> None:
+    """While one goes on, another neither begins nor takes it over."""
+    await bury(redis)
+    await retry_runs.begin(redis, Filter())
+    for words in (["--all", "--yes"], ["--resume"], ["--resume", "--dry-run"]):
+        answer = await relay("dead", "retry", *words, "--json")
+        assert answer.status == 1
+        assert "goes on" in answer.json["error"]
+    assert await redis.zcard(keys.DEAD) == 1
+
+
+async def test_a_retry_that_was_replaced_stops(redis: Redis) -> None:
+    """A run whose place another took does no more than the chunk under way."""
+    await bury(redis, payloads=[b"1"] * 3)
+    run = await retry_runs.begin(redis, Filter())
+
+    async def ring(stages: set[Stage]) -> None:
+        await redis.hset(keys.RETRY_RUN, "id", "another")
+
+    retrier = Retrier(redis, rate=2, ring=ring, stopping=asyncio.Event())
+    assert not await retrier.carry_on(run)
+    assert await redis.zcard(keys.DEAD) == 2
+    assert await redis.hget(keys.RETRY_RUN, "beat_at_ms") != b"0"
+
+
+async def test_a_retry_holds_back_while_live_work_waits(redis: Redis) -> None:
+    """With a worker alive and much waiting nothing is retried; without a limit it is."""
+    await bury(redis, payloads=[b"1"] * 2)
+    await redis.hset(keys.BOOKS, "forward:waiting", retry_runs.MOST_WAITING[Stage.FORWARD])
+    await heartbeats.beat(redis, "worker")
+    held: list[tuple[Stage, int]] = []
+    stopping = asyncio.Event()
+
+    def hold(stage: Stage, waiting: int) -> None:
+        held.append((stage, waiting))
+        stopping.set()
+
+    async def ring(stages: set[Stage]) -> None:
+        """No worker listens."""
+
+    run = await retry_runs.begin(redis, Filter())
+    retrier = Retrier(redis, rate=10, ring=ring, stopping=stopping, hold=hold)
+    assert not await retrier.carry_on(run)
+    assert held == [(Stage.FORWARD, retry_runs.MOST_WAITING[Stage.FORWARD])]
+    assert await redis.zcard(keys.DEAD) == 2
+    unlimited = Retrier(redis, rate=0, ring=ring, stopping=asyncio.Event())
+    assert await unlimited.carry_on(run)
+    assert await redis.zcard(keys.DEAD) == 0
+
+
+async def test_without_a_worker_nothing_is_held_back(redis: Redis) -> None:
+    """There is no live work to starve when nobody works."""
+    await bury(redis)
+    await redis.hset(keys.BOOKS, "forward:waiting", 1_000_000)
+
+    async def ring(stages: set[Stage]) -> None:
+        """No worker listens."""
+
+    run = await retry_runs.begin(redis, Filter())
+    assert await Retrier(redis, rate=10, ring=ring, stopping=asyncio.Event()).carry_on(run)
+    assert await redis.zcard(keys.DEAD) == 0
+
+
+async def test_ctrl_c_leaves_a_retry_resumable(relay: Relay, redis: Redis, redis_url: str) -> None:
+    """Interrupted, the command ends with 1, says how to go on, and can be resumed at once."""
+    await bury(redis, payloads=[b"1"] * 40)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "console.main", "dead", "retry", "--all", "--yes", "--rate", "2"),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "REDIS_URL": redis_url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    while not int(await redis.hget(keys.RETRY_RUN, "done") or 0):
+        await asyncio.sleep(0.01)
+        assert process.returncode is None
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert process.returncode == 1
+    assert out == b""
+    assert b"--resume" in err
+    answer = await relay("dead", "retry", "--resume", "--json", "--rate", "0")
+    assert answer.json["retried"] == 40
+    assert await redis.zcard(keys.DEAD) == 0
+    assert [what for what, _, _ in await audited(redis)] == [
+        *("retry", "retry interrupted", "retry resumed", "retry finished"),
+    ]

@@ -1,0 +1,138 @@
+"""Every command: help with an example, exit statuses, and nothing but JSON on stdout with --json."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.console.conftest import Relay
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [
+    "up",
+    "status",
+    "dead",
+    "dead list",
+    "dead show",
+    "dead retry",
+    "dead drop",
+    "pause",
+    "resume",
+    "visitors",
+    "visitors show",
+    "visitors forget",
+    "visitors allow",
+    "send",
+]
+
+
+def relay_process(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `relay` as a process of its own, with no settings but *environment*."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "console.main", *words],
+        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_help_shows_an_example(command: str, relay: Relay) -> None:
+    """`--help` of every command ends well and shows how the command is typed."""
+    answer = await relay(*command.split(), "--help")
+    assert answer.status == 0
+    assert f"Example: relay {command}" in " ".join(answer.out.split())
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("dead", "visitors")])
+async def test_every_command_has_a_machine_form(command: str, relay: Relay) -> None:
+    """`--json` is an option of every command."""
+    assert "--json" in (await relay(*command.split(), "--help")).out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dead", "list", "--stage", "nowhere"],
+        ["dead", "list", "--reason", "whatever"],
+        ["dead", "list", "--since", "yesterday"],
+        ["dead", "list", "--limit", "0"],
+        ["dead", "show"],
+        ["dead", "retry"],
+        ["dead", "drop"],
+        ["dead", "retry", "--all", "--stage", "forward"],
+        ["dead", "retry", "some-id", "--all"],
+        ["dead", "retry", "--resume", "--all"],
+        ["dead", "retry", "--all", "--rate", "-1", "--yes"],
+        ["dead", "retry", "--all"],
+        ["dead", "drop", "--stage", "forward"],
+        ["pause", "nowhere"],
+        ["resume", "nowhere"],
+        ["visitors", "forget", "ada@example.com"],
+        ["visitors", "show", " "],
+        ["send", "nobody"],
+        ["send", "pixel", "no-such-file"],
+        ["status", "--unknown"],
+        ["unknown"],
+    ],
+)
+async def test_bad_usage_ends_with_2(words: list[str], relay: Relay) -> None:
+    """A wrong call says why on stderr; with --json as an error on stdout, and nothing else there."""
+    plain = await relay(*words)
+    assert (plain.status, plain.out) == (2, "")
+    assert plain.err.strip()
+    machine = await relay(*words, "--json")
+    assert (machine.status, machine.err) == (2, "")
+    assert isinstance(machine.json["error"], str)
+
+
+def test_wrong_settings_are_listed() -> None:
+    """Every problem is told at once, and the process ends with 2."""
+    wrong = relay_process("status", PORT="0", HOOK_TOKENS="short")
+    assert wrong.returncode == 2
+    assert "PORT" in wrong.stderr
+    assert "HOOK_TOKENS" in wrong.stderr
+    machine = relay_process("status", "--json", PORT="0")
+    assert machine.returncode == 2
+    assert "PORT" in orjson.loads(machine.stdout)["problems"][0]
+    assert machine.stderr == ""
+
+
+async def test_no_redis_is_a_matter_of_settings(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without REDIS_URL and without a running `relay up` the answer is one sentence and 2."""
+    monkeypatch.delenv("REDIS_URL")
+    answer = await relay("status", "--json")
+    assert answer.status == 2
+    assert "REDIS_URL" in answer.json["error"]
+
+
+def test_an_unreachable_redis_is_a_failure() -> None:
+    """A Redis that does not answer ends the command with 1 and one sentence without its password."""
+    answer = relay_process("status", REDIS_URL="redis://:hidden-word@127.0.0.1:1/0")
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert answer.stderr.count("\n") == 1
+    assert "hidden-word" not in answer.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`relay --help` is quick: neither redis, nor arq, nor httpx, nor pydantic is loaded for it."""
+    code = (
+        "import sys; from console.main import main; status = main(['--help']);"
+        "heavy = {'redis', 'arq', 'httpx', 'pydantic', 'orjson'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else status)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)

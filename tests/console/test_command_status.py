@@ -1,0 +1,71 @@
+"""`relay status`, `relay pause` and `relay resume`."""
+
+from __future__ import annotations
+
+import pytest
+from redis.asyncio import Redis
+
+from pipeline import keys
+from pipeline.outcomes import Stage
+from tests.console.conftest import Relay
+from tests.pipeline.burials import bury
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_status_has_the_contracts_shape(relay: Relay, redis: Redis) -> None:
+    """The machine form names every stage with its seven numbers, and nothing else."""
+    await bury(redis)
+    answer = await relay("status", "--json")
+    assert (answer.status, answer.err) == (0, "")
+    nothing = dict.fromkeys(keys.COUNTERS, 0)
+    assert answer.json == {
+        "stages": {
+            **{str(stage): nothing for stage in Stage},
+            "unpack": {**nothing, "in": 1, "done": 1},
+            "forward": {**nothing, "in": 1, "dead": 1},
+        },
+        "balanced": True,
+        "paused": dict.fromkeys(map(str, Stage), None),
+        "maybe_duplicate": 0,
+        "refused": {"token": 0, "signature": 0, "too_large": 0},
+        "workers": 0,
+        "oldest_waiting_s": 0.0,
+    }
+
+
+async def test_status_for_people(relay: Relay, redis: Redis) -> None:
+    """People read a table, the pauses, and whether the books balance."""
+    await relay("pause", "forward", "--reason", "announced [work]\x1b[31m")
+    answer = await relay("status")
+    assert answer.status == 0
+    assert "The books balance." in answer.out
+    assert "forward is paused by the operator" in answer.out
+    assert "announced [work]" in answer.out
+    assert "\x1b" not in answer.out
+    await redis.hincrby(keys.BOOKS, "forward:in", 1)
+    assert "DO NOT BALANCE" in (await relay("status")).out
+
+
+async def test_a_stage_is_paused_and_resumed(relay: Relay, redis: Redis) -> None:
+    """A pause has its reason and no end; resuming lifts it and wakes a worker."""
+    paused = (await relay("pause", "forward", "--reason", "maintenance", "--json")).json
+    assert paused["stage"] == "forward"
+    assert paused["paused"]["by"] == "operator"
+    assert paused["paused"]["reason"] == "maintenance"
+    assert paused["paused"]["until"] is None
+    assert (await relay("status", "--json")).json["paused"]["forward"] == paused["paused"]
+    resumed = (await relay("resume", "forward", "--json")).json
+    assert resumed == {"stage": "forward", "paused": None, "was_paused": True}
+    assert await redis.exists("arq:job:drain:forward:0")
+    assert (await relay("status", "--json")).json["paused"]["forward"] is None
+    assert "was not paused" in (await relay("resume", "forward")).out
+
+
+async def test_pauses_are_audited(relay: Relay, redis: Redis) -> None:
+    """The audit tells who did what."""
+    await relay("pause", "scores")
+    await relay("resume", "scores")
+    entries = [entry for _, entry in await redis.xrange(keys.AUDIT)]
+    assert [entry[b"what"] for entry in entries] == [b"pause", b"resume"]
+    assert entries[0][b"filter"] == b'{"stage":"scores"}'

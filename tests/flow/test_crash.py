@@ -1,0 +1,100 @@
+"""Real worker processes, killed and stopped in mid-call: nothing is lost, and what is doubled is counted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.outcomes import Stage
+from sandbox.faults import slow
+from tests.vendors import KEY
+from tests.workbench import TOKEN, Workbench, mail_events
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@contextmanager
+def worker(bench: Workbench) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker as the Procfile does; kill it at the end when it still lives."""
+    url = bench.settings.redis_url
+    assert url is not None
+    environment = {
+        **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")},
+        "REDIS_URL": url.get_secret_value(),
+        "HOOK_TOKENS": TOKEN,
+        "AUDIENCEPOINT_API_KEY": KEY,
+        "AUDIENCEPOINT_BASE_URL": bench.box.audiencepoint_url,
+        "AUDIENCELAB_API_KEY": KEY,
+        "AUDIENCELAB_BASE_URL": bench.box.audiencelab_url,
+        "AUDIENCEPOINT_RATE": "0",
+        "EMAIL_FORMAT": "plain",
+        "FORWARD_MAX_WAIT_S": "0.05",
+    }
+    command = [str(Path(sys.executable).parent / "arq"), "workers.main.WorkerSettings"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+async def stopped(bench: Workbench, process: subprocess.Popen[bytes]) -> int:
+    """Wait until *process* has ended; return its exit code."""
+    await bench.until(lambda: process.poll() is not None)
+    return process.returncode
+
+
+async def test_a_worker_killed_in_mid_call_loses_nothing(bench: Workbench) -> None:
+    """After kill -9 of the only worker a new one takes its work up within 15 s, doubles counted."""
+    bench.box.faults.add(slow("events", 20.0, times=3))
+    await bench.put("events", mail_events(90))
+    with worker(bench) as first:
+        await bench.until(lambda: len(bench.box.memory.batches) == 3)
+        first.send_signal(signal.SIGKILL)
+        await stopped(bench, first)
+
+    # the heartbeat has to grow old (8 s); arq's own lock would last two minutes
+    with worker(bench):
+        await bench.until(bench.is_idle, within_s=15.0)
+
+    assert await bench.row(Stage.FORWARD) == {"in": 90, "done": 90}
+    assert set(bench.arrived) == {f"person{n}@example.com" for n in range(90)}
+    doubled = len(bench.arrived) - 90
+    counted = int(await bench.redis.hget("{relay}:books", "maybe_duplicate") or 0)
+    assert 0 < doubled <= counted
+    await bench.assert_balanced()
+
+
+async def test_a_stop_lets_calls_in_flight_finish(bench: Workbench) -> None:
+    """SIGTERM takes nothing new, waits for the answer, gives back the rest and exits 0."""
+    bench.box.faults.add(slow("events", 1.0, times=1))
+    await bench.put("events", mail_events(30))
+    with worker(bench) as process:
+        await bench.until(lambda: len(bench.box.memory.batches) == 1)
+        process.terminate()
+        assert await stopped(bench, process) == 0
+
+    assert await bench.row(Stage.FORWARD) == {"in": 30, "done": 30}
+    assert await bench.redis.hget("{relay}:books", "maybe_duplicate") is None
+    assert await bench.redis.zcard("{relay}:workers") == 0
+
+
+def test_a_worker_with_wrong_settings_exits_2() -> None:
+    """Nothing is started with settings that cannot be; the exit code says so."""
+    environment = {"PATH": os.environ["PATH"], "FORWARD_MAX_WAIT_S": "soon", "REDIS_URL": "x"}
+    command = [str(Path(sys.executable).parent / "arq"), "workers.main.WorkerSettings"]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, timeout=30, check=False
+    )
+    assert ended.returncode == 2
+    assert b"FORWARD_MAX_WAIT_S" in ended.stderr

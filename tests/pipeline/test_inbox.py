@@ -1,0 +1,269 @@
+"""The inbox: nothing is stored that was not promised, and nothing promised that was not stored."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from console.redis_server import EmbeddedRedis
+from pipeline import books, dead_letters, keys
+from pipeline.deliveries import Delivery
+from pipeline.inbox import AckPolicy, Inbox, NotPossible, NotStored
+from pipeline.moves import Move
+from pipeline.outcomes import Reason, Stage
+from tests.pipeline.work import apply, check_books, delivery, numbers, take
+
+pytestmark = pytest.mark.anyio
+
+#: 6.2 wraps what a command in a script says
+READ_ONLY = r"ReadOnlyError|ResponseError"
+
+
+OpenInbox = Callable[..., Inbox]
+
+
+@pytest.fixture
+async def open_inbox() -> AsyncIterator[OpenInbox]:
+    """Give a way to make inboxes, and close them all."""
+    opened: list[Inbox] = []
+
+    def make(redis: Redis, ack_policy: AckPolicy = "stored") -> Inbox:
+        opened.append(Inbox(redis, ack_policy))
+        return opened[-1]
+
+    yield make
+    for inbox in opened:
+        await inbox.close()
+
+
+async def test_a_flush_is_one_entry(redis: Redis, open_inbox: OpenInbox) -> None:
+    """Deliveries that arrive together lie together, byte for byte, and the books know each of them."""
+    inbox = open_inbox(redis)
+    await inbox.start()
+    sent = [delivery(b'{"n":%d}' % n) for n in range(3)]
+    assert await inbox.put(sent) == 0
+    await redis.hset(keys.BELLS, "unpack", 4)
+    assert await inbox.put([delivery()]) == 4
+    entries = await take(redis, most=9)
+    assert [Delivery.unpack(payload) for payload in entries[0].payloads] == sent
+    assert await numbers(redis, Stage.UNPACK) == {"in": 4, "waiting": 4}
+    await check_books(redis)
+
+
+# what is promised ---------------------------------------------------------------------------------
+
+
+async def test_fsynced_with_always(redis: Redis, open_inbox: OpenInbox) -> None:
+    """With `appendfsync always` the answer itself comes after the fsync, so nothing more is waited for."""
+    await redis.config_set("appendfsync", "always")
+    try:
+        inbox = open_inbox(redis, "fsynced")
+        await inbox.start()
+        assert await inbox.put([delivery()]) == 0
+    finally:
+        await redis.config_set("appendfsync", "no")
+
+
+async def test_fsynced_must_not_pause_while_rewriting(redis: Redis, open_inbox: OpenInbox) -> None:
+    """`no-appendfsync-on-rewrite` suspends even `always`, so the promise would not hold."""
+    await redis.config_set("appendfsync", "always")
+    await redis.config_set("no-appendfsync-on-rewrite", "yes")
+    try:
+        with pytest.raises(NotPossible, match="on-rewrite"):
+            await open_inbox(OlderRedis(redis), "fsynced").start()
+    finally:
+        await redis.config_set("no-appendfsync-on-rewrite", "no")
+        await redis.config_set("appendfsync", "no")
+
+
+async def test_fsynced_without_an_append_only_file(redis: Redis, open_inbox: OpenInbox) -> None:
+    """The receiver refuses to start where nothing is written to a disk."""
+    await redis.config_set("appendonly", "no")
+    try:
+        with pytest.raises(NotPossible, match="append-only"):
+            await open_inbox(redis, "fsynced").start()
+    finally:
+        await redis.config_set("appendonly", "yes")
+
+
+async def test_fsynced_where_nothing_tells_of_it(
+    redis: Redis, redis_url: str, open_inbox: OpenInbox
+) -> None:
+    """Without `always`, and without a way to wait for the disk, it refuses; also where CONFIG is forbidden."""
+    await redis.execute_command("ACL", "SETUSER", "limited", "on", ">pw", "~*", "+@all", "-config")
+    limited = Redis.from_url(redis_url, username="limited", password="pw")
+    try:
+        for client in (redis, limited):
+            inbox = open_inbox(OlderRedis(client), "fsynced")
+            with pytest.raises(NotPossible, match=r"appendfsync always.*7\.2"):
+                await inbox.start()
+    finally:
+        await limited.aclose()
+        await redis.execute_command("ACL", "DELUSER", "limited")
+
+
+class OlderRedis:
+    """A server whose answer to WAITAOF is known, whatever its version."""
+
+    def __init__(self, redis: Redis, knows_waitaof: bool = False) -> None:
+        self._redis = redis
+        self._knows_waitaof = knows_waitaof
+
+    def __getattr__(self, name: str) -> Any:
+        """Do everything else as the real one."""
+        return getattr(self._redis, name)
+
+    async def execute_command(self, *args: Any) -> Any:
+        """Answer WAITAOF as a server that knows it, or that does not."""
+        if args[0] == "WAITAOF" and self._knows_waitaof:
+            return [0, 0]
+        return await self._redis.execute_command("NOT-" + args[0])
+
+
+@pytest.mark.parametrize(("reached", "is_stored"), [(1, True), (0, False)])
+async def test_fsynced_with_waitaof(
+    redis: Redis, reached: int, is_stored: bool, open_inbox: OpenInbox
+) -> None:
+    """Where the server can wait for the disk, a delivery counts only when its own disk was reached."""
+    inbox = open_inbox(OlderRedis(redis, knows_waitaof=True), "fsynced")
+    await inbox.start()
+    assert inbox._wait == ("WAITAOF", 1, 0, 150)
+    inbox._wait = ("EVAL", f"return {{{reached}, 0}}", 0)  # the same answer on any version
+    if is_stored:
+        assert await inbox.put([delivery()]) == 0
+    else:
+        with pytest.raises(NotStored, match="not fsynced"):
+            await inbox.put([delivery()])
+    await check_books(redis)
+
+
+async def test_replicated_without_a_replica(redis: Redis, open_inbox: OpenInbox) -> None:
+    """The receiver refuses to start, and says what to do."""
+    with pytest.raises(NotPossible, match="replica"):
+        await open_inbox(redis, "replicated").start()
+
+
+def server(folder: Path) -> EmbeddedRedis:
+    """Return a server on TCP: the path of its socket would be too long."""
+    binary = os.environ.get("TEST_REDIS_SERVER")
+    home = folder / ("long-" * 20)
+    home.mkdir(parents=True)
+    return EmbeddedRedis(home, Path(binary) if binary else None, appendfsync="no")
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[EmbeddedRedis, EmbeddedRedis]]:
+    """Run two servers."""
+    folder = Path(tempfile.mkdtemp(prefix="relay-"))
+    try:
+        with server(folder / "master") as master, server(folder / "replica") as replica:
+            yield master, replica
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def replicated(
+    pair: tuple[EmbeddedRedis, EmbeddedRedis],
+) -> AsyncIterator[tuple[Redis, Redis]]:
+    """Give a master, and its replica that has caught up."""
+    master, replica = (Redis.from_url(one.url) for one in pair)
+    login = master.connection_pool.connection_kwargs
+    await master.config_set("repl-diskless-sync-delay", 0)
+    await replica.config_set("masterauth", login["password"])
+    await replica.replicaof("127.0.0.1", login["port"])
+    await master.set("first", 1)
+    assert await master.wait(1, 20_000) == 1
+    yield master, replica
+    await master.aclose()
+    await replica.aclose()
+
+
+async def test_replicated_with_a_replica(
+    replicated: tuple[Redis, Redis], open_inbox: OpenInbox
+) -> None:
+    """A delivery counts once a replica has it; without one it is refused, and a replica takes none itself."""
+    master, replica = replicated
+    inbox = open_inbox(master, "replicated")
+    await inbox.start()
+    assert await inbox.put([delivery()]) == 0
+    assert await replica.xlen(keys.queue("unpack")) == 1
+    await master.script_flush()  # after a fail-over the new master does not know the scripts
+    await inbox.put([delivery()])
+    with pytest.raises(NotStored, match=READ_ONLY):
+        await open_inbox(replica).put([delivery()])
+    with pytest.raises(NotStored, match=READ_ONLY):
+        await open_inbox(replica).bury(delivery(), Reason.MALFORMED, "not JSON")
+    await replica.replicaof("NO", "ONE")
+    with pytest.raises(NotStored, match="not replicated"):
+        await inbox.put([delivery()])
+
+
+async def test_no_redis_is_not_stored(open_inbox: OpenInbox) -> None:
+    """A connection that fails is a refusal like any other."""
+    async with Redis.from_url("unix:///nowhere/redis.sock") as nowhere:
+        with pytest.raises(NotStored, match="ConnectionError"):
+            await open_inbox(nowhere).put([delivery()])
+
+
+# bodies that were answered 400 ------------------------------------------------------------------------
+
+
+async def test_a_malformed_body_is_kept_once_a_day(redis: Redis, open_inbox: OpenInbox) -> None:
+    """The same body again only raises the count of its letter; another body is another letter."""
+    inbox = open_inbox(redis)
+    sent = [delivery(b"<a>"), delivery(b"<a>"), delivery(b"<b>")]
+    ids = [await inbox.bury(one, Reason.MALFORMED, "not JSON \ud83d") for one in sent]
+    assert ids == [sent[0].id, sent[0].id, sent[2].id]
+    letter = await dead_letters.fetch(redis, ids[0])
+    assert letter is not None
+    assert (letter.count, letter.payload, letter.error) == (2, b"<a>", "not JSON ?")
+    assert await numbers(redis, Stage.UNPACK) == {"in": 2, "dead": 2}
+    markers = await redis.keys(keys.same_body("*"))
+    assert len(markers) == 2
+    assert 86_000_000 < await redis.pttl(markers[0]) <= 86_400_000
+    await check_books(redis)
+
+
+async def test_a_malformed_body_after_its_letter_is_gone(
+    redis: Redis, open_inbox: OpenInbox
+) -> None:
+    """When the letter was retried or dropped meanwhile, the body is kept anew, and not lost in a count."""
+    inbox = open_inbox(redis)
+    first = await inbox.bury(delivery(b"<a>"), Reason.MALFORMED, "not JSON")
+    assert await dead_letters.retry(redis, first) is Stage.UNPACK
+    second = await inbox.bury(delivery(b"<a>"), Reason.MALFORMED, "not JSON")
+    assert second != first
+    assert await dead_letters.drop(redis, [second]) == 1
+    third = await inbox.bury(delivery(b"<a>"), Reason.MALFORMED, "not JSON")
+    assert third != second
+    assert await numbers(redis, Stage.UNPACK) == {"in": 3, "waiting": 1, "dead": 1, "dropped": 1}
+    (entry,) = await take(redis)
+    move = Move("unpack", [entry.id])
+    move.settle(Stage.UNPACK, "done")
+    await apply(redis, move)
+    await check_books(redis)
+
+
+# the rest -----------------------------------------------------------------------------------------
+
+
+async def test_refused_requests_are_counted(redis: Redis, open_inbox: OpenInbox) -> None:
+    """What leaves no trace but a count adds up over processes and restarts."""
+    for _ in range(2):
+        await open_inbox(redis).count_refused({"token": 2, "too_large": 1})
+    snapshot = await books.snapshot(redis)
+    assert snapshot["refused"] == {"token": 4, "signature": 0, "too_large": 2}
+
+
+async def test_room_tells_how_full_redis_is(redis: Redis, open_inbox: OpenInbox) -> None:
+    """Used bytes against the limit; a limit of zero is none."""
+    room = await open_inbox(redis).room()
+    assert 0 < room.used_bytes < room.limit_bytes

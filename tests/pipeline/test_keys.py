@@ -1,0 +1,150 @@
+"""The legend of Redis keys: every key that is ever written stands in it, and everything in it is written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from redis.asyncio import ConnectionPool, Redis
+
+from pipeline import dead_letters, heartbeats, keys, pauses
+from pipeline.inbox import Inbox
+from pipeline.moves import Move
+from pipeline.outcomes import Reason, Stage
+from pipeline.queues import Queues, create_groups
+from pipeline.scripts import text
+from pipeline.tombstones import Tombstones
+from pipeline.wake import Bell, arq_redis
+from tests.pipeline.work import (
+    HOUR_MS,
+    META,
+    ORIGIN,
+    add,
+    apply,
+    claim,
+    delivery,
+    put,
+    refuse,
+    seal,
+    set_back,
+    take,
+)
+
+ROOT = Path(__file__).parents[2]
+LUA = ROOT / "pipeline" / "lua"
+PACKAGES = ("pipeline", "workers", "receiver", "console")
+#: written by the workers or the console themselves; their own tests make them
+ELSEWHERE = {"bells", "sweeping", "audit", "retry-run", "arq:queue:health-check"}
+
+
+def legend() -> dict[str, str]:
+    """Return the type of every name in the legend, words in capitals standing for anything."""
+    rows = re.findall(r"^\| (\S+)\s+\| (\w+)\s+\|", keys.__doc__ or "", re.MULTILINE)
+    return {name: kind for name, kind in rows if name != "key"}
+
+
+def entry_of(key: str) -> str | None:
+    """Return the legend's name for *key*; the longest that fits."""
+    fitting = [
+        name
+        for name in legend()
+        if re.fullmatch(re.sub(r"[A-Z]{2,}", ".+", name.replace("{", r"\{")), key)
+    ]
+    return max(fitting, key=len, default=None)
+
+
+async def everything(redis: Redis, url: str) -> None:
+    """Make every kind of key that the package writes."""
+    await create_groups(redis)
+    inbox = Inbox(redis)
+    await inbox.bury(delivery(b"<"), Reason.MALFORMED, "not JSON")
+    await inbox.count_refused({"token": 1})
+    await heartbeats.beat(redis, "one")
+    await Tombstones(redis).put(["somebody"])
+    await put(redis)
+    (entry,) = await take(redis)
+    move = Move("unpack", [entry.id], "", "1")
+    move.append_fresh(Stage.FORWARD, "one", b"event", META)
+    move.subscribe("digest", "ann@example.com", ORIGIN)
+    move.alias("digest", "v", HOUR_MS)
+    move.save_visitor("v", "1", b"{}", 5, HOUR_MS)
+    move.remember("enrichment:digest", HOUR_MS)
+    await apply(redis, move)
+    await Queues(redis, "one").failed(entry)
+    await seal(redis, Stage.FORWARD, [b"1"])
+    await set_back(redis, await claim(redis, gap_ms=60_000), at_once=1)
+    await refuse(redis, "words", "1-1")
+    await pauses.pause(redis, Stage.SCORES, "lunch")
+    arq = arq_redis(ConnectionPool.from_url(url))
+    await Bell(arq).ring(Stage.FORWARD, 1)
+    await arq.aclose(close_connection_pool=True)
+
+
+@pytest.mark.anyio
+async def test_every_key_stands_in_the_legend_with_its_type(redis: Redis, redis_url: str) -> None:
+    """After everything was done once, no key is unknown, and each has the type that the legend says."""
+    await everything(redis, redis_url)
+    found = {}
+    for name in await redis.keys("*"):
+        entry = entry_of(name.decode())
+        assert entry is not None, name
+        found[entry] = (await redis.type(name)).decode()
+    assert found == {name: legend()[name] for name in found}
+    missing = {name.removeprefix(keys.PREFIX) for name in set(legend()) - set(found)}
+    assert missing - ELSEWHERE == {"arq:in-progress:ID", "arq:retry:ID"}
+
+
+def test_every_name_in_the_lua_files_stands_in_the_legend() -> None:
+    """Scripts build their names from the prefix; each of them begins an entry of the legend."""
+    known = {name.removeprefix(keys.PREFIX) for name in legend()}
+    for path in LUA.glob("*.lua"):
+        for name in re.findall(r"P \.\. '([^']*)'", path.read_text()):
+            begins = [entry for entry in known if entry == name or entry.startswith(name)]
+            assert begins, f"{path.name}: {name}"
+
+
+def test_every_name_in_the_code_stands_in_the_legend() -> None:
+    """No package writes a key of its own making beside those of the legend."""
+    written = {
+        name
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "keys.py"
+        for name in re.findall(
+            r"(?:\{relay\}:|PREFIX ?\+ ?\"|\{keys\.PREFIX\}|\{PREFIX\})([\w:-]+)", path.read_text()
+        )
+    }
+    names = {name.removeprefix(keys.PREFIX) for name in legend()}
+    unknown = {name for name in written if not any(entry.startswith(name) for entry in names)}
+    assert unknown - {"nothing"} == set()  # a key that never exists, for commands that want one
+
+
+def test_the_functions_build_the_names_of_the_legend() -> None:
+    """Each function and constant of the module makes names that the legend knows."""
+    constants = [value for value in vars(keys).values() if isinstance(value, str)]
+    built = [value for value in constants if value.startswith(keys.PREFIX) and value != keys.PREFIX]
+    built += [keys.queue("forward:held"), keys.destination(Stage.FORWARD), keys.letter("1")]
+    built += [keys.same_body("d"), keys.visitor("v"), keys.address("d"), keys.enrichment("d")]
+    assert [name for name in built if entry_of(name) is None] == []
+    assert keys.batches(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]
+    assert keys.held(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]
+
+
+def test_every_script_knows_the_same_words() -> None:
+    """The prelude of all scripts says prefix, group, consumer and stages as the code does."""
+    prelude = (LUA / "prelude.lua").read_text()
+    for word in (keys.PREFIX, keys.GROUP, keys.RELEASED, *Stage):
+        assert f"'{word}'" in prelude
+    for path in LUA.glob("*.lua"):
+        assert text(path.stem).startswith(prelude)
+
+
+@pytest.mark.anyio
+async def test_scripts_come_back_after_a_restart(redis: Redis) -> None:
+    """A server that forgot the scripts is told them again, in the middle of work."""
+    await add(redis, Stage.FORWARD, [b"1"])
+    queues = Queues(redis, "one")
+    await redis.script_flush()
+    assert len((await queues.take("forward", Stage.FORWARD, most=1)).entries) == 1
+    assert await dead_letters.drop(redis, ["nothing"]) == 0

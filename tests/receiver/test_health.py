@@ -1,0 +1,64 @@
+"""/healthz lives, /readyz tells what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from httpx import AsyncClient
+from redis.asyncio import Redis
+
+from pipeline import heartbeats, keys
+from tests.receiver.conftest import MakeClient
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_ready_needs_redis_room_and_a_worker(client: AsyncClient, redis: Redis) -> None:
+    """With all three it is 200."""
+    await heartbeats.beat(redis, "w1")
+    answer = await client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"ready": True}
+
+
+async def test_no_worker_is_named(client: AsyncClient, redis: Redis) -> None:
+    """No heartbeat at all, or none for 60 s, is 503 and says so."""
+    for score in (None, 1_000):
+        if score is not None:
+            await redis.zadd(keys.WORKERS, {"w1": score})
+        answer = await client.get("/readyz")
+        assert answer.status_code == 503
+        assert "no worker" in answer.json()["detail"]
+        assert "retry-after" in answer.headers
+
+
+async def test_a_full_redis_is_named(client: AsyncClient, redis: Redis) -> None:
+    """Nearly full is 503 and says so."""
+    await heartbeats.beat(redis, "w1")
+    used = int((await redis.info("memory"))["used_memory"])
+    before = (await redis.config_get("maxmemory"))["maxmemory"]
+    try:
+        await redis.config_set("maxmemory", int(used / 0.86))
+        answer = await client.get("/readyz")
+    finally:
+        await redis.config_set("maxmemory", before)
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "Redis is nearly full"
+
+
+async def test_no_redis_is_named_and_the_process_lives(make_client: MakeClient) -> None:
+    """Redis away: 503 on /readyz, 200 on /healthz."""
+    async with make_client(redis_url="redis://127.0.0.1:1/0") as client:
+        answer = await client.get("/readyz")
+        assert answer.status_code == 503
+        assert "unreachable" in answer.json()["detail"]
+        assert (await client.get("/healthz")).json() == {"alive": True}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+async def test_the_pages_are_read_only(client: AsyncClient, redis: Redis, path: str) -> None:
+    """HEAD works, other methods are refused with `Allow`."""
+    await heartbeats.beat(redis, "w1")
+    assert (await client.head(path)).status_code == 200
+    answer = await client.post(path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, HEAD"

@@ -1,0 +1,58 @@
+"""/metrics: what was answered, why it was refused, and the books."""
+
+from __future__ import annotations
+
+import pytest
+from httpx import AsyncClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.receiver.conftest import TOKEN, MakeClient
+
+pytestmark = pytest.mark.anyio
+
+
+async def numbers(client: AsyncClient) -> dict[str, float]:
+    """Return every sample as `name{label=value,…}` -> value."""
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert TOKEN not in answer.text
+    return {
+        sample.name + ",".join(sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+async def test_answers_refusals_bytes_and_flushes_are_counted(client: AsyncClient) -> None:
+    """Each request is one answer, each refusal has its cause."""
+    await client.post(f"/hooks/pixel/{TOKEN}", content=b'{"a":1}')
+    await client.post("/hooks/pixel/wrong", content=b'{"a":1}')
+    await client.post("/hooks/a-secret-typed-here/wrong", content=b"{}")
+    found = await numbers(client)
+    assert found["relay_deliveries_total202,pixel"] == 1
+    assert found["relay_deliveries_total401,pixel"] == 1
+    assert found["relay_refused_totalpixel,wrong-token"] == 1
+    assert found["relay_refused_totalunknown,unknown-source"] == 1
+    assert found["relay_received_bytes_totalpixel"] == 7
+    assert found["relay_flushes_totalstored"] == 1
+    assert found["relay_flush_deliveries_count"] == 1
+    assert found["relay_inflight_bytes"] == 0
+
+
+async def test_the_books_are_told(client: AsyncClient) -> None:
+    """The stages' numbers come from Redis."""
+    await client.post(f"/hooks/pixel/{TOKEN}", content=b'{"a":1}')
+    found = await numbers(client)
+    assert found["relay_redis_up"] == 1
+    assert found["relay_stage_itemsin,unpack"] == 1
+    assert found["relay_stage_itemsunpack,waiting"] == 1
+
+
+async def test_metrics_answer_without_redis(make_client: MakeClient) -> None:
+    """Without Redis the receiver's own numbers are told all the same."""
+    async with make_client(redis_url="redis://127.0.0.1:1/0") as client:
+        await client.post(f"/hooks/pixel/{TOKEN}", content=b'{"a":1}')
+        found = await numbers(client)
+    assert found["relay_redis_up"] == 0
+    assert found["relay_deliveries_total503,pixel"] == 1

@@ -1,0 +1,125 @@
+"""The table of fates: what `decide` says of every kind of failure, and how back-off grows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from pipeline.outcomes import Reason
+from pipeline.scripts import script
+from workers.clients.errors import CallFailed, Misconfigured, QuotaExceeded, Rejected, Unavailable
+from workers.fates import Case, Fate, decide, last_line
+from workers.timing import Timing
+
+NOW = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
+TIMING = Timing()
+E500 = Unavailable("500", status=500)
+E504 = Unavailable("504", status=504, maybe_stored=True)
+E429 = Unavailable("429", status=429)
+DOWN = Unavailable("no network")
+E403 = Misconfigured("403", status=403)
+E401 = Misconfigured("401", status=401)
+E400 = Rejected("400", status=400)
+BUG = ValueError("jane@example.com")
+
+
+@pytest.mark.parametrize(
+    ("failure", "case", "fate"),
+    [
+        # the destination's fault: as it is, after three tries behind the others
+        (E500, Case(30, tries=0), Fate.RETRY),
+        (E500, Case(30, tries=2), Fate.HOLD),
+        (E429, Case(30, tries=9, was_held=True, others_succeeded=True), Fate.HOLD),
+        (DOWN, Case(30, tries=9, was_held=True, others_succeeded=True), Fate.HOLD),
+        (E500, Case(1, tries=99, was_held=True), Fate.HOLD),
+        (E500, Case(30, tries=3, was_held=True), Fate.SPLIT),
+        (E500, Case(30, tries=3, was_held=True, others_held=True), Fate.HOLD),
+        # others succeeded in between: strikes
+        (E500, Case(30, tries=3, was_held=True, others_succeeded=True), Fate.SPLIT),
+        (E504, Case(30, tries=3, was_held=True, others_succeeded=True), Fate.SPLIT),
+        (E500, Case(1, tries=3, was_held=True, others_succeeded=True), Fate.HOLD),
+        (E500, Case(1, tries=4, was_held=True, others_succeeded=True), Fate.HOLD),
+        (E500, Case(1, tries=5, was_held=True, others_succeeded=True), Fate.BURY),
+        (E500, Case(1, tries=2, others_succeeded=True), Fate.HOLD),
+        # key or path
+        (E401, Case(1), Fate.RETRY),
+        (E401, Case(1, tries=99, was_held=True, others_succeeded=True), Fate.HOLD),
+        (E403, Case(30, others_wait=True), Fate.HOLD),
+        (E403, Case(30), Fate.SPLIT),
+        (E403, Case(1), Fate.HOLD),
+        (E403, Case(30, others_succeeded=True), Fate.SPLIT),
+        (E403, Case(1, others_succeeded=True), Fate.HOLD),
+        (E403, Case(1, tries=3, was_held=True, others_succeeded=True), Fate.HOLD),
+        (E403, Case(1, tries=4, was_held=True, others_succeeded=True), Fate.BURY),
+        (E403, Case(1, tries=99, was_held=True), Fate.HOLD),
+        # the item's fault
+        (E400, Case(2), Fate.SPLIT),
+        (E400, Case(1, others_succeeded=True, refusals=1), Fate.BURY),
+        (E400, Case(1, refusals=1), Fate.HOLD),
+        (E400, Case(1, was_held=True, refusals=1, refused_batches=1), Fate.BURY),
+        (E400, Case(1, was_held=True, others_wait=True, refusals=1), Fate.HOLD),
+        (E400, Case(1, was_held=True, refusals=2, refused_batches=2), Fate.HOLD),
+        (E400, Case(1, others_succeeded=True, refusals=20), Fate.HOLD),
+        # ours
+        (BUG, Case(30), Fate.HOLD),
+        (BUG, Case(30, tries=2), Fate.SPLIT),
+        (BUG, Case(1, tries=1), Fate.HOLD),
+        (BUG, Case(1, tries=2), Fate.BURY),
+    ],
+)
+def test_the_table(failure: Exception, case: Case, fate: Fate) -> None:
+    """Each failure and what is known about its batch give one fate."""
+    assert decide(failure, case, TIMING, NOW).fate is fate
+
+
+@pytest.mark.parametrize("failure", [E500, E504, E429, DOWN, E401, E403])
+@pytest.mark.parametrize("tries", [0, 3, 50])
+@pytest.mark.parametrize("was_held", [True, False])
+def test_an_outage_never_buries(failure: CallFailed, tries: int, *, was_held: bool) -> None:
+    """Without a success of others since the last failure nothing but a refusal is ever buried."""
+    for size in (1, 2, 30):
+        case = Case(size, tries=tries, was_held=was_held)
+        verdict = decide(failure, case, TIMING, NOW)
+        assert verdict.fate is not Fate.BURY
+        assert verdict.setback is not None
+
+
+def test_a_quota_waits_for_the_next_utc_day_or_retry_after() -> None:
+    """Without `Retry-After` nothing more is tried before midnight UTC, wherever the clock stands."""
+    here = NOW.astimezone()
+    verdict = decide(QuotaExceeded("quota", status=429), Case(), TIMING, here)
+    assert verdict.setback is not None
+    assert verdict.setback.at_least_s == timedelta(hours=1, minutes=30).total_seconds()
+    told = QuotaExceeded("quota", status=429, retry_after_s=7.0)
+    assert decide(told, Case(), TIMING, NOW).setback.at_least_s == 7.0  # type: ignore[union-attr]
+
+
+def test_a_first_403_is_probed_soon_when_something_else_can_tell() -> None:
+    """Key or firewall: another batch shows within a second; after that once a minute."""
+    soon = decide(E403, Case(30, others_wait=True), TIMING, NOW).setback
+    later = decide(E403, Case(30, others_wait=True, failures=1), TIMING, NOW).setback
+    assert soon is not None
+    assert later is not None
+    assert (soon.probe_s, later.probe_s) == (TIMING.probe_min_s, TIMING.misconfigured_probe_s)
+    assert soon.at_once
+    assert later.at_once
+
+
+def test_a_bug_says_so_without_personal_data() -> None:
+    """The dead letter's reason is `bug`, its error the traceback's last line, masked."""
+    assert decide(BUG, Case(tries=2), TIMING, NOW).reason is Reason.BUG
+    assert last_line(BUG) == "ValueError: [address]"
+
+
+@pytest.mark.anyio
+async def test_backoff_grows_with_full_jitter_then_pauses(redis: Redis) -> None:
+    """Delays double from the base to the cap; the fifth failure in a row pauses and probes."""
+    setback = script(redis, "setback")
+    told = []
+    for _ in range(7):
+        args = ["forward", "me", "", "", 0, 1.0, 200, 1000, 0, 5, 2000, 5000, "down", 0, 0]
+        told.append(await setback(args=args))
+        await redis.hset("{relay}:destination:forward", "due", 0)
+    assert told == [[200, 0], [400, 0], [800, 0], [1000, 0], [2000, 1], [4000, 1], [5000, 1]]

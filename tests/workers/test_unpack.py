@@ -1,0 +1,91 @@
+"""Unpack: slices with a cursor, deliveries of one flush that do not share their fates."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from pipeline import dead_letters
+from pipeline.moves import Move
+from pipeline.outcomes import Stage
+from tests.workbench import Workbench, mail_events
+from workers import unpack
+from workers.context import Context
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_large_delivery_leaves_in_slices(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 000 events are handed over in moves of at most 500, and the delivery is done once."""
+    sizes: list[int] = []
+    write = unpack.write
+
+    async def watched(context: Context, moves: list[Move]) -> None:
+        sizes.append(sum(move.effects for move in moves))
+        await write(context, moves)
+
+    monkeypatch.setattr(unpack, "write", watched)
+    await bench.put("events", mail_events(8000))
+    await bench.work_until(bench.is_idle)
+
+    assert len(sizes) == 16
+    assert max(sizes) <= unpack.SLICE + 2
+    assert await bench.row(Stage.UNPACK) == {"in": 1, "done": 1}
+    assert await bench.row(Stage.FORWARD) == {"in": 8000, "done": 8000}
+    assert await bench.redis.hlen("{relay}:cursors") == 0
+    await bench.assert_balanced()
+
+
+async def test_a_crash_between_slices_goes_on_where_it_stopped(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failure in the middle of a delivery no event is lost, doubled or called a duplicate."""
+    written = 0
+    write = unpack.write
+
+    async def failing(context: Context, moves: list[Move]) -> None:
+        nonlocal written
+        written += 1
+        if written == 4:
+            raise ConnectionError("Redis went away")
+        await write(context, moves)
+
+    monkeypatch.setattr(unpack, "write", failing)
+    await bench.put("events", mail_events(3000))
+    await bench.work_until(bench.is_idle)
+
+    assert written > 4
+    assert await bench.row(Stage.FORWARD) == {"in": 3000, "done": 3000}
+    assert len(bench.arrived) == 3000
+
+
+async def test_deliveries_of_one_flush_have_their_own_fates(bench: Workbench) -> None:
+    """An unreadable one, a probe and an unknown source are told apart; the good one goes on."""
+    ids = await bench.put("events", b'{"what": "is this"}', mail_events(2))
+    await bench.put("pixel", b'[{"test": true}]', b"{}")
+    await bench.put("braze", b"{}")
+    await bench.work_until(bench.is_idle)
+
+    letters = await bench.dead(Stage.UNPACK)
+    assert ids[0] in {letter.id for letter in letters}
+    assert {letter.reason for letter in letters} <= {"unknown_shape", "malformed"}
+    assert "braze" in {letter.source for letter in letters}
+    assert len(bench.arrived) == 2
+    row = await bench.row(Stage.UNPACK)
+    assert row["in"] == 5
+    assert row.get("ignored", 0) >= 1
+    await bench.assert_balanced()
+
+
+async def test_a_dead_event_is_read_again_when_it_is_retried(bench: Workbench) -> None:
+    """What was wrong and still is, is buried again; the stage is not held up by it."""
+    await bench.put("events", orjson.dumps([{"email": "a@example.com", "type": "Nothing"}]))
+    await bench.work_until(bench.is_idle)
+    (letter,) = await bench.dead()
+    await dead_letters.retry(bench.redis, letter.id)
+    await bench.work_until(bench.is_idle)
+
+    assert await bench.row(Stage.FORWARD) == {"in": 1, "dead": 1}
+    await bench.assert_balanced()

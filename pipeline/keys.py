@@ -63,13 +63,14 @@ AUDIT = PREFIX + "audit"
 RETRY_RUN = PREFIX + "retry-run"
 
 #: a stage that calls a vendor has three queues: what waits to be sealed, sealed batches, and batches that
-#: failed for a reason that may be their own and wait until others have succeeded
+#: failed for a reason that may be their own and wait until others have succeeded; `:raw` holds single events
+#: in their sender's words that came back from the dead letters and are read again
 QUEUES: dict[Stage, tuple[str, ...]] = {
     Stage.UNPACK: ("unpack",),
-    Stage.ENRICH: ("enrich", "enrich:batches", "enrich:held"),
+    Stage.ENRICH: ("enrich", "enrich:batches", "enrich:held", "enrich:raw"),
     Stage.SUBSCRIBE: ("subscribe", "subscribe:batches", "subscribe:held"),
-    Stage.FORWARD: ("forward", "forward:batches", "forward:held"),
-    Stage.SCORES: ("scores",),
+    Stage.FORWARD: ("forward", "forward:batches", "forward:held", "forward:raw"),
+    Stage.SCORES: ("scores", "scores:raw"),
 }
 
 COUNTERS = ("in", "waiting", "done", "duplicate", "ignored", "dead", "dropped")
@@ -88,6 +89,11 @@ def batches(stage: Stage) -> str:
 def held(stage: Stage) -> str:
     """Return the name of the queue of batches that wait for others to succeed first."""
     return f"{stage}:held"
+
+
+def raw(stage: Stage) -> str:
+    """Return the name of the queue of events that their source must read again."""
+    return f"{stage}:raw"
 
 
 def destination(stage: Stage) -> str:

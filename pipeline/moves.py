@@ -43,18 +43,19 @@ class Move:
     next_cursor: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     macs: Sequence[str] = ()
+    weight: int = 0
+    """How many things the effects so far are about: what a slice is measured by."""
     _effects: int = 0
     _args: list[Argument] = field(default_factory=list)
+    _fresh: tuple[str, str, int] | None = None
+    """Stage, origin and place of the `fresh` effect that the next event may join."""
 
     def _effect(self, *args: Argument) -> None:
+        self._fresh = None
+        self.weight += 1
         self._effects += 1
         self._args.append(len(args))
         self._args.extend(args)
-
-    @property
-    def effects(self) -> int:
-        """Return how many effects were added so far."""
-        return self._effects
 
     def count(self, stage: Stage, counter: str, n: int = 1) -> None:
         """Change one number of the books."""
@@ -70,9 +71,19 @@ class Move:
         self._effect("append", stage, payload, origin.pack())
 
     def append_fresh(self, stage: Stage, fingerprint: str, payload: bytes, meta: str) -> None:
-        """Give *stage* new work, or count a duplicate when *fingerprint* was seen in the window."""
-        self._args += (5, "fresh", stage, seen.mark(fingerprint), payload, meta)
-        self._effects += 1
+        """Give *stage* new work, or count a duplicate when *fingerprint* was seen in the window.
+
+        *meta* is a packed `Origin`; events in a row that share it travel as one effect.
+        """
+        args = self._args
+        if self._fresh is None or self._fresh[:2] != (stage, meta):
+            self._effect("fresh", stage, meta, 0)
+            self._fresh = (stage, meta, len(args) - 5)
+        start = self._fresh[2]
+        args[start] += 2  # type: ignore[operator] # the effect's length, a number
+        args[start + 4] += 2  # type: ignore[operator] # its list's length
+        args += (seen.mark(fingerprint), payload)
+        self.weight += 1
 
     def pass_on(self, queue: str, fields: Sequence[Argument]) -> None:
         """Let the work go on in another queue of its stage; *fields* are names and values in turn."""

@@ -35,11 +35,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Entries taken, or why there are none: *wait_s* until something is ripe, None when the queue is empty."""
+    """Entries taken; none when the queue is empty or an operator paused its stage."""
 
     entries: list[Entry]
-    wait_s: float | None = None
     is_paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """How many batches were sealed, and in how many seconds more is ripe (None: nothing waits)."""
+
+    batches: int
+    wait_s: float | None
 
 
 def fields(raw: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
@@ -67,6 +74,7 @@ class Queues:
         self._redis = redis
         self.consumer = consumer
         self._take = script(redis, "take")
+        self._seal = script(redis, "seal")
         self._adopt = script(redis, "adopt")
         self._release = script(redis, "release")
         self._give_back = script(redis, "give_back")
@@ -79,25 +87,21 @@ class Queues:
         *,
         most: int,
         most_bytes: int = 4_000_000,
-        enough: int = 1,
-        ripe_s: float = 0.0,
     ) -> Taken:
-        """Take up to *most* entries, once *enough* wait or the oldest has waited *ripe_s* seconds."""
-        args: list[str | int] = [
-            queue,
-            stage,
-            self.consumer,
-            most,
-            most_bytes,
-            enough,
-            int(ripe_s * 1000),
-        ]
-        wait, rows = await self._with_groups(self._take, args)
+        """Take up to *most* entries, and no more once they hold *most_bytes*."""
+        args: list[str | int] = [queue, stage, self.consumer, most, most_bytes]
+        state, rows = await self._with_groups(self._take, args)
         entries = [
             Entry(queue, row[0].decode(), *fields(row[1]), row[2].decode(), int(row[3] or 0))
             for row in rows
         ]
-        return Taken(entries, wait / 1000 if wait >= 0 else None, is_paused=wait == -2)
+        return Taken(entries, is_paused=state == -2)
+
+    async def seal(self, stage: Stage, *, most: int, batches: int, ripe_s: float) -> Sealed:
+        """Seal up to *batches* batches of up to *most* items; an incomplete one once it is ripe."""
+        args: list[str | int] = [stage, most, batches, int(ripe_s * 1000)]
+        sealed, wait = await self._with_groups(self._seal, args)
+        return Sealed(int(sealed), wait / 1000 if wait >= 0 else None)
 
     async def _with_groups(self, run: AsyncScript, args: Sequence[str | int]) -> Any:
         """Run a script; when the groups are missing, make them and run it again."""

@@ -57,8 +57,7 @@ def worker_settings(
         ctx["context"], ctx["drains"] = context, Drains(context)
         ctx["stop"] = stopper(context)
         if catches_signals:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, ctx["stop"])
+            obey_signals(ctx["stop"])
 
     async def shutdown(ctx: dict[str, Any]) -> None:
         await stack.aclose()
@@ -74,8 +73,7 @@ def worker_settings(
         "on_shutdown": shutdown,
         "max_jobs": 50,
         "poll_delay": 0.1,  # 0.05 costs over 2 % of a core when idle
-        # no drain takes longer: its time, a call begun at its end, and some patience with Redis; after a
-        # crash arq keeps the job locked this long, so the sweep raises the number in its id
+        # a drain's time, a call begun at its end, some patience with Redis; arq locks a dead job as long
         "job_timeout": (timing or Timing()).drain_s + DEADLINE_S + 50,
         "keep_result": 0,  # here, not on the function: a kept result blocks its job id
         "max_tries": 1_000_000,  # a stop counts as a try; giving up would lose the wake-up
@@ -100,6 +98,12 @@ def stopper(context: Context) -> Callable[[], None]:
             polling.cancel()
 
     return stop
+
+
+def obey_signals(stop: Callable[[], None]) -> None:
+    """Let SIGINT and SIGTERM call *stop* instead of what arq installed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
 class _opened:

@@ -25,9 +25,8 @@ from redis.exceptions import RedisError
 
 from pipeline import keys
 from pipeline.moves import Argument, Move, Result
-from pipeline.origins import Form, Origin
 from pipeline.outcomes import Stage
-from pipeline.queues import Entry, Taken
+from pipeline.queues import Sealed
 from pipeline.scripts import script
 from workers.clients.errors import CallFailed, Rejected
 from workers.fates import Case, Fate, Setback, Verdict, decide, last_line
@@ -79,13 +78,9 @@ class Errand(Protocol):
     rank: int
     """0 is served first when several stages share a rate."""
     calls_per_s: float
-    ripe_s: float
-    """How long an incomplete batch may wait for more."""
-    most: int
-    """Items a batch."""
 
-    async def prepare(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Return the entries to seal as they are; what needs another way was moved there."""
+    async def seal(self) -> Sealed:
+        """Make batches of what waits and is ripe."""
 
     async def call(self, items: Sequence[Item]) -> object:
         """Make the call; raises `CallFailed`."""
@@ -151,7 +146,10 @@ class Dispatch:
         """
         if len(self._calls) >= WIDTH:
             return self._context.timing.patience_s
-        sealed = await self._seal() if self._may_seal and self._claims_left <= 0 else None
+        sealed: Sealed | None = None
+        if self._may_seal and self._claims_left <= 0:
+            sealed = await self._errand.seal()
+            self._claims_left = sealed.batches
         claim = await self._claim(args=self._claim_args())
         self._may_seal = claim[0] in (b"batch", b"empty")
         match claim[0]:
@@ -166,7 +164,7 @@ class Dispatch:
             case b"paused":
                 return None
         self._claims_left = 0
-        return sealed.wait_s if sealed and not sealed.entries else 0
+        return sealed.wait_s if sealed and not sealed.batches else 0
 
     def _claim_args(self) -> list[Argument]:
         errand, timing = self._errand, self._context.timing
@@ -190,26 +188,6 @@ class Dispatch:
         finally:
             for waiter in waiters:
                 waiter.cancel()
-
-    # sealing ---------------------------------------------------------------------------------------
-
-    async def _seal(self) -> Taken:
-        """Turn what is ripe into batches, enough for every call that may be in flight."""
-        errand, queues = self._errand, self._context.queues
-        taken = await queues.take(
-            errand.stage,
-            errand.stage,
-            most=errand.most * WIDTH,
-            enough=errand.most,
-            ripe_s=errand.ripe_s,
-        )
-        if not taken.entries:
-            return taken
-        entries = await errand.prepare(taken.entries)
-        seals = [seal(errand.stage, entries) for entries in group(entries, errand.most)]
-        # what another worker finished meanwhile is not sealed; the next drain gives the rest back
-        self._claims_left = (await self._context.mover.apply(seals)).results.count(Result.DONE)
-        return taken
 
     # calling ---------------------------------------------------------------------------------------
 
@@ -391,25 +369,6 @@ def read_batch(claim: Sequence[Any]) -> Batch:
         others_held=int(held) > 0,
         has_tombstones=bool(tombstones),
     )
-
-
-def group(entries: Sequence[Entry], most: int) -> list[list[Entry]]:
-    """Group *entries* into batches of up to *most*; hashed and plain addresses never share one."""
-    groups: list[list[Entry]] = []
-    for form in (Form.HASHED, Form.OURS):
-        alike = [entry for entry in entries if Origin.unpack(entry.origins[0]).form is form]
-        groups += [alike[i : i + most] for i in range(0, len(alike), most)]
-    return groups
-
-
-def seal(stage: Stage, entries: Sequence[Entry]) -> Move:
-    """Return the move that makes one batch of *entries*."""
-    move = Move(stage, [entry.id for entry in entries])
-    fields: list[Argument] = []
-    for entry in entries:
-        fields += ("p", entry.payloads[0], "m", entry.origins[0])
-    move.pass_on(keys.batches(stage), fields)
-    return move
 
 
 def attempts(tries: int, mark: int, sent: int) -> str:

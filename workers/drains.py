@@ -21,6 +21,7 @@ from workers.dispatch import Dispatch
 from workers.enrich import enrich
 from workers.fates import last_line
 from workers.forward import Forward
+from workers.reread import WANTED, reread
 from workers.scores import scores
 from workers.subscribe import Subscribe
 from workers.unpack import unpack
@@ -109,6 +110,8 @@ class Drains:
         await context.queues.release(stage)
         while True:
             self._rung_again.discard(stage)
+            if stage in WANTED:
+                await reread(context, stage, until)
             await VERBS[stage](context, wake, until)
             is_over = context.stopping.is_set() or monotonic() >= until
             if is_over or stage not in self._rung_again:

@@ -24,7 +24,7 @@ from pipeline.deliveries import Delivery
 from pipeline.moves import Move, Result
 from pipeline.origins import Form, Origin
 from pipeline.outcomes import Person, Stage, VisitorEvent
-from pipeline.queues import Entry
+from pipeline.queues import Entry, Sealed
 from pipeline.sources import Rules
 from pipeline.sources.registry import SOURCES
 from pipeline.visitors import Visitor
@@ -32,7 +32,6 @@ from workers import mishaps
 from workers.clients.audiencelab import AudienceLab
 from workers.dispatch import Batch, Dispatch, Item
 from workers.fates import Verdict
-from workers.reread import is_raw, reread
 from workers.scores import save
 
 if TYPE_CHECKING:
@@ -53,20 +52,21 @@ async def enrich(context: Context, wake: asyncio.Event, until: float) -> None:
 async def merge_all(context: Context, until: float) -> None:
     """Merge until nothing new waits, the worker stops, or monotonic *until*."""
     while not context.stopping.is_set() and monotonic() < until:
-        taken = await context.queues.take(Stage.ENRICH, Stage.ENRICH, most=MOST_ENTRIES)
-        if not taken.entries:
+        if not await merge_some(context):
             return
+
+
+async def merge_some(context: Context) -> int:
+    """Merge one take of what waits; return how many entries it had."""
+    taken = await context.queues.take(Stage.ENRICH, Stage.ENRICH, most=MOST_ENTRIES)
+    if taken.entries:
         await merge_entries(context, taken.entries)
+    return len(taken.entries)
 
 
 async def merge_entries(context: Context, entries: Sequence[Entry]) -> None:
     """Merge *entries* in one call to Redis; those whose visitor changed meanwhile are merged again."""
-    fresh: list[Entry] = []
-    for entry in entries:
-        if is_raw(entry):
-            await reread(context, Stage.ENRICH, entry)
-        else:
-            fresh.append(entry)
+    fresh = list(entries)
     for _ in range(10):
         try:
             moves = await Merge(context, fresh).moves()
@@ -264,18 +264,15 @@ class LookUp:
     stage = Stage.ENRICH
     vendor = "audiencelab"
     rank = 0
-    most = 1
-    ripe_s = 0.0
 
     def __init__(self, context: Context, client: AudienceLab) -> None:
         self._context = context
         self._client = client
         self.calls_per_s = context.settings.audiencelab_rate
 
-    async def prepare(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Merge what came in the meantime; nothing of the queue itself is sealed."""
-        await merge_entries(self._context, entries)
-        return []
+    async def seal(self) -> Sealed:
+        """Merge what came in the meantime; merging makes a batch of each visitor to ask about."""
+        return Sealed(await merge_some(self._context), None)
 
     async def call(self, items: Sequence[Item]) -> list[dict[str, object]]:
         """Ask by e-mail, else by hash, else by phone."""

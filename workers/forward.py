@@ -16,11 +16,10 @@ from pipeline.addresses import digest
 from pipeline.moves import Move
 from pipeline.origins import Origin
 from pipeline.outcomes import Stage
-from pipeline.queues import Entry
+from pipeline.queues import Sealed
 from workers.clients.audiencepoint import AudiencePoint, Receipt
-from workers.dispatch import MOST_ITEMS, Batch, Item
+from workers.dispatch import MOST_ITEMS, WIDTH, Batch, Item
 from workers.fates import Verdict
-from workers.reread import is_raw, reread
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -34,23 +33,18 @@ class Forward:
     stage = Stage.FORWARD
     vendor = "audiencepoint"
     rank = 0
-    most = MOST_ITEMS
 
     def __init__(self, context: Context, client: AudiencePoint) -> None:
         self._context = context
         self._client = client
         self.calls_per_s = context.settings.audiencepoint_rate
-        self.ripe_s = context.settings.forward_max_wait_s
+        self._ripe_s = context.settings.forward_max_wait_s
 
-    async def prepare(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Return the entries that are ready; those in a sender's own words are read again."""
-        ready = []
-        for entry in entries:
-            if is_raw(entry):
-                await reread(self._context, self.stage, entry)
-            else:
-                ready.append(entry)
-        return ready
+    async def seal(self) -> Sealed:
+        """Make batches of up to thirty events, hashed and plain apart."""
+        return await self._context.queues.seal(
+            self.stage, most=MOST_ITEMS, batches=WIDTH, ripe_s=self._ripe_s
+        )
 
     async def call(self, items: Sequence[Item]) -> Receipt:
         """Post the events; the answer is the receipt of the batch as a whole."""

@@ -7,12 +7,12 @@ still wrong is buried again, with the new reason.
 
 from __future__ import annotations
 
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import orjson
 
-from pipeline import mail_events
+from pipeline import keys, mail_events
 from pipeline.deliveries import Delivery
 from pipeline.moves import Move
 from pipeline.origins import Form, Origin
@@ -35,6 +35,8 @@ from workers import mishaps
 if TYPE_CHECKING:
     from workers.context import Context
 
+MOST_ENTRIES = 100
+
 WANTED: dict[Stage, type] = {
     Stage.FORWARD: MailEvent,
     Stage.ENRICH: VisitorEvent,
@@ -42,19 +44,22 @@ WANTED: dict[Stage, type] = {
 }
 
 
-def is_raw(entry: Entry) -> bool:
-    """Tell whether *entry* must be read again before its stage can use it."""
-    return Origin.unpack(entry.origins[0]).form is Form.RAW
-
-
-async def reread(context: Context, stage: Stage, entry: Entry) -> None:
-    """Read *entry* again and move what comes out to the end of its stage's queue."""
-    try:
-        move = move_of(context, stage, entry)
-    except Exception as failure:  # a source that trips over this entry must not stop the stage
-        await mishaps.failed(context, stage, entry, failure)
-        return
-    await context.mover.apply([move])
+async def reread(context: Context, stage: Stage, until: float) -> None:
+    """Read again what came back in its sender's own words, until none is left or monotonic *until*."""
+    queue = keys.raw(stage)
+    while not context.stopping.is_set() and monotonic() < until:
+        taken = await context.queues.take(queue, stage, most=MOST_ENTRIES)
+        if not taken.entries:
+            return
+        for entry in taken.entries:
+            try:
+                move = move_of(context, stage, entry)
+            except (
+                Exception
+            ) as failure:  # a source that trips over this entry must not stop the stage
+                await mishaps.failed(context, stage, entry, failure)
+                continue
+            await context.mover.apply([move])
 
 
 def move_of(context: Context, stage: Stage, entry: Entry) -> Move:

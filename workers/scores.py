@@ -20,7 +20,6 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Entry
 from pipeline.visitors import Visitor
 from workers import mishaps
-from workers.reread import is_raw, reread
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -35,9 +34,6 @@ async def scores(context: Context, wake: asyncio.Event, until: float) -> None:
         if not taken.entries:
             return
         for entry in taken.entries:
-            if is_raw(entry):
-                await reread(context, Stage.SCORES, entry)
-                continue
             try:
                 await keep(context, entry)
             except (RedisError, OSError):

@@ -13,10 +13,10 @@ from pipeline.addresses import digest
 from pipeline.moves import Move
 from pipeline.origins import Origin
 from pipeline.outcomes import Stage
-from pipeline.queues import Entry
+from pipeline.queues import Sealed
 from workers.clients.audiencepoint import AudiencePoint, Subscription
 from workers.clients.errors import Rejected
-from workers.dispatch import MOST_ITEMS, Batch, Item
+from workers.dispatch import MOST_ITEMS, WIDTH, Batch, Item
 from workers.fates import Verdict
 
 if TYPE_CHECKING:
@@ -32,17 +32,18 @@ class Subscribe:
     stage = Stage.SUBSCRIBE
     vendor = "audiencepoint"
     rank = 1
-    most = MOST_ITEMS
 
     def __init__(self, context: Context, client: AudiencePoint) -> None:
         self._context = context
         self._client = client
         self.calls_per_s = context.settings.audiencepoint_rate
-        self.ripe_s = context.settings.forward_max_wait_s
+        self._ripe_s = context.settings.forward_max_wait_s
 
-    async def prepare(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Return *entries*: every address was checked before it got here."""
-        return list(entries)
+    async def seal(self) -> Sealed:
+        """Make batches of up to thirty addresses, hashed and plain apart."""
+        return await self._context.queues.seal(
+            self.stage, most=MOST_ITEMS, batches=WIDTH, ripe_s=self._ripe_s
+        )
 
     async def call(self, items: Sequence[Item]) -> Subscription:
         """Subscribe the addresses; raises `Rejected` when any of them is invalid."""

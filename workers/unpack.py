@@ -98,7 +98,7 @@ async def slices(context: Context, entries: Sequence[Entry]) -> AsyncIterator[li
     for entry in entries:
         for move in await moves_of(context, entry):
             moves.append(move)
-            size += move.effects
+            size += move.weight
             if size >= SLICE:
                 yield moves
                 moves, size = [], 0

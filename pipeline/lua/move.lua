@@ -90,16 +90,19 @@ effects.append = function()
   add(stage, {'p', payload, 'm', meta})
 end
 
--- fresh STAGE MARK PAYLOAD META: the same, unless the mark was seen
+-- fresh STAGE META [MARK, PAYLOAD, ...]: the same for each whose mark was not seen
 effects.fresh = function()
-  local stage, mark, payload, meta = arg(), arg(), arg(), arg()
-  count(stage .. ':in', 1)
-  if is_new(mark) then
-    count(stage .. ':waiting', 1)
-    add(stage, {'p', payload, 'm', meta})
-  else
-    count(stage .. ':duplicate', 1)
+  local stage, meta, n = arg(), arg(), number() / 2
+  local key, fresh = queue_key(stage), 0
+  for _ = 1, n do
+    local mark, payload = ARGV[at + 1], ARGV[at + 2]
+    at = at + 2
+    if is_new(mark) then
+      fresh = fresh + 1
+      redis.call('XADD', key, '*', 'p', payload, 'm', meta)
+    end
   end
+  count(stage .. ':in', n); count(stage .. ':waiting', fresh); count(stage .. ':duplicate', n - fresh)
 end
 
 -- pass QUEUE [FIELDS]: the work goes on inside its stage, as one entry of another queue
@@ -209,10 +212,10 @@ local function take_out(queue, consumer, ids, cursor, next_cursor)
   if redis.call('XACK', key, GROUP, unpack(ids)) == 0 then return false end
   redis.call('XDEL', key, unpack(ids))
   if cursor ~= '' then redis.call('HDEL', P .. 'cursors', place) end
-  for _, id in ipairs(ids) do
-    redis.call('HDEL', P .. 'attempts', queue .. '/' .. id)
-    end_probe(queue, id)
-  end
+  local places = {}
+  for i, id in ipairs(ids) do places[i] = queue .. '/' .. id end
+  redis.call('HDEL', P .. 'attempts', unpack(places))
+  end_probe(queue, ids[1])
   return true
 end
 

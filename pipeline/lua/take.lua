@@ -1,43 +1,43 @@
 -- Take entries of one queue into a worker's hands, oldest first: what was given back, then what is new.
--- ARGV: queue, stage, consumer, most entries, most bytes, enough, ripe_ms
--- Nothing is taken before `enough` entries wait or the oldest is `ripe_ms` old.
--- Answer: {milliseconds until it is worth asking again (-1: empty, -2: paused), {entry, ...}}
-local queue, stage, consumer = arg(), arg(), arg()
-local most, most_bytes, enough, ripe = number(), number(), number(), number()
+-- ARGV: queue, stage, consumer, most entries, most bytes
+-- Answer: {how it stands (0: here they are, -1: empty, -2: paused), {{id, fields, cursor, attempts}, ...}}
+local queue, stage, consumer, most, most_bytes = arg(), arg(), arg(), number(), number()
 local key = queue_key(queue)
 
 local pause = redis.call('HGET', P .. 'paused', stage)
 if pause and cjson.decode(pause).by == 'operator' then return {-2, {}} end
 
-local waiting = redis.call('XLEN', key)
-if waiting == 0 then return {-1, {}} end
-if waiting < enough then
-  local oldest = tonumber(string.match(redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1][1], '^%d+'))
-  local age = now_ms() - oldest
-  if age < ripe then return {ripe - age, {}} end
-end
-
-local function next_entry()
-  local back = redis.call('XPENDING', key, GROUP, '-', '+', 1, RELEASED)
-  if #back > 0 then
-    local claimed = redis.call('XCLAIM', key, GROUP, consumer, 0, back[1][1])
-    if #claimed > 0 and claimed[1] then return claimed[1] end
-    redis.call('XACK', key, GROUP, back[1][1]) -- deleted from the stream: nothing is behind it any more
-    return next_entry()
-  end
-  local new = redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', 1, 'STREAMS', key, '>')
-  return new and new[1][2][1]
-end
-
 local entries, bytes = {}, 0
-while #entries < most and bytes < most_bytes do
-  local entry = next_entry()
-  if not entry then break end
+local function add(entry)
   entries[#entries + 1] = entry
   for _, field in ipairs(entry[2]) do bytes = bytes + #field end
-  local cursor = redis.call('HGET', P .. 'cursors', queue .. '/' .. entry[1])
-  local attempts = redis.call('HGET', P .. 'attempts', queue .. '/' .. entry[1])
-  entry[3], entry[4] = cursor or '', attempts or ''
+end
+
+-- only what was in somebody's hands before can have come some way already
+while #entries < most and bytes < most_bytes do
+  local back = redis.call('XPENDING', key, GROUP, '-', '+', 1, RELEASED)
+  if #back == 0 then break end
+  local claimed = redis.call('XCLAIM', key, GROUP, consumer, 0, back[1][1])
+  if #claimed > 0 and claimed[1] then
+    local entry, place = claimed[1], queue .. '/' .. claimed[1][1]
+    entry[3] = redis.call('HGET', P .. 'cursors', place) or ''
+    entry[4] = redis.call('HGET', P .. 'attempts', place) or ''
+    add(entry)
+  else
+    redis.call('XACK', key, GROUP, back[1][1]) -- deleted from the stream: nothing is behind it any more
+  end
+end
+local step = 1 -- the first may be huge; when it is not, the others come in larger handfuls
+while #entries < most and bytes < most_bytes do
+  local wanted = math.min(step, most - #entries)
+  local new = redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', wanted, 'STREAMS', key, '>')
+  if not new then break end
+  for _, entry in ipairs(new[1][2]) do
+    entry[3], entry[4] = '', ''
+    add(entry)
+  end
+  if #new[1][2] < wanted then break end
+  step = math.max(1, math.min(64, math.floor((most_bytes - bytes) * #entries / (bytes + 1) / 2)))
 end
 if #entries == 0 then return {-1, {}} end
 return {0, entries}

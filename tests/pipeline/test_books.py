@@ -205,7 +205,7 @@ def tell(move: Move, fact: str) -> None:
         move.bury(Stage.FORWARD, Reason.INVALID, "no time", b"event", ORIGIN)
         move.new_dead(Stage.FORWARD)
     elif fact == "address":
-        move.subscribe(f"d{move.effects % 3}", "ann@example.com", ORIGIN)
+        move.subscribe(f"d{move.weight % 3}", "ann@example.com", ORIGIN)
     else:
         move.append_fresh(Stage.FORWARD, fact, fact.encode(), META)
 

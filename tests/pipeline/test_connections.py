@@ -127,10 +127,10 @@ def test_a_worker_on_311_has_no_socket_time_out(tmp_path: Path) -> None:
 def test_every_kind_of_url_gives_its_pool(tmp_path: Path, role: Role) -> None:
     """Socket, TLS and sentinel URLs are understood for every role, with user and password."""
     unix = connection_pool(settings_for(tmp_path, "unix:///x/y.sock?db=2"), role)
-    assert unix.connection_class is UnixDomainSocketConnection
+    assert issubclass(unix.connection_class, UnixDomainSocketConnection)
     assert unix.connection_kwargs["db"] == 2
     secure = connection_pool(settings_for(tmp_path, "rediss://u:p%2Fw@example.com:1/3"), role)
-    assert secure.connection_class is SSLConnection
+    assert issubclass(secure.connection_class, SSLConnection)
     assert secure.connection_kwargs["password"] == "p/w"
     url = "redis+sentinel://u:p%2Fw@192.0.2.1:1,192.0.2.2:2/main/4"
     sentinel = connection_pool(settings_for(tmp_path, url), role)

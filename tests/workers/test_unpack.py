@@ -23,7 +23,7 @@ async def test_a_large_delivery_leaves_in_slices(
     write = unpack.write
 
     async def watched(context: Context, moves: list[Move]) -> None:
-        sizes.append(sum(move.effects for move in moves))
+        sizes.append(sum(move.weight for move in moves))
         await write(context, moves)
 
     monkeypatch.setattr(unpack, "write", watched)

@@ -1,0 +1,42 @@
+-- Seal what waits in a stage into batches: a batch is complete, or its oldest item has waited long enough.
+-- Nobody ever holds an entry of such a queue: reading, deleting and appending are this one step.
+-- ARGV: stage, items a batch, batches at most, ripe_ms
+-- Answer: {batches sealed, milliseconds until more is ripe (-1: nothing waits, -2: paused)}
+local stage, most, wanted, ripe = arg(), number(), number(), number()
+local key, batches = queue_key(stage), queue_key(stage .. ':batches')
+
+local pause = redis.call('HGET', P .. 'paused', stage)
+if pause and cjson.decode(pause).by == 'operator' then return {0, -2} end
+
+local rows = redis.call('XRANGE', key, '-', '+', 'COUNT', most * wanted)
+if #rows == 0 then return {0, -1} end
+
+-- hashed and plain addresses never share a batch; the form is the third word of the origin
+local groups = {h = {}, o = {}}
+for _, row in ipairs(rows) do
+  local group = groups[string.match(row[2][4], '^[^|]*|%d*|(%a)')] or groups.o
+  group[#group + 1] = row
+end
+
+local now, sealed, wait = now_ms(), 0, -1
+for _, form in ipairs({'h', 'o'}) do
+  local group = groups[form]
+  for first = 1, #group, most do
+    local last = math.min(first + most - 1, #group)
+    local remaining = ripe - (now - tonumber(string.match(group[first][1], '^%d+')))
+    if last - first + 1 == most or remaining <= 0 then
+      local ids, fields = {}, {}
+      for i = first, last do
+        ids[#ids + 1] = group[i][1]
+        for _, field in ipairs(group[i][2]) do fields[#fields + 1] = field end
+      end
+      redis.call('XDEL', key, unpack(ids))
+      redis.call('XADD', batches, '*', unpack(fields))
+      sealed = sealed + 1
+    elseif wait < 0 or remaining < wait then
+      wait = remaining
+    end
+  end
+end
+if sealed > 0 and #rows == most * wanted then wait = 0 end
+return {sealed, wait}

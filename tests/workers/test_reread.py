@@ -1,0 +1,77 @@
+"""Reread: an event that was buried in its sender's words is read again when it is retried."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from pipeline import dead_letters
+from pipeline.deliveries import Delivery
+from pipeline.outcomes import Outcome, Probe, Reason, Stage, Unreadable
+from pipeline.sources import Rules
+from pipeline.sources.registry import SOURCES
+from tests.workbench import Workbench, mail_event
+
+pytestmark = pytest.mark.anyio
+
+
+class Repaired:
+    """The source `events` after a fix: it answers what the test says, or raises it."""
+
+    def __init__(self, answer: list[Outcome] | Exception) -> None:
+        self._answer = answer
+
+    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
+        """Answer."""
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+async def retried(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, answer: list[Outcome] | Exception | None
+) -> dict[str, int]:
+    """Bury one wrong event, mend its source so, retry; return the books of `forward`."""
+    await bench.put("events", orjson.dumps([mail_event(1, type="Wrong")]))
+    await bench.work_until(bench.is_idle)
+    (letter,) = await bench.dead()
+    if answer is None:
+        monkeypatch.delitem(SOURCES, "events")
+    else:
+        monkeypatch.setitem(SOURCES, "events", Repaired(answer))
+    await dead_letters.retry(bench.redis, letter.id)
+    await bench.work_until(bench.is_idle)
+    await bench.assert_balanced()
+    return await bench.row(Stage.FORWARD)
+
+
+async def test_what_the_fix_understands_leaves(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event goes on as one piece of work; what else it turns out to tell is new work."""
+    events = orjson.dumps([mail_event(1), mail_event(2)])
+    found = SOURCES["events"].parse(Delivery("x", "events", events, 0), Rules(), 2e9)
+    assert await retried(bench, monkeypatch, found) == {"in": 2, "done": 2}
+    assert len(bench.arrived) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "fate", "reason"),
+    [
+        (Probe(), "ignored", None),
+        ([], "ignored", None),
+        (Unreadable(Reason.UNKNOWN_SHAPE, "still strange"), "dead", "invalid"),
+        (None, "dead", "invalid"),
+        (ZeroDivisionError(), "dead", "bug"),
+    ],
+)
+async def test_what_is_still_wrong_has_a_fate(
+    bench: Workbench,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: list[Outcome] | Exception | None,
+    fate: str,
+    reason: str | None,
+) -> None:
+    """Ignored, or buried again with the new reason; never in the way of the stage."""
+    assert await retried(bench, monkeypatch, answer) == {"in": 1, fate: 1}
+    assert [letter.reason for letter in await bench.dead()] == ([reason] if reason else [])

@@ -8,6 +8,7 @@ hashing a hash again, or before trimming, gives a value that matches nobody and 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 
 # RFC 5321: 64 octets before the @, 255 after it
@@ -38,6 +39,7 @@ def normal(address: str) -> str:
     return address.strip().lower()
 
 
+@lru_cache(maxsize=1024)  # an event asks twice, for what leaves and for what identifies it
 def digest(address: str) -> str:
     """Return the SHA-256 hex of the normal form; 64 hex digits are a hash already and stay one."""
     text = address.strip().lower()

@@ -35,7 +35,7 @@ def new_delivery_id() -> str:
     return f"{_ids.beginning}{next(_ids.numbers) & 0xFFFFFFFF:08x}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made for every request, and freezing triples what that costs
 class Delivery:
     """One stored HTTP request.
 

@@ -43,10 +43,13 @@ class Move:
     next_cursor: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     macs: Sequence[str] = ()
+    feeds: set[Stage] = field(default_factory=set)
+    """The stages that get work by this move, and whose bell is to be rung after it."""
     weight: int = 0
     """How many things the effects so far are about: what a slice is measured by."""
     _effects: int = 0
     _args: list[Argument] = field(default_factory=list)
+    _counts: dict[str, int] = field(default_factory=dict)
     _fresh: tuple[str, str, int] | None = None
     """Stage, origin and place of the `fresh` effect that the next event may join."""
 
@@ -59,7 +62,8 @@ class Move:
 
     def count(self, stage: Stage, counter: str, n: int = 1) -> None:
         """Change one number of the books."""
-        self._effect("count", f"{stage}:{counter}", n)
+        field_name = stage + ":" + counter
+        self._counts[field_name] = self._counts.get(field_name, 0) + n
 
     def settle(self, stage: Stage, counter: str, n: int = 1) -> None:
         """Take *n* from what waits in *stage* and add it to *counter*: its fate."""
@@ -68,6 +72,7 @@ class Move:
 
     def append(self, stage: Stage, payload: bytes, origin: Origin) -> None:
         """Give *stage* new work, whether or not it was seen before."""
+        self.feeds.add(stage)
         self._effect("append", stage, payload, origin.pack())
 
     def append_fresh(self, stage: Stage, fingerprint: str, payload: bytes, meta: str) -> None:
@@ -77,6 +82,7 @@ class Move:
         """
         args = self._args
         if self._fresh is None or self._fresh[:2] != (stage, meta):
+            self.feeds.add(stage)
             self._effect("fresh", stage, meta, 0)
             self._fresh = (stage, meta, len(args) - 5)
         start = self._fresh[2]
@@ -144,6 +150,7 @@ class Move:
 
     def subscribe(self, digest: str, address: str, origin: Origin) -> None:
         """Queue an address to be watched, or count a duplicate when it is watched or waits already."""
+        self.feeds.add(Stage.SUBSCRIBE)
         self._effect("subscribe", digest, address, origin.pack())
 
     def subscription(self, digest: str, state: str, keep_ms: int) -> None:
@@ -164,7 +171,10 @@ class Move:
         args += [len(self.entry_ids), *self.entry_ids, 2 * len(self.versions)]
         for visitor_id, version in self.versions.items():
             args += [visitor_id, version]
-        return [*args, len(self.macs), *self.macs, self._effects, *self._args]
+        args += [len(self.macs), *self.macs, 2 * len(self._counts)]
+        for name, change in self._counts.items():
+            args += [name, change]
+        return [*args, self._effects, *self._args]
 
 
 @dataclass(frozen=True, slots=True)

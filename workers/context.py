@@ -61,10 +61,11 @@ class Context:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     bells_seen: BellsSeen = field(default_factory=BellsSeen)
 
-    @property
-    def rules(self) -> Rules:
-        """Return how mail senders' words are mapped."""
-        return self.settings.rules()
+    rules: Rules = field(init=False)
+    """How mail senders' words are mapped."""
+
+    def __post_init__(self) -> None:
+        self.rules = self.settings.rules()
 
     @property
     def visitor_keep_ms(self) -> int:

@@ -85,8 +85,8 @@ class Errand(Protocol):
     async def call(self, items: Sequence[Item]) -> object:
         """Make the call; raises `CallFailed`."""
 
-    async def settle(self, move: Move, batch: Batch, answer: object) -> None:
-        """Add to *move* what success means for each item, books included."""
+    async def settle(self, move: Move, batch: Batch, answer: object) -> str:
+        """Add to *move* what success means for each item, books included; return it as words for the log."""
 
     def bury(self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int) -> None:
         """Add to *move* the dead letter of *item*, books included."""
@@ -237,7 +237,7 @@ class Dispatch:
         stage = self._errand.stage
         for _ in range(10):  # a visitor may change between reading and writing
             move = Move(batch.queue, [batch.id])
-            await self._errand.settle(move, batch, answer)
+            outcome = await self._errand.settle(move, batch, answer)
             move.succeeded(stage)
             moved = await self._context.mover.apply([move])
             match moved.results[0]:
@@ -249,8 +249,8 @@ class Dispatch:
                     move.succeeded(stage)
                     await self._context.mover.apply([move])
                     return "forgotten"
-            await self._context.ring(moved.bells, {Stage.SUBSCRIBE} - {stage})
-            return "done"
+            await self._context.ring(moved.bells, move.feeds)
+            return outcome
         raise RuntimeError("a visitor changed ten times while one answer was written")
 
     async def _without_forgotten(self, batch: Batch) -> bool:

@@ -93,7 +93,7 @@ class Drains:
         try:
             number = await self._look(stage, wake, until)
         except (RedisError, OSError) as error:  # the sweep rings again
-            logger.warning("drain ended stage=%s error=%s", stage, type(error).__name__)
+            logger.warning("drain ended stage=%s error=%s", stage, last_line(error))
             return
         except Exception as failure:
             logger.error("drain failed stage=%s error=%s", stage, last_line(failure))  # noqa: TRY400

@@ -78,7 +78,7 @@ async def merge_entries(context: Context, entries: Sequence[Entry]) -> None:
         if not moves:
             return
         moved = await context.mover.apply(moves)
-        await context.ring(moved.bells, {Stage.SUBSCRIBE})
+        await context.ring(moved.bells, set[Stage]().union(*(move.feeds for move in moves)))
         again = [
             entry
             for entry, result in zip(fresh, moved.results, strict=True)
@@ -297,7 +297,7 @@ class LookUp:
             visitors.add_facts(known, event.person)
         return known
 
-    async def settle(self, move: Move, batch: Batch, answer: object) -> None:
+    async def settle(self, move: Move, batch: Batch, answer: object) -> str:
         """Merge what AudienceLab told, keep the visitor, hand on addresses that are new."""
         context, item = self._context, batch.items[0]
         origin = Origin.unpack(item.origin)
@@ -316,6 +316,7 @@ class LookUp:
         if person is not None:
             hand_on(context, move, visitor, origin)
         move.settle(self.stage, "done")
+        return visitor.enrichment
 
     def bury(self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int) -> None:
         """Bury one visitor event; a retry asks again."""

@@ -6,7 +6,6 @@ the same bytes, and a retry is byte-identical. AudiencePoint accepts or refuses 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -23,8 +22,6 @@ from workers.fates import Verdict
 
 if TYPE_CHECKING:
     from workers.context import Context
-
-logger = logging.getLogger(__name__)
 
 
 class Forward:
@@ -50,11 +47,10 @@ class Forward:
         """Post the events; the answer is the receipt of the batch as a whole."""
         return await self._client.post_events(body(items))
 
-    async def settle(self, move: Move, batch: Batch, answer: object) -> None:
-        """Count the events as done and log the receipt beside the batch's id."""
+    async def settle(self, move: Move, batch: Batch, answer: object) -> str:
+        """Count the events as done; the receipt is logged beside the batch's id."""
         move.settle(self.stage, "done", len(batch.items))
-        number = cast(Receipt, answer).sequence_number
-        logger.info("receipt batch=%s sequence_number=%s", batch.id, number)
+        return f"done sequence_number={cast(Receipt, answer).sequence_number}"
 
     def bury(self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int) -> None:
         """Bury one event."""

@@ -7,7 +7,7 @@ invalid ones is halved until each stands alone. There is no call to unsubscribe.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pipeline.addresses import digest
 from pipeline.moves import Move
@@ -53,12 +53,14 @@ class Subscribe:
             raise Rejected(INVALID, status=200)
         return counts
 
-    async def settle(self, move: Move, batch: Batch, answer: object) -> None:
+    async def settle(self, move: Move, batch: Batch, answer: object) -> str:
         """Remember each address as subscribed."""
         move.settle(self.stage, "done", len(batch.items))
         for item in batch.items:
             address_hash = digest(item.payload.decode())
             move.subscription(address_hash, "subscribed", self._context.visitor_keep_ms)
+        counts = cast(Subscription, answer)
+        return f"done new={counts.new} existing={counts.existing}"
 
     def bury(self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int) -> None:
         """Bury one address; it is not tried again at its person's next visit."""

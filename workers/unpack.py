@@ -45,7 +45,6 @@ logger = logging.getLogger(__name__)
 SLICE = 500
 #: entries a take; each holds the deliveries of one flush
 MOST_ENTRIES = 100
-NEXT_STAGES = (Stage.ENRICH, Stage.FORWARD, Stage.SCORES)
 
 
 class OurFault(Exception):
@@ -56,7 +55,7 @@ class OurFault(Exception):
         self.delivery_id = delivery_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Read:
     """One delivery as its source understood it: outcomes, or the fate of the whole."""
 
@@ -88,7 +87,7 @@ async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
 async def write(context: Context, moves: list[Move]) -> None:
     """Carry out *moves* and ring for the stages that got work."""
     moved = await context.mover.apply(moves)
-    await context.ring(moved.bells, NEXT_STAGES)
+    await context.ring(moved.bells, set[Stage]().union(*(move.feeds for move in moves)))
 
 
 async def slices(context: Context, entries: Sequence[Entry]) -> AsyncIterator[list[Move]]:

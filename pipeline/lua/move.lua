@@ -6,7 +6,7 @@
 --
 -- ARGV: window_ms, number of moves, then for each move
 --   queue, consumer, cursor, next cursor ('' = the move is final), [entry ids], [visitor, version, ...],
---   [tombstone macs], number of effects, effects (a word and its arguments, see below)
+--   [tombstone macs], [counter of the books, change, ...], number of effects, effects (a word and its arguments, see below)
 -- Answer: one number a move (1 done, 0 no longer ours, -1 a visitor has changed, -2 tombstone), then the bells.
 local window = number()
 
@@ -18,10 +18,8 @@ local window = number()
 local LOAD = 192 -- marks a bucket on average; the fullest hold about 384, far enough from 512
 local slots
 
-local function mod(mark, size) -- exact, although a mark does not fit a double: split into digits
-  local high, low = tonumber(string.sub(mark, 1, -10)) or 0, tonumber(string.sub(mark, -9))
-  return ((high % size) * (1000000000 % size) + low) % size
-end
+-- A mark does not fit a double; its last nine digits do, and tell marks apart well enough to spread them.
+local function mod(mark, size) return tonumber(string.sub(mark, -9)) % size end
 
 local function bucket_key(slot, n) return P .. 'seen:' .. slot.name .. ':' .. n end
 
@@ -79,9 +77,6 @@ end
 local function add(queue, fields) redis.call('XADD', queue_key(queue), '*', unpack(fields)) end
 
 local effects = {}
-
--- count FIELD DELTA
-effects.count = function() local field = arg(); count(field, number()) end
 
 -- append STAGE PAYLOAD META: new work for a stage
 effects.append = function()
@@ -151,9 +146,10 @@ effects.subscribe = function()
   end
 end
 
--- subscription DIGEST STATE KEEP_MS
+-- subscription DIGEST STATE KEEP_MS: nothing for an address that was forgotten meanwhile
 effects.subscription = function()
   local digest, state, keep = arg(), arg(), arg()
+  if redis.call('EXISTS', P .. 'address:' .. digest) == 0 then return end
   redis.call('HSET', P .. 'address:' .. digest, 'subscription', state)
   redis.call('PEXPIRE', P .. 'address:' .. digest, keep)
 end
@@ -229,7 +225,7 @@ end
 local results = {}
 for m = 1, number() do
   local queue, consumer, cursor, next_cursor = arg(), arg(), arg(), arg()
-  local ids, versions, macs = list(), list(), list()
+  local ids, versions, macs, changes = list(), list(), list(), list()
   local effect_count = number()
   local result = 1
   if not unchanged(versions) then
@@ -240,6 +236,7 @@ for m = 1, number() do
     result = 0
   end
   if result == 1 then
+    for i = 1, #changes, 2 do count(changes[i], tonumber(changes[i + 1])) end
     for _ = 1, effect_count do
       at = at + 1 -- the effect's length, needed only by skip
       effects[arg()]()

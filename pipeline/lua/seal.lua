@@ -19,12 +19,13 @@ for _, row in ipairs(rows) do
 end
 
 local now, sealed, wait = now_ms(), 0, -1
-for _, form in ipairs({'h', 'o'}) do
+-- the form that waits longest first, so that neither starves when both have more than this call may seal
+for _, form in ipairs(groups.h[1] == rows[1] and {'h', 'o'} or {'o', 'h'}) do
   local group = groups[form]
   for first = 1, #group, most do
     local last = math.min(first + most - 1, #group)
     local remaining = ripe - (now - tonumber(string.match(group[first][1], '^%d+')))
-    if last - first + 1 == most or remaining <= 0 then
+    if sealed < wanted and (last - first + 1 == most or remaining <= 0) then
       local ids, fields = {}, {}
       for i = first, last do
         ids[#ids + 1] = group[i][1]

@@ -65,7 +65,7 @@ class Relay:
         }[name]
         self._processes[name] = subprocess.Popen(
             [sys.executable, *command], cwd=ROOT, env=self._environment,
-            stdout=subprocess.DEVNULL, stderr=open(f"/tmp/chaos-{name}.log","ab"),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def kill(self, name: str) -> None:
@@ -119,7 +119,7 @@ async def post_all(port: int, acknowledged: set[str], done: asyncio.Event) -> No
                 address = f"person{number}@example.com"
                 event = {"email": address, "type": "Open", "send_id": "chaos"}
                 body = orjson.dumps(event | {"occurred_at_utc": "2026-01-31T12:00:00"})
-                while not await accepted(client, port, body):
+                while not await accepted(client, port, body):  # noqa: ASYNC110 - a sender retries
                     await asyncio.sleep(0.02)
                 acknowledged.add(digest(address))
 
@@ -162,27 +162,11 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(home: Path, sandbox: S
             await asyncio.to_thread(relay.start, victim)
         await asyncio.wait_for(posting, 120)
         deadline = time.monotonic() + 120
-        while await waiting(relay.redis.url) != 0 and time.monotonic() < deadline:
+        while await waiting(relay.redis.url) != 0 and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
         async with Redis.from_url(relay.redis.url) as redis:
             snapshot = await books.snapshot(redis)
             recount = await books.recount(redis)
-        print(snapshot, recount, flush=True)
-        async with Redis.from_url(relay.redis.url) as redis:
-            for k in [b"{relay}:attempts", b"{relay}:destination:forward", b"{relay}:bells"]:
-                print(k, await redis.hgetall(k))
-            for q in ["unpack", "forward", "forward:batches", "forward:held"]:
-                print(
-                    q,
-                    await redis.xlen("{relay}:queue:" + q),
-                    await redis.xinfo_consumers("{relay}:queue:" + q, "workers"),
-                )
-            print(
-                await redis.zrange("{relay}:workers", 0, -1, withscores=True),
-                await redis.time(),
-                await redis.zrange("{relay}:arq:queue", 0, -1, withscores=True),
-                await redis.keys("arq:*"),
-            )
     finally:
         relay.close()
     arrived = [event["email"] for event in sandbox.memory.events]

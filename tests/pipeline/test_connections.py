@@ -195,4 +195,68 @@ async def test_valkey_is_told_from_the_redis_it_says_it_is() -> None:
                 "valkey_version": "8.0.1",
             }
 
-    assert await product_and_version(Valkey()) == Server("valkey", (8, 0, 1))  # type: ignore[arg-type]
+    assert await product_and_version(Valkey()) == Server("valkey", (8, 0, 1))
+
+
+# what is made cheap ---------------------------------------------------------------------------------
+
+
+async def test_commands_of_two_words_are_understood(
+    redis_url: str, tmp_path: Path, redis: Redis
+) -> None:
+    """redis-py names some commands in two words; Redis gets them as two."""
+    async with worker_redis(settings_for(tmp_path, redis_url)) as client:
+        assert "maxmemory" in await client.config_get("maxmemory")
+        digest = await client.script_load("return ARGV[1]")
+        assert await client.evalsha(digest, 0, b"\xff\r\n") == b"\xff\r\n"
+        assert await client.execute_command("CLIENT GETNAME") is None
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"\x00\xff\r\n$3\r\n", b"x" * 3_000_000, "h\u00e9", 7, -1.5]
+)
+async def test_every_value_arrives_as_it_is(
+    value: str | bytes | float, redis_url: str, tmp_path: Path, redis: Redis
+) -> None:
+    """Bytes of any kind and size, text and numbers are what redis-py would have written."""
+    async with worker_redis(settings_for(tmp_path, redis_url)) as client:
+        await client.set("quick", value)
+        await redis.set("plain", value)
+        assert await client.get("quick") == await redis.get("plain")
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+async def test_pipelines_are_packed_command_by_command(
+    transaction: bool, redis_url: str, tmp_path: Path, redis: Redis
+) -> None:
+    """Each command of a pipeline has its own reply, large ones among small ones."""
+    async with worker_redis(settings_for(tmp_path, redis_url)) as client:
+        async with client.pipeline(transaction=transaction) as pipe:
+            pipe.set("a", b"\xff" * 100_000)
+            pipe.strlen("a")
+            pipe.config_get("maxmemory")
+            pipe.echo(b"\r\n")
+            replies = await pipe.execute()
+        assert replies[:2] == [True, 100_000]
+        assert replies[3] == b"\r\n"
+
+
+@pytest.mark.parametrize("make", [receiver_redis, worker_redis, console_redis])
+async def test_a_connection_the_server_closed_is_replaced_before_the_next_command(
+    make: Callable[[Settings], Redis], redis_url: str, tmp_path: Path, redis: Redis
+) -> None:
+    """Also the receiver's client, which never retries, notices it and succeeds on a new connection."""
+    async with make(settings_for(tmp_path, redis_url)) as client:
+        first = await client.client_id()
+        assert await redis.client_kill_filter(_id=str(first)) == 1
+        assert await client.client_id() != first
+
+
+async def test_a_receiver_outlives_a_restart_between_its_commands(tmp_path: Path) -> None:
+    """After Redis came back the first command of a client that never retries succeeds."""
+    with EmbeddedRedis(tmp_path, appendfsync="no") as server:
+        async with receiver_redis(settings_for(tmp_path, server.url)) as client:
+            await client.ping()
+            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(server.start)
+            assert await client.ping()

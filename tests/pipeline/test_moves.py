@@ -282,7 +282,7 @@ async def test_a_marker_lives_at_least_a_moment(redis: Redis) -> None:
     move = Move(entry.queue, [entry.id])
     move.remember("enrichment:d", 0)
     move.settle(Stage.UNPACK, "done")
-    assert move.weight == 3
+    assert move.weight == 1
     assert (await apply(redis, move)).results == [Result.DONE]
     await check_books(redis)
 

@@ -37,33 +37,35 @@ async def test_a_take_is_bounded(redis: Redis) -> None:
     queues = Queues(redis, "one")
     taken = await queues.take("forward", Stage.FORWARD, most=2)
     assert len(taken.entries) == 2
-    assert taken.wait_s == 0
     taken = await queues.take("forward", Stage.FORWARD, most=9, most_bytes=150)
     assert len(taken.entries) == 2
     ids = [row[0].decode() for row in await redis.xrange(keys.queue("forward"))]
     assert [entry.id for entry in taken.entries] == ids[2:4]
 
 
-async def test_an_incomplete_batch_waits_until_it_is_ripe(redis: Redis) -> None:
-    """Less than enough is left alone until the oldest has waited; the answer says how long that is."""
+async def test_a_huge_entry_is_taken_alone(redis: Redis) -> None:
+    """The first entry comes whatever its size; when it fills the take, the others stay for the next one."""
+    await add(redis, Stage.FORWARD, [b"x" * 10_000, *[b"small"] * 200])
     queues = Queues(redis, "one")
-    empty = await queues.take("forward", Stage.FORWARD, most=3, enough=3, ripe_s=60)
-    assert (empty.entries, empty.wait_s, empty.is_paused) == ([], None, False)
-    await add(redis, Stage.FORWARD, [b"1", b"2"])
-    young = await queues.take("forward", Stage.FORWARD, most=3, enough=3, ripe_s=60)
-    assert young.entries == []
-    assert young.wait_s is not None
-    assert 0 < young.wait_s <= 60
-    assert len((await queues.take("forward", Stage.FORWARD, most=3, enough=2, ripe_s=60)).entries)
-    ripe = await queues.take("forward", Stage.FORWARD, most=3, enough=3, ripe_s=0)
-    assert ripe.wait_s is None  # the two are in our hands, and nothing else is there
+    huge = await queues.take("forward", Stage.FORWARD, most=300, most_bytes=5_000)
+    assert [len(entry.payloads[0]) for entry in huge.entries] == [10_000]
+    others = await queues.take("forward", Stage.FORWARD, most=300)
+    assert len(others.entries) == 200  # handful after handful, until the queue is empty
+    assert (await queues.take("forward", Stage.FORWARD, most=300)).entries == []
 
 
-async def test_an_old_entry_is_ripe(redis: Redis) -> None:
-    """Age is measured by the id of the oldest entry, which is Redis's own time."""
-    await create_groups(redis)
-    await redis.xadd(keys.queue("forward"), {"p": b"old", "m": b"m"}, id="1-1")
-    assert len(await take(redis, Stage.FORWARD)) == 1
+async def test_a_slice_that_was_given_back_tells_how_far_it_came(redis: Redis) -> None:
+    """Released entries come before new ones, each with its cursor and its attempts."""
+    for _ in range(3):
+        await put(redis)
+    (first,) = await take(redis)
+    queues = Queues(redis, "one")
+    await apply(redis, Move("unpack", [first.id], "", "500"))
+    await queues.failed(first)
+    await queues.give_back("unpack", [first.id])
+    entries = await take(redis, most=9, consumer="two")
+    assert [(entry.cursor, entry.attempts) for entry in entries] == [("500", 1), ("", 0), ("", 0)]
+    assert entries[0].id == first.id
 
 
 async def test_a_paused_stage_gives_nothing(redis: Redis) -> None:
@@ -71,7 +73,7 @@ async def test_a_paused_stage_gives_nothing(redis: Redis) -> None:
     await put(redis)
     await pauses.pause(redis, Stage.UNPACK, "lunch")
     taken = await Queues(redis, "one").take("unpack", Stage.UNPACK, most=1)
-    assert (taken.entries, taken.wait_s, taken.is_paused) == ([], None, True)
+    assert (taken.entries, taken.is_paused) == ([], True)
     await pauses.pause(redis, Stage.UNPACK, "vendor is down", by="relay")
     assert len(await take(redis)) == 1
 

@@ -50,9 +50,11 @@ def delivery(body: bytes = b"{}") -> Delivery:
 
 
 @pytest.fixture
-def inbox(redis: Redis) -> Watched:
+async def inbox(redis: Redis) -> AsyncIterator[Watched]:
     """Give an inbox that can be watched and held."""
-    return Watched(redis)
+    watched = Watched(redis)
+    yield watched
+    await watched.close()
 
 
 @pytest.fixture
@@ -150,7 +152,8 @@ async def test_a_redis_that_hangs_fails_everybody_in_time_and_recovers(
     client = receiver_redis(
         Settings.model_validate({"redis_url": redis_server.url, "hook_tokens": "t" * 16})
     )
-    commit = GroupCommit(Inbox(client), Bell(arq_redis(client.connection_pool)), Metrics())
+    inbox = Inbox(client)
+    commit = GroupCommit(inbox, Bell(arq_redis(client.connection_pool)), Metrics())
     flusher = asyncio.create_task(commit.run())
     await commit.put(delivery())
     process_id = int((await redis.info("server"))["process_id"])
@@ -170,6 +173,7 @@ async def test_a_redis_that_hangs_fails_everybody_in_time_and_recovers(
     flusher.cancel()
     await asyncio.wait([flusher])
     await commit.finish()
+    await inbox.close()
     await client.aclose()
 
 

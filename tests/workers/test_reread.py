@@ -5,9 +5,12 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from pipeline import dead_letters
+from pipeline import dead_letters, keys
 from pipeline.deliveries import Delivery
+from pipeline.moves import Move, Mover
+from pipeline.origins import Form, Origin
 from pipeline.outcomes import Outcome, Probe, Reason, Stage, Unreadable
+from pipeline.queues import Queues
 from pipeline.sources import Rules
 from pipeline.sources.registry import SOURCES
 from tests.workbench import Workbench, mail_event
@@ -75,3 +78,32 @@ async def test_what_is_still_wrong_has_a_fate(
     """Ignored, or buried again with the new reason; never in the way of the stage."""
     assert await retried(bench, monkeypatch, answer) == {"in": 1, fate: 1}
     assert [letter.reason for letter in await bench.dead()] == ([reason] if reason else [])
+
+
+@pytest.mark.parametrize("stage", [Stage.FORWARD, Stage.ENRICH, Stage.SCORES])
+async def test_each_stage_reads_its_letters_again(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    """A retried letter in its sender's words waits apart, is counted, and what is still wrong dies again."""
+    monkeypatch.setitem(SOURCES, "events", Repaired(Unreadable(Reason.UNKNOWN_SHAPE, "strange")))
+    await bench.put("events", b"{}")
+    taken = await Queues(bench.redis, "test").take(Stage.UNPACK, Stage.UNPACK, most=1)
+    move = Move("unpack", [taken.entries[0].id])
+    move.settle(Stage.UNPACK, "done")
+    origin = Origin("events", 1, Form.RAW)
+    move.bury(stage, Reason.INVALID, "wrong", b"theirs", origin, dead_id="a" * 24)
+    move.new_dead(stage)
+    await Mover(bench.redis, "test", 3_600_000).apply([move])
+
+    assert await dead_letters.retry(bench.redis, "a" * 24) is stage
+    lengths = [await bench.redis.xlen(keys.queue(name)) for name in (keys.raw(stage), stage)]
+    assert lengths == [1, 0]
+    assert await bench.row(stage) == {"in": 1, "waiting": 1}
+    await bench.assert_balanced()
+
+    await bench.work_until(bench.is_idle)
+    (letter,) = await bench.dead(stage)
+    assert (letter.reason, letter.error) == ("invalid", "strange")
+    assert await bench.row(stage) == {"in": 1, "dead": 1}
+    assert await bench.redis.xlen(keys.queue(keys.raw(stage))) == 0
+    await bench.assert_balanced()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 import pytest
 
 from pipeline import dead_letters
+from pipeline.deliveries import Delivery
 from pipeline.moves import Move
-from pipeline.outcomes import Stage
+from pipeline.outcomes import Outcome, Stage
 from tests.workbench import Workbench, mail_events
 from workers import unpack
 from workers.context import Context
@@ -20,18 +23,25 @@ async def test_a_large_delivery_leaves_in_slices(
 ) -> None:
     """8 000 events are handed over in moves of at most 500, and the delivery is done once."""
     sizes: list[int] = []
-    write = unpack.write
+    events: list[int] = []
+    write, hand_over = unpack.write, unpack.hand_over
 
     async def watched(context: Context, moves: list[Move]) -> None:
         sizes.append(sum(move.weight for move in moves))
         await write(context, moves)
 
+    def counted(context: Context, move: Move, found: Sequence[tuple[Delivery, Outcome]]) -> None:
+        events.append(len(found))
+        hand_over(context, move, found)
+
     monkeypatch.setattr(unpack, "write", watched)
+    monkeypatch.setattr(unpack, "hand_over", counted)
     await bench.put("events", mail_events(8000))
     await bench.work_until(bench.is_idle)
 
     assert len(sizes) == 16
-    assert max(sizes) <= unpack.SLICE + 2
+    assert events == [unpack.SLICE] * 16
+    assert max(sizes) <= unpack.SLICE + 3  # they travel as one effect; the last also settles
     assert await bench.row(Stage.UNPACK) == {"in": 1, "done": 1}
     assert await bench.row(Stage.FORWARD) == {"in": 8000, "done": 8000}
     assert await bench.redis.hlen("{relay}:cursors") == 0

@@ -75,10 +75,7 @@ async def fill(redis: Redis, events: int, shape: Shape) -> tuple[int, int]:
     """Store *events* mail events in the inbox as a receiver does; return deliveries and their bytes."""
     inbox = Inbox(redis)
     await inbox.start()
-    try:
-        return await _put_all(inbox, events, shape)
-    finally:
-        await inbox.close()
+    return await _put_all(inbox, events, shape)
 
 
 async def _put_all(inbox: Inbox, events: int, shape: Shape) -> tuple[int, int]:

@@ -89,7 +89,6 @@ async def _entries(redis: Redis) -> list[Entry]:
     await inbox.start()
     for number in range(DRIVERS):
         await inbox.put([Delivery(f"bench-{number}", "events", b"{}", 0)])
-    await inbox.close()
     taken = await Queues(redis, CONSUMER).take(Stage.UNPACK, Stage.UNPACK, most=DRIVERS)
     return list(taken.entries)
 

@@ -52,16 +52,9 @@ class Inbox:
     def __init__(self, redis: Redis, ack_policy: AckPolicy = "stored") -> None:
         self._redis = redis
         self._policy = ack_policy
-        # a connection of its own: redis-py asks a pooled one before every command, by a read with a
-        # time-out of zero, whether it is still good, which costs more than the command
-        self._own = redis.client()
-        self._put = script(self._own, "put")
+        self._put = script(redis, "put")
         self._put_malformed = script(redis, "put_malformed")
         self._wait: tuple[str | int, ...] | None = None
-
-    async def close(self) -> None:
-        """Give the connection back."""
-        await self._own.aclose()
 
     async def start(self) -> None:
         """Make the queues and check that Redis can give what was promised; raises `NotPossible`."""

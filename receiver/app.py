@@ -104,7 +104,7 @@ def make_app(
                 summary.tell,
                 opening.keep_trying,
             ],
-            at_end=[commit.finish, refusals.write, summary.finish, inbox.close, redis.aclose],
+            at_end=[commit.finish, refusals.write, summary.finish, redis.aclose],
         ),
     )
     # A redirect would repeat the query, and with it a token.

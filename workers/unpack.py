@@ -96,11 +96,11 @@ async def slices(context: Context, entries: Sequence[Entry]) -> AsyncIterator[li
     size = 0
     for entry in entries:
         for move in await moves_of(context, entry):
-            moves.append(move)
-            size += move.weight
-            if size >= SLICE:
+            if moves and size + move.weight > SLICE:
                 yield moves
                 moves, size = [], 0
+            moves.append(move)
+            size += move.weight
     if moves:
         yield moves
 

@@ -7,10 +7,12 @@ local key = queue_key(queue)
 local pause = redis.call('HGET', P .. 'paused', stage)
 if pause and cjson.decode(pause).by == 'operator' then return {-2, {}} end
 
-local entries, bytes = {}, 0
+local entries, bytes, largest = {}, 0, 0
 local function add(entry)
+  local size = 0
+  for _, field in ipairs(entry[2]) do size = size + #field end
   entries[#entries + 1] = entry
-  for _, field in ipairs(entry[2]) do bytes = bytes + #field end
+  bytes, largest = bytes + size, math.max(largest, size)
 end
 
 -- only what was in somebody's hands before can have come some way already
@@ -27,9 +29,11 @@ while #entries < most and bytes < most_bytes do
     redis.call('XACK', key, GROUP, back[1][1]) -- deleted from the stream: nothing is behind it any more
   end
 end
-local step = 1 -- the first may be huge; when it is not, the others come in larger handfuls
+-- an entry may be huge: handfuls double as long as the largest one so far leaves room for as many
+local step = 1
 while #entries < most and bytes < most_bytes do
-  local wanted = math.min(step, most - #entries)
+  local room = math.max(1, math.floor((most_bytes - bytes) / (largest + 1)))
+  local wanted = math.min(step, room, most - #entries)
   local new = redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', wanted, 'STREAMS', key, '>')
   if not new then break end
   for _, entry in ipairs(new[1][2]) do
@@ -37,7 +41,7 @@ while #entries < most and bytes < most_bytes do
     add(entry)
   end
   if #new[1][2] < wanted then break end
-  step = math.max(1, math.min(64, math.floor((most_bytes - bytes) * #entries / (bytes + 1) / 2)))
+  step = step * 2
 end
 if #entries == 0 then return {-1, {}} end
 return {0, entries}

@@ -20,20 +20,14 @@ async def box() -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-async def make_bench(
-    redis: Redis, redis_url: str, box: Sandbox
-) -> AsyncIterator[Callable[..., Workbench]]:
+async def make_bench(redis: Redis, redis_url: str, box: Sandbox) -> Callable[..., Workbench]:
     """Give a maker of workbenches; keywords are settings."""
     await create_groups(redis)
-    made: list[Workbench] = []
 
     def make(**changed: object) -> Workbench:
-        made.append(Workbench(redis, box, settings_for(redis_url, box, **changed)))
-        return made[-1]
+        return Workbench(redis, box, settings_for(redis_url, box, **changed))
 
-    yield make
-    for each in made:
-        await each.inbox.close()
+    return make
 
 
 @pytest.fixture

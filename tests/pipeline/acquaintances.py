@@ -20,11 +20,7 @@ DAY_MS = 86_400_000
 async def meet(redis: Redis, visitor: Visitor, *, subscribed: Sequence[str] = ()) -> Result:
     """Keep *visitor* and the hashes of the addresses, unless a tombstone forbids it."""
     await create_groups(redis)
-    inbox = Inbox(redis)
-    try:
-        await inbox.put([Delivery(new_delivery_id(), "pixel", b"{}", 0)])
-    finally:
-        await inbox.close()
+    await Inbox(redis).put([Delivery(new_delivery_id(), "pixel", b"{}", 0)])
     entry = (await Queues(redis, "tests").take(Stage.UNPACK, Stage.UNPACK, most=1)).entries[0]
     macs = await Tombstones(redis).macs(visitor.identities)
     move = Move(entry.queue, [entry.id], versions={visitor.id: visitor.version}, macs=macs)

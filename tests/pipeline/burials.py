@@ -31,11 +31,7 @@ async def bury(
 ) -> list[str]:
     """Bury *payloads* in one move, so in one millisecond; return the letters' ids in their order."""
     await create_groups(redis)
-    inbox = Inbox(redis)
-    try:
-        await inbox.put([Delivery(new_delivery_id(), source, b"{}", FIRST_SEEN_MS)])
-    finally:
-        await inbox.close()
+    await Inbox(redis).put([Delivery(new_delivery_id(), source, b"{}", FIRST_SEEN_MS)])
     entry = (await Queues(redis, "tests").take(Stage.UNPACK, Stage.UNPACK, most=1)).entries[0]
     move = Move(entry.queue, [entry.id])
     move.settle(Stage.UNPACK, "done")
@@ -55,8 +51,4 @@ async def bury(
 async def bury_delivery(redis: Redis, body: bytes, source: str = "pixel") -> str:
     """Keep a body that the receiver refused; return the letter's id."""
     delivery = Delivery(new_delivery_id(), source, body, FIRST_SEEN_MS)
-    inbox = Inbox(redis)
-    try:
-        return await inbox.bury(delivery, Reason.MALFORMED, "not JSON")
-    finally:
-        await inbox.close()
+    return await Inbox(redis).bury(delivery, Reason.MALFORMED, "not JSON")

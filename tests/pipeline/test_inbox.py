@@ -30,17 +30,13 @@ OpenInbox = Callable[..., Inbox]
 
 
 @pytest.fixture
-async def open_inbox() -> AsyncIterator[OpenInbox]:
-    """Give a way to make inboxes, and close them all."""
-    opened: list[Inbox] = []
+def open_inbox() -> OpenInbox:
+    """Give a way to make inboxes."""
 
     def make(redis: Redis, ack_policy: AckPolicy = "stored") -> Inbox:
-        opened.append(Inbox(redis, ack_policy))
-        return opened[-1]
+        return Inbox(redis, ack_policy)
 
-    yield make
-    for inbox in opened:
-        await inbox.close()
+    return make
 
 
 async def test_a_flush_is_one_entry(redis: Redis, open_inbox: OpenInbox) -> None:

@@ -29,11 +29,7 @@ def delivery(body: bytes = b"{}", delivery_id: str | None = None) -> Delivery:
 
 async def put(redis: Redis, deliveries: int = 1) -> None:
     """Store one flush of *deliveries*."""
-    inbox = Inbox(redis)
-    try:
-        await inbox.put([delivery() for _ in range(deliveries)])
-    finally:
-        await inbox.close()
+    await Inbox(redis).put([delivery() for _ in range(deliveries)])
 
 
 async def take(

@@ -54,7 +54,6 @@ async def inbox(redis: Redis) -> AsyncIterator[Watched]:
     """Give an inbox that can be watched and held."""
     watched = Watched(redis)
     yield watched
-    await watched.close()
 
 
 @pytest.fixture
@@ -173,7 +172,6 @@ async def test_a_redis_that_hangs_fails_everybody_in_time_and_recovers(
     flusher.cancel()
     await asyncio.wait([flusher])
     await commit.finish()
-    await inbox.close()
     await client.aclose()
 
 

@@ -50,10 +50,9 @@ def delivery(body: bytes = b"{}") -> Delivery:
 
 
 @pytest.fixture
-async def inbox(redis: Redis) -> AsyncIterator[Watched]:
+def inbox(redis: Redis) -> Watched:
     """Give an inbox that can be watched and held."""
-    watched = Watched(redis)
-    yield watched
+    return Watched(redis)
 
 
 @pytest.fixture

@@ -56,10 +56,13 @@ class Bell:
         self._arq = arq
         self._rung: dict[Stage, int] = {}
 
-    async def ring(self, stage: Stage, number: int) -> None:
-        """Wake a worker for *stage* unless this process rang *number* already. Never raises."""
+    async def ring(self, stage: Stage, number: int) -> bool:
+        """Wake a worker for *stage* unless this process rang *number* already; tell whether that worked.
+
+        Never raises.
+        """
         if self._rung.get(stage) == number:
-            return
+            return True
         self._rung[stage] = number
         try:
             async with asyncio.timeout(1):
@@ -67,6 +70,8 @@ class Bell:
         except (RedisError, OSError, TimeoutError) as error:
             self._rung.pop(stage, None)
             logger.warning("bell not rung stage=%s error=%s", stage, type(error).__name__)
+            return False
+        return True
 
     def forget(self, stage: Stage) -> None:
         """Let the stage's number be rung again: the sweep saw work that nobody takes up."""

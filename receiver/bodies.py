@@ -14,8 +14,9 @@ import asyncio
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import monotonic
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from receiver.problems import STALLED, TOO_BUSY, TOO_LARGE, Refused
 
@@ -91,9 +92,14 @@ class Bodies:
         self._check_announced(headers, held)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - every request is a task of its own
-        self._reading[task] = asyncio.get_running_loop().time()
+        self._reading[task] = monotonic()
         try:
-            body = await self._read(receive, held)
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if message.get("more_body", False) or message["type"] != "http.request":
+                body = await self._read_on(message, receive, held)
+            else:  # nearly always all of it is there at once
+                self._take(len(body), held)
         except asyncio.CancelledError:
             if task not in self._stalled or task.uncancel() > 0:
                 raise
@@ -114,7 +120,7 @@ class Bodies:
         """
         while True:
             await asyncio.sleep(min(1.0, self._deadline_s / 4))
-            too_old = asyncio.get_running_loop().time() - self._deadline_s
+            too_old = monotonic() - self._deadline_s
             for task, since in self._reading.items():
                 if since < too_old and task not in self._stalled:
                     self._stalled.add(task)
@@ -122,26 +128,26 @@ class Bodies:
 
     def _check_announced(self, headers: Mapping[bytes, bytes], held: Held) -> None:
         announced = headers.get(b"content-length", b"0")
+        if len(announced) < 5:  # too small to be too large; counted when it is read
+            return
         # A server lets only digits through; a header that is not a number is found out by counting.
         length = int(announced) if announced.isdigit() and len(announced) < 20 else 0
         if length > self._max_bytes:
             raise self._too_large()
         held.check(length)
 
-    async def _read(self, receive: Receive, held: Held) -> bytes:
-        earlier: bytearray | None = None
+    async def _read_on(self, message: Message, receive: Receive, held: Held) -> bytes:
+        """Return the whole of a body that began with *message*."""
+        body = bytearray()
         while True:
-            message = await receive()
             if message["type"] != "http.request":
                 raise Gone
             chunk: bytes = message.get("body", b"")
             self._take(len(chunk), held)
-            if earlier is not None:
-                earlier += chunk
+            body += chunk
             if not message.get("more_body", False):
-                return chunk if earlier is None else bytes(earlier)
-            if earlier is None:
-                earlier = bytearray(chunk)
+                return bytes(body)
+            message = await receive()
 
     def _take(self, count: int, held: Held) -> None:
         if held.held_bytes + count > self._max_bytes:

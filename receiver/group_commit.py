@@ -19,6 +19,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from time import monotonic
 
 from pipeline.deliveries import Delivery
 from pipeline.inbox import Inbox, NotStored
@@ -64,7 +65,7 @@ class GroupCommit:
         self._limits = limits or Limits()
         self._waiting: deque[_Waiting] = deque()
         self._work = asyncio.Event()
-        self._ringing: set[asyncio.Task[None]] = set()
+        self._ringing: set[asyncio.Task[bool]] = set()
         self._last_took_s = 0.0
 
     @property
@@ -74,10 +75,10 @@ class GroupCommit:
 
     async def put(self, delivery: Delivery) -> None:
         """Return once *delivery* is stored; raises `NotStored` when it is not, within 200 ms."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str | None] = loop.create_future()
-        self._waiting.append(_Waiting(delivery, answer, loop.time()))
-        self._work.set()
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(delivery, answer, monotonic()))
+        if len(self._waiting) == 1:
+            self._work.set()
         refusal = await answer
         if refusal is not None:
             raise NotStored(refusal)
@@ -109,29 +110,29 @@ class GroupCommit:
             entry: list[_Waiting] = []
             size = 0
             while self._waiting and len(entry) < limits.deliveries_per_entry:
-                size += len(self._waiting[0].delivery.body)
+                waiting = self._waiting[0]
+                size += len(waiting.delivery.body)
                 if entry and size > limits.bytes_per_entry:
                     break
-                self._take_next(entry)
+                self._waiting.popleft()
+                if self._is_still_wanted(waiting):
+                    entry.append(waiting)
             if not entry:
                 return
             yield entry
 
-    def _take_next(self, entry: list[_Waiting]) -> None:
-        waiting = self._waiting.popleft()
+    def _is_still_wanted(self, waiting: _Waiting) -> bool:
         if waiting.answer.done():  # its client went away; nobody was promised anything
-            return
-        if self._redis_hangs and self._age_s(waiting) > 0.75 * self._limits.answer_within_s:
+            return False
+        within_s = self._limits.answer_within_s
+        # Redis hangs, and this one has waited too long behind the flush that found it out
+        if self._last_took_s >= within_s and self._age_s(waiting) > 0.75 * within_s:
             waiting.answer.set_result("Redis did not answer in time")
-            return
-        entry.append(waiting)
-
-    @property
-    def _redis_hangs(self) -> bool:
-        return self._last_took_s >= self._limits.answer_within_s
+            return False
+        return True
 
     def _age_s(self, waiting: _Waiting) -> float:
-        return asyncio.get_running_loop().time() - waiting.since
+        return monotonic() - waiting.since
 
     def _time_left_s(self, oldest: _Waiting) -> float:
         """Return how long a write may take, so that *oldest* is answered in time.
@@ -145,8 +146,7 @@ class GroupCommit:
         return max(within_s - self._age_s(oldest), within_s / 4)
 
     async def _write(self, entry: list[_Waiting]) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = monotonic()
         # What everybody is told when this task is cancelled in mid-write.
         refusal: str | None = "the receiver is stopping"
         number = 0
@@ -166,7 +166,7 @@ class GroupCommit:
             for waiting in entry:
                 if not waiting.answer.done():
                     waiting.answer.set_result(refusal)
-        self._last_took_s = loop.time() - began
+        self._last_took_s = monotonic() - began
         self._note(entry, refusal, self._last_took_s)
         if refusal is None:
             self._ring(number)

@@ -153,7 +153,8 @@ class Webhooks:
             raise Refused(
                 problems.METHOD_NOT_ALLOWED, "Send with POST.", headers=[(b"allow", _ALLOW)]
             )
-        query = parameters(query) if (query := scope["query_string"]) else _NO_PARAMETERS
+        query_string = scope["query_string"]
+        query = parameters(query_string) if query_string else _NO_PARAMETERS
         token = path.get("token", "").rstrip("/")
         if not self._tokens.admit(door.source.name, presented(token, headers, query)):
             raise Refused(
@@ -289,7 +290,7 @@ def _form_problem(source: Source, body: bytes, content_type: str) -> Refused | N
 
 def _kept(source: Source, headers: Mapping[bytes, bytes], *, still_packed: bool) -> dict[str, str]:
     """Return the headers to keep: what `parse` needs, the trace, how a body is still packed."""
-    kept = {}
+    kept: dict[str, str] = {}
     for name in source.keeps_headers:
         value = headers.get(name.encode())
         if value is not None:

@@ -21,7 +21,7 @@ from typing import Any
 from arq.worker import func
 from redis.exceptions import RedisError
 
-from pipeline import heartbeats, pauses, wake
+from pipeline import heartbeats, wake
 from pipeline.connections import Role, connection_pool
 from pipeline.moves import Mover
 from pipeline.outcomes import Stage
@@ -34,7 +34,7 @@ from workers.clients.audiencepoint import AudiencePoint, Paths
 from workers.clients.http import DEADLINE_S, VendorHttp, new_client
 from workers.context import HOUR_MS, Context
 from workers.drains import Drains, drain
-from workers.sweep import keep_beating, keep_sweeping, ring_for_work, stages_without_key
+from workers.sweep import keep_beating, keep_sweeping, pause_without_keys, ring_for_work
 from workers.timing import Timing
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ def worker_settings(
             _opened(settings, ctx["redis"], timing or Timing())
         )
         ctx["context"], ctx["drains"] = context, Drains(context)
+        context.drain = ctx["drains"].drain
         ctx["stop"] = stopper(context)
         if catches_signals:
             obey_signals(ctx["stop"])
@@ -77,7 +78,8 @@ def worker_settings(
         "job_timeout": (timing or Timing()).drain_s + DEADLINE_S + 50,
         "keep_result": 0,  # here, not on the function: a kept result blocks its job id
         "max_tries": 1_000_000,  # a stop counts as a try; giving up would lose the wake-up
-        "health_check_interval": 10,
+        # arq's own sign of life is read by nobody, and a full server would end the worker over it
+        "health_check_interval": 3600,
         "log_results": False,
     }
 
@@ -118,7 +120,7 @@ class _opened:
         await create_groups(self._redis)
         self._context = await self._make()
         await heartbeats.beat(self._redis, self._context.consumer)
-        await self._pause_without_keys()
+        await pause_without_keys(self._context)
         await ring_for_work(self._context)
         self._tasks = [
             asyncio.create_task(keep_beating(self._context)),
@@ -176,12 +178,3 @@ class _opened:
         headers = audiencelab.headers(settings.audiencelab_api_key.get_secret_value())
         http = VendorHttp(audiencelab.VENDOR, settings.audiencelab_base_url, headers, client)
         return AudienceLab(http, settings.audiencelab_hash_filter)
-
-    async def _pause_without_keys(self) -> None:
-        missing = stages_without_key(self._context)
-        for stage in (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD):
-            if stage in missing:
-                reason = f"{pauses.NO_KEY}: set {missing[stage]} and restart the workers"
-                await pauses.pause_without_key(self._redis, stage, reason)
-            else:
-                await pauses.end_pause_without_key(self._redis, stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -63,6 +63,17 @@ class Context:
 
     rules: Rules = field(init=False)
     """How mail senders' words are mapped."""
+
+    drain: Callable[[Stage], Coroutine[None, None, None]] | None = None
+    """Drains a stage in this process without arq."""
+    _drains: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def drain_here(self, stage: Stage) -> None:
+        """Drain *stage* without a job: for the sweep, when no bell can be rung."""
+        if self.drain is not None:
+            task = asyncio.create_task(self.drain(stage))
+            self._drains.add(task)
+            task.add_done_callback(self._drains.discard)
 
     def __post_init__(self) -> None:
         self.rules = self.settings.rules()

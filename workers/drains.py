@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from pipeline import keys
 from pipeline.outcomes import Stage
+from pipeline.scripts import script
 from workers.dispatch import Dispatch
 from workers.enrich import enrich
 from workers.fates import last_line
@@ -121,7 +121,7 @@ class Drains:
 
 async def raise_bell(context: Context, stage: Stage) -> int:
     """Raise the stage's bell number: whoever rings from now on makes a new job."""
-    return int(await context.redis.hincrby(keys.BELLS, stage, 1))
+    return int(await script(context.redis, "raise_bells")(args=[stage]))
 
 
 async def drain(ctx: dict[str, Any], stage: str) -> None:

@@ -45,8 +45,21 @@ REMEMBER_MS = 30 * 86_400_000
 async def enrich(context: Context, wake: asyncio.Event, until: float) -> None:
     """Drain the stage: merge what is new, then look up who is missing."""
     await merge_all(context, until)
-    if context.audiencelab is not None:
-        await Dispatch(context, LookUp(context, context.audiencelab)).drain(wake, until)
+    if context.audiencelab is None:
+        return
+    looking_up = asyncio.create_task(
+        Dispatch(context, LookUp(context, context.audiencelab)).drain(wake, until)
+    )
+    try:
+        while (
+            not looking_up.done()
+        ):  # an AudienceLab that hangs must not delay who is known already
+            if context.stopping.is_set() or not await merge_some(context):
+                await asyncio.wait({looking_up}, timeout=context.timing.merge_every_s)
+    finally:
+        if not looking_up.done():
+            looking_up.cancel()
+        await looking_up
 
 
 async def merge_all(context: Context, until: float) -> None:
@@ -271,8 +284,8 @@ class LookUp:
         self.calls_per_s = context.settings.audiencelab_rate
 
     async def seal(self) -> Sealed:
-        """Merge what came in the meantime; merging makes a batch of each visitor to ask about."""
-        return Sealed(await merge_some(self._context), None)
+        """Do nothing: merging makes a batch of each visitor to ask about."""
+        return Sealed(0, None)
 
     async def call(self, items: Sequence[Item]) -> list[dict[str, object]]:
         """Ask by e-mail, else by hash, else by phone."""

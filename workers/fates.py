@@ -21,6 +21,7 @@ A failure is about the item, about the destination, or about us.
 
 from __future__ import annotations
 
+import re
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,8 @@ from pipeline.outcomes import Reason
 from workers.clients.errors import CallFailed, Misconfigured, QuotaExceeded, Rejected
 from workers.timing import Timing
 
+#: what an exception's text may quote of the data: quoted texts, long numbers
+_VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d{5,}")
 BUG_TRIES = 3
 #: a random 500 must not look like a poisoned batch; from here on a batch's tries count its strikes
 HOLD_AFTER = 3
@@ -120,8 +123,9 @@ def decide(failure: Exception, case: Case, timing: Timing, now: datetime) -> Ver
 
 
 def last_line(failure: BaseException) -> str:
-    """Return the last line of a traceback, with everything that looks like an address masked."""
-    return mask(traceback.format_exception_only(failure)[-1].strip())
+    """Return the last line of a traceback without the values it may quote: they may be personal."""
+    line = traceback.format_exception_only(failure)[-1].strip()
+    return mask(_VALUES.sub("[value]", line))
 
 
 def _one_more(case: Case) -> int:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
-
-import uvloop
+import sys
 
 from pipeline import logs
 from pipeline.connections import NoRedis
 from pipeline.settings import settings_or_exit
 from workers.app import worker_settings
 
-# arq takes the loop it finds; this one costs a worker a tenth less
-asyncio.set_event_loop(uvloop.new_event_loop())
+if sys.platform != "win32" and sys.implementation.name == "cpython":
+    import uvloop
+
+    # arq takes the loop it finds; this one costs a worker a tenth less
+    asyncio.set_event_loop(uvloop.new_event_loop())
 
 _settings = settings_or_exit()
 logs.configure(_settings.log_format, _settings.log_level)
@@ -21,7 +23,8 @@ logs.configure(_settings.log_format, _settings.log_level)
 try:
     WorkerSettings = worker_settings(_settings)
 except NoRedis as missing:
-    raise SystemExit(2) from missing
+    print(missing, file=sys.stderr)
+    raise SystemExit(2) from None
 
 # what lives as long as the process is kept out of the collector's way; events go by reference count
 gc.collect()

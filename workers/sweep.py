@@ -10,10 +10,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from pipeline import dead_letters, heartbeats, keys, seen
+from pipeline import dead_letters, heartbeats, keys, pauses, seen
 from pipeline.clock import redis_now_ms
 from pipeline.outcomes import Stage
 from pipeline.queues import create_groups
+from pipeline.scripts import script
 from workers.context import DAY_MS
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 #: work that waited this long under one bell number: the job of that number is dead or stuck in arq
 STALE_S = 5.0
-LOCK = keys.PREFIX + "sweeping"
 
 
 async def keep_sweeping(context: Context) -> None:
@@ -58,13 +58,14 @@ async def rest(context: Context, seconds: float) -> None:
 async def sweep(context: Context) -> None:
     """Sweep once; when several workers sweep in the same second, only the first does anything."""
     lock_ms = max(1, int(context.timing.sweep_s * 900))
-    if not await context.redis.set(LOCK, context.consumer, nx=True, px=lock_ms):
+    if not await script(context.redis, "lock_sweep")(args=[context.consumer, lock_ms]):
         return
     await create_groups(context.redis)
     if adopted := await context.queues.adopt():
         logger.warning("work of dead workers taken over entries=%d", adopted)
-        for stage in Stage:  # a job that died with its worker keeps its number locked in arq
-            await context.redis.hincrby(keys.BELLS, stage, 1)
+        # a job that died with its worker keeps its number locked in arq
+        await script(context.redis, "raise_bells")(args=list(Stage))
+    await pause_without_keys(context)
     await ring_for_work(context)
     await let_go(context)
 
@@ -86,10 +87,11 @@ async def ring_for_work(context: Context) -> None:
         has_work = sum(next(waiting) for _ in queues) > 0
         number = int(bells.get(stage.encode(), 0))
         if context.bells_seen.is_stale(stage, number if has_work else None, STALE_S):
-            number = int(await context.redis.hincrby(keys.BELLS, stage, 1))
+            number = int(await script(context.redis, "raise_bells")(args=[stage]))
         if has_work:
             context.bell.forget(stage)
-            await context.bell.ring(stage, number)
+            if not await context.bell.ring(stage, number):
+                context.drain_here(stage)  # a full server takes no new job, and must be drained
 
 
 async def let_go(context: Context) -> None:
@@ -101,6 +103,17 @@ async def let_go(context: Context) -> None:
     await seen.forget_old_slots(redis, context.window_ms)
     too_old = await redis_now_ms(redis) - context.visitor_keep_ms
     await redis.zremrangebyscore(keys.VISITORS, "-inf", too_old)
+
+
+async def pause_without_keys(context: Context) -> None:
+    """Pause the stages whose vendor's key is not set, and lift such a pause where it is set now."""
+    missing = stages_without_key(context)
+    for stage in (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD):
+        if stage in missing:
+            reason = f"{pauses.NO_KEY}: set {missing[stage]} and restart the workers"
+            await pauses.pause_without_key(context.redis, stage, reason)
+        else:
+            await pauses.end_pause_without_key(context.redis, stage)
 
 
 def stages_without_key(context: Context) -> dict[Stage, str]:

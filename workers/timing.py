@@ -26,3 +26,5 @@ class Timing:
     #: at a stop, calls in flight may still finish; platforms kill after 30 s
     stop_s: float = 20.0
     sweep_s: float = 1.0
+    #: while AudienceLab is asked, how often new visitor events are looked for
+    merge_every_s: float = 0.25

@@ -35,6 +35,7 @@ from pipeline.outcomes import (
 from pipeline.queues import Entry
 from pipeline.sources.registry import SOURCES
 from workers.fates import BUG_TRIES, last_line
+from workers.room import bytes_to_unpack
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -70,7 +71,12 @@ async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
     written: asyncio.Task[None] | None = None
     try:
         while not context.stopping.is_set() and monotonic() < until:
-            taken = await context.queues.take(Stage.UNPACK, Stage.UNPACK, most=MOST_ENTRIES)
+            most_bytes = await bytes_to_unpack(context.redis)
+            if not most_bytes:
+                return  # the sweep looks again in a second
+            taken = await context.queues.take(
+                Stage.UNPACK, Stage.UNPACK, most=MOST_ENTRIES, most_bytes=most_bytes
+            )
             if not taken.entries:
                 return
             async for moves in slices(context, taken.entries):

@@ -7,6 +7,9 @@ local oldest, lengths = {}, {}
 for i, name in ipairs(queues) do
   local first = redis.call('XRANGE', queue_key(name), '-', '+', 'COUNT', 1)
   oldest[i] = first[1] and first[1][1] or ''
+  -- a batch is a new entry each time it is sealed, split or held; its items have waited longer
+  local since = string.find(name, ':') and first[1] and string.match(first[1][2][4] or '', '^[^|]*|(%d+)')
+  if since then oldest[i] = since .. '-0' end
   lengths[i] = redis.call('XLEN', queue_key(name))
 end
 return {now, redis.call('HGETALL', P .. 'books'), redis.call('HGETALL', P .. 'refused'),

@@ -1,0 +1,68 @@
+"""A Redis that is filled as far as the receiver may fill it drains by itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from pipeline.outcomes import Stage
+from receiver.room import FULL_AT
+from tests.workbench import Workbench, mail_events
+from workers import room
+
+pytestmark = pytest.mark.anyio
+
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture
+async def small(redis: Redis) -> AsyncIterator[Redis]:
+    """Give the server little memory, for this test only."""
+    before = (await redis.config_get("maxmemory"))["maxmemory"]
+    used = (await redis.info("memory"))["used_memory"]
+    await redis.config_set("maxmemory", used + 12 * MEGABYTE)
+    yield redis
+    await redis.config_set("maxmemory", before)
+
+
+async def share(redis: Redis) -> float:
+    """Return how full the server is."""
+    memory = await redis.info("memory")
+    return float(memory["used_memory"] / memory["maxmemory"])
+
+
+async def test_what_the_receiver_may_store_is_drained(
+    small: Redis, make_bench: Callable[..., Workbench]
+) -> None:
+    """Filled to 85 % with deliveries of thirty events, the server drains, and is never over-full."""
+    bench = make_bench(email_format="plain")
+    stored = 0
+    while await share(small) < FULL_AT:
+        await bench.put("events", mail_events(30, first=stored))
+        stored += 30
+    fullest = 0.0
+
+    async def is_idle() -> bool:
+        nonlocal fullest
+        fullest = max(fullest, await share(small))
+        return await bench.is_idle()
+
+    await bench.work_until(is_idle)
+
+    assert (await bench.row(Stage.FORWARD))["done"] == stored
+    assert fullest < 1.0
+    await bench.assert_balanced()
+
+
+async def test_nothing_is_unpacked_while_others_must_leave_first(
+    small: Redis, make_bench: Callable[..., Workbench]
+) -> None:
+    """On a nearly full server `unpack` waits for what is on its way, and goes on alone when nothing is."""
+    bench = make_bench()
+    while await share(small) < room.FULL_AT:
+        await bench.put("events", mail_events(30))
+    assert await room.bytes_to_unpack(small) == 1
+    await small.xadd("{relay}:queue:forward", {"p": "{}", "m": "events|0|h|"})
+    assert await room.bytes_to_unpack(small) == 0

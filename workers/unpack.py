@@ -132,9 +132,9 @@ def make_moves(context: Context, entry: Entry, faults: Mapping[str, str]) -> Ite
     """Make slices with a cursor, then the final move; *faults* are deliveries to bury, with the error."""
     reads = [read(context, Delivery.unpack(payload), faults) for payload in entry.payloads]
     found = [(one.delivery, outcome) for one in reads for outcome in one.outcomes]
-    start, cursor = int(entry.cursor or 0), entry.cursor
+    start, cursor = begun(entry.cursor, len(found)), entry.cursor
     while len(found) - start > SLICE:
-        following = str(start + SLICE)
+        following = f"{start + SLICE}/{len(found)}"
         move = Move(entry.queue, [entry.id], cursor, following)
         hand_over(context, move, found[start : start + SLICE])
         yield move
@@ -144,6 +144,16 @@ def make_moves(context: Context, entry: Entry, faults: Mapping[str, str]) -> Ite
     for one in reads:
         settle(move, one)
     yield move
+
+
+def begun(cursor: str, outcomes: int) -> int:
+    """Return how many of *outcomes* were handed over by earlier slices.
+
+    A cursor counts outcomes. When the same bytes give another number of them now, a new release reads them
+    differently: all are handed over again, and the seen marks tell which ones came before.
+    """
+    position, _, of = cursor.partition("/")
+    return int(position) if of == str(outcomes) else 0
 
 
 def read(context: Context, delivery: Delivery, faults: Mapping[str, str]) -> Read:

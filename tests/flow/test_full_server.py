@@ -22,7 +22,7 @@ async def small(redis: Redis) -> AsyncIterator[Redis]:
     """Give the server little memory, for this test only."""
     before = (await redis.config_get("maxmemory"))["maxmemory"]
     used = (await redis.info("memory"))["used_memory"]
-    await redis.config_set("maxmemory", used + 12 * MEGABYTE)
+    await redis.config_set("maxmemory", used + 5 * MEGABYTE)
     yield redis
     await redis.config_set("maxmemory", before)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import orjson
 import pytest
+from arq import ArqRedis
 
 from pipeline import dead_letters, keys, visitors
 from pipeline.addresses import digest
 from pipeline.outcomes import Person, Stage
+from pipeline.wake import Bell
 from sandbox import audiencepoint
 from tests.workbench import Workbench, mail_events
 from tests.workers.test_enrich import named, score_of, see
@@ -120,12 +123,21 @@ async def test_one_sweep_a_second_is_enough(bench: Workbench) -> None:
     """When somebody else holds the lock, a sweep does nothing."""
     async with bench.at_work() as worker:
         context: Context = worker.ctx["context"]
-        context.stopping.set()
         await bench.redis.set("{relay}:sweeping", "other", px=60_000)
+        # a bell of its own, because the worker goes on ringing the usual one
+        arq = ArqRedis(bench.redis.connection_pool, default_queue_name="another")
+        await bench.redis.hset("{relay}:paused", "unpack", '{"by": "operator"}')
         await bench.put("events", mail_events(1))
-        await bench.redis.delete("{relay}:arq:queue")
-        await sweep(context)
-        assert await bench.redis.zcard("{relay}:arq:queue") == 0
+        await sweep(replace(context, bell=Bell(arq)))
+        assert await bench.redis.zcard("another") == 0
+        await bench.redis.delete("{relay}:sweeping")
+        await bench.until(lambda: swept(replace(context, bell=Bell(arq)), bench))
+
+
+async def swept(context: Context, bench: Workbench) -> bool:
+    """Sweep; tell whether a bell was rung for what waits."""
+    await sweep(context)
+    return bool(await bench.redis.zcard("another"))
 
 
 def test_a_bell_number_that_stays_is_stale() -> None:

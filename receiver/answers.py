@@ -12,7 +12,6 @@ import asyncio
 
 from starlette.types import Receive, Send
 
-from receiver.one_write import one_write
 from receiver.problems import Headers
 
 # Long enough for a sender to read the answer over a slow line, short enough to hold no
@@ -21,15 +20,9 @@ LINGER_S = 1.0
 
 
 async def answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """Send a whole answer, in one write where the server lets us."""
-    whole = one_write(send)
-    if whole is None:
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        return
-    with whole:
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    """Send a whole answer."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def answer_early(

@@ -170,7 +170,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(home: Path, sandbox: S
         relay.restart_what_ended()
         await asyncio.wait_for(posting, 120)
         deadline = time.monotonic() + 120
-        while await waiting(relay.redis.url) != 0 and time.monotonic() < deadline:  # noqa: ASYNC110
+        while await waiting(relay.redis.url) != 0 and time.monotonic() < deadline:
             relay.restart_what_ended()
             await asyncio.sleep(0.2)
         async with Redis.from_url(relay.redis.url) as redis:

@@ -101,7 +101,8 @@ def receiver(redis_server: object, tmp_path_factory: pytest.TempPathFactory) -> 
     url = redis_server.url  # type: ignore[attr-defined]
     running = start(url, tmp_path_factory.mktemp("receiver"))
     running.read_until_listening()
-    exchange(running.port, post(b"[]"))  # so that a line with a token is due, whichever tests run here
+    # so that a line with a token is due, whichever tests run here
+    exchange(running.port, post(b"[]"))
     yield running
     assert running.process.poll() is None, "the receiver died:\n" + "".join(running.lines)
     written = running.stop()

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import sha1, sha256
 from typing import TYPE_CHECKING, Literal
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.utils import str_if_bytes
 
 from pipeline import keys
 from pipeline.deliveries import Delivery
+from pipeline.line import Line, Word
 from pipeline.origins import Origin
 from pipeline.outcomes import Reason
 from pipeline.queues import create_groups
-from pipeline.scripts import script
+from pipeline.scripts import script, text
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -28,6 +29,9 @@ AckPolicy = Literal["stored", "fsynced", "replicated"]
 
 #: how long Redis may take to fsync or to hear from a replica; the receiver answers within 250 ms
 WAIT_MS = 150
+
+_PUT = text("put")
+_PUT_DIGEST = sha1(_PUT.encode(), usedforsecurity=False).hexdigest()
 
 
 class NotStored(Exception):
@@ -52,7 +56,7 @@ class Inbox:
     def __init__(self, redis: Redis, ack_policy: AckPolicy = "stored") -> None:
         self._redis = redis
         self._policy = ack_policy
-        self._put = script(redis, "put")
+        self._line = Line(redis.connection_pool)
         self._put_malformed = script(redis, "put_malformed")
         self._wait: tuple[str | int, ...] | None = None
 
@@ -99,22 +103,42 @@ class Inbox:
 
     async def put(self, deliveries: Sequence[Delivery]) -> int:
         """Store *deliveries* as one entry; return the bell number of `unpack`. Raises `NotStored`."""
-        packed = [delivery.pack() for delivery in deliveries]
-        try:
-            if self._wait is None:
-                return int(await self._put(args=packed))
-            return await self._put_and_wait(packed, self._wait)
-        except (RedisError, OSError) as error:
-            raise NotStored(f"Redis did not store the delivery: {type(error).__name__}") from error
+        (stored,) = await self.put_entries([deliveries])
+        if isinstance(stored, NotStored):
+            raise stored
+        return stored
 
-    async def _put_and_wait(self, packed: Sequence[bytes], wait: Sequence[str | int]) -> int:
-        async with self._redis.pipeline(transaction=False) as pipe:  # one connection for both
-            await self._put(args=packed, client=pipe)
-            pipe.execute_command(*wait)
-            bell, reached = await pipe.execute()
+    async def put_entries(self, entries: Sequence[Sequence[Delivery]]) -> list[int | NotStored]:
+        """Store each of *entries* for itself, in one write; what is promised is waited for once.
+
+        Return for each the bell number of `unpack`, or why it was not stored. Only one call at a
+        time. Raises `NotStored` when nothing is known about any of them.
+        """
+        packed = [[delivery.pack() for delivery in entry] for entry in entries]
+        try:
+            stored = await self._write(packed, ("EVALSHA", _PUT_DIGEST, 0))
+            unknown = [i for i, one in enumerate(stored) if isinstance(one, NoScriptError)]
+            if unknown:  # the server is new or was restarted; from the text it learns the script
+                again = await self._write([packed[i] for i in unknown], ("EVAL", _PUT, 0))
+                for i, one in zip(unknown, again, strict=True):
+                    stored[i] = one
+        except (RedisError, OSError) as error:
+            raise _not_stored(error) from error
+        return [_not_stored(one) if isinstance(one, RedisError) else one for one in stored]
+
+    async def _write(
+        self, entries: Sequence[Sequence[bytes]], how: Sequence[Word]
+    ) -> list[int | NotStored | ResponseError]:
+        commands: list[Sequence[Word]] = [(*how, *entry) for entry in entries]
+        if self._wait is None:
+            return await self._line.ask(commands)
+        *stored, reached = await self._line.ask([*commands, self._wait])
+        if isinstance(reached, ResponseError):
+            raise reached
         if (reached[0] if isinstance(reached, list) else reached) < 1:
-            raise NotStored(f"Redis stored the delivery, but not {self._policy} within the time.")
-        return int(bell)
+            late = NotStored(f"Redis stored the delivery, but not {self._policy} within the time.")
+            return [one if isinstance(one, ResponseError) else late for one in stored]
+        return stored
 
     async def bury(self, delivery: Delivery, reason: Reason, error: str) -> str:
         """Keep a body that was answered 400 as a dead letter; return its id. Raises `NotStored`.
@@ -145,3 +169,7 @@ class Inbox:
         """Return how full Redis is. Raises redis-py's errors."""
         memory = await self._redis.info("memory")
         return Room(int(memory["used_memory"]), int(memory.get("maxmemory", 0)))
+
+
+def _not_stored(error: Exception) -> NotStored:
+    return NotStored(f"Redis did not store the delivery: {type(error).__name__}")

@@ -56,12 +56,16 @@ class Bell:
         self._arq = arq
         self._rung: dict[Stage, int] = {}
 
+    def is_rung(self, stage: Stage, number: int) -> bool:
+        """Tell whether this process has rung *number* already."""
+        return self._rung.get(stage) == number
+
     async def ring(self, stage: Stage, number: int) -> bool:
         """Wake a worker for *stage* unless this process rang *number* already; tell whether that worked.
 
         Never raises.
         """
-        if self._rung.get(stage) == number:
+        if self.is_rung(stage, number):
             return True
         self._rung[stage] = number
         try:

@@ -12,6 +12,7 @@ import asyncio
 
 from starlette.types import Receive, Send
 
+from receiver.one_write import send_whole
 from receiver.problems import Headers
 
 # Long enough for a sender to read the answer over a slow line, short enough to hold no
@@ -21,8 +22,11 @@ LINGER_S = 1.0
 
 async def answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
     """Send a whole answer."""
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_whole(
+        send,
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": body},
+    )
 
 
 async def answer_early(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -28,7 +28,7 @@ from receiver.problems import NOT_FOUND, Refused, render
 from receiver.refusals import Refusals
 from receiver.room import RoomWatch
 from receiver.tokens import Tokens
-from receiver.webhooks import Summary, Webhooks
+from receiver.webhooks import PREFIX, Summary, Webhooks, route_path
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -39,14 +39,23 @@ READ_DEADLINE_S = 30.0
 
 
 class Receiver(Starlette):
-    """Starlette without its two error middlewares.
+    """Starlette that lets hooks through at once, and without its two error middlewares.
 
-    Every endpoint here answers its own errors, and a `send` wrapped twice costs each request time.
+    Every endpoint here answers its own errors. For a hook, matching routes and wrapping `send` twice
+    would cost more than storing it does.
     """
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """Return the router itself."""
-        return self.router
+    def __init__(self, hooks: ASGIApp, **options: Any) -> None:
+        super().__init__(**options)
+        self._hooks = hooks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] == "http" and route_path(scope).startswith(PREFIX):
+            await self._hooks(scope, receive, send)
+        else:
+            scope["app"] = self
+            await self.router(scope, receive, send)
 
 
 def make_app(
@@ -87,9 +96,8 @@ def make_app(
     metrics.gauge("relay_redis_used_bytes", "Redis memory in use.", lambda: room.used_bytes)
     metrics.gauge("relay_redis_limit_bytes", "Redis maxmemory.", lambda: room.limit_bytes)
     app = Receiver(
+        webhooks,
         routes=[
-            Route("/hooks/{source}/{token:path}", webhooks, name="hook"),
-            Route("/hooks/{source}", webhooks, name="hook-without-token"),
             Route("/healthz", Healthz()),
             Route("/readyz", Readyz(room, _heartbeat_age(redis), lambda: opening.problem)),
             Route("/metrics", MetricsPage(metrics, _books(redis))),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -44,13 +44,8 @@ class Limits:
     answer_within_s: float = 0.19
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """One request that waits. Its future yields None when stored, else why not."""
-
-    delivery: Delivery
-    answer: asyncio.Future[str | None]
-    since: float
+# One request that waits: what it brought, its answer (None when stored, else why not), since when.
+_Waiting = tuple[Delivery, "asyncio.Future[str | None]", float]
 
 
 class GroupCommit:
@@ -75,8 +70,8 @@ class GroupCommit:
 
     async def put(self, delivery: Delivery) -> None:
         """Return once *delivery* is stored; raises `NotStored` when it is not, within 200 ms."""
-        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(delivery, answer, monotonic()))
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append((delivery, answer, monotonic()))
         if len(self._waiting) == 1:
             self._work.set()
         refusal = await answer
@@ -89,53 +84,42 @@ class GroupCommit:
             await self._work.wait()
             self._work.clear()
             while self._waiting:
-                await self._flush()
+                await self._flush(list(self._entries()))
 
     async def finish(self) -> None:
         """Let the bells that are ringing end; the flusher has stopped."""
         if self._ringing:
             await asyncio.wait(self._ringing, timeout=self._limits.answer_within_s)
 
-    async def _flush(self) -> None:
-        entries = list(self._entries())
-        if len(entries) == 1:
-            await self._write(entries[0])
-        elif entries:
-            await asyncio.gather(*(self._write(entry) for entry in entries))
-
     def _entries(self) -> Iterator[list[_Waiting]]:
         """Take what waits, in the order of its coming, cut into stream entries."""
-        limits = self._limits
+        queue, limits = self._waiting, self._limits
         for _ in range(limits.entries_per_flush):
             entry: list[_Waiting] = []
             size = 0
-            while self._waiting and len(entry) < limits.deliveries_per_entry:
-                waiting = self._waiting[0]
-                size += len(waiting.delivery.body)
+            while queue and len(entry) < limits.deliveries_per_entry:
+                size += len(queue[0][0].body)
                 if entry and size > limits.bytes_per_entry:
                     break
-                self._waiting.popleft()
+                waiting = queue.popleft()
                 if self._is_still_wanted(waiting):
                     entry.append(waiting)
-            if not entry:
-                return
-            yield entry
+            if entry:
+                yield entry
 
     def _is_still_wanted(self, waiting: _Waiting) -> bool:
-        if waiting.answer.done():  # its client went away; nobody was promised anything
+        _, answer, since = waiting
+        if answer.done():  # its client went away; nobody was promised anything
             return False
         within_s = self._limits.answer_within_s
         # Redis hangs, and this one has waited too long behind the flush that found it out
-        if self._last_took_s >= within_s and self._age_s(waiting) > 0.75 * within_s:
-            waiting.answer.set_result("Redis did not answer in time")
+        if self._last_took_s >= within_s and monotonic() - since > 0.75 * within_s:
+            answer.set_result("Redis did not answer in time")
             return False
         return True
 
-    def _age_s(self, waiting: _Waiting) -> float:
-        return monotonic() - waiting.since
-
-    def _time_left_s(self, oldest: _Waiting) -> float:
-        """Return how long a write may take, so that *oldest* is answered in time.
+    def _time_left_s(self, since: float) -> float:
+        """Return how long a write may take, so that who waits *since* then is answered in time.
 
         While Redis is quick, age is the doing of a busy process, and Redis gets its time all the
         same: a burst must not be refused for it. Otherwise age counts, down to a last quarter.
@@ -143,44 +127,61 @@ class GroupCommit:
         within_s = self._limits.answer_within_s
         if self._last_took_s < within_s / 4:
             return within_s
-        return max(within_s - self._age_s(oldest), within_s / 4)
+        return max(within_s - (monotonic() - since), within_s / 4)
 
-    async def _write(self, entry: list[_Waiting]) -> None:
+    async def _flush(self, entries: Sequence[Sequence[_Waiting]]) -> None:
+        if not entries:
+            return
         began = monotonic()
         # What everybody is told when this task is cancelled in mid-write.
-        refusal: str | None = "the receiver is stopping"
-        number = 0
+        stored: Sequence[int | NotStored] = [NotStored("the receiver is stopping")] * len(entries)
         try:
-            async with asyncio.timeout(self._time_left_s(entry[0])):
-                number = await self._inbox.put([waiting.delivery for waiting in entry])
-            refusal = None
+            stored = await self._write(entries)
+        finally:
+            self._last_took_s = monotonic() - began
+            for entry, one in zip(entries, stored, strict=True):
+                self._answer(entry, one)
+
+    async def _write(self, entries: Sequence[Sequence[_Waiting]]) -> Sequence[int | NotStored]:
+        """Return for each entry the bell's number, or why it is not stored."""
+        oldest = entries[0][0][2]
+        refusal = NotStored("Redis did not answer in time")
+        try:
+            async with asyncio.timeout(self._time_left_s(oldest)):
+                return await self._inbox.put_entries(
+                    [[delivery for delivery, _, _ in entry] for entry in entries]
+                )
         except NotStored as error:
-            refusal = str(error) or "Redis refused it"
+            refusal = error
         except TimeoutError:
-            refusal = "Redis did not answer in time"
+            pass
         except Exception as error:
             # Whatever it is, the flusher must live and its requests must be answered.
-            log.exception("flush failed deliveries=%d", len(entry))
-            refusal = f"the write failed ({type(error).__name__})"
-        finally:
-            for waiting in entry:
-                if not waiting.answer.done():
-                    waiting.answer.set_result(refusal)
-        self._last_took_s = monotonic() - began
-        self._note(entry, refusal, self._last_took_s)
-        if refusal is None:
-            self._ring(number)
+            log.exception("flush failed")
+            refusal = NotStored(f"the write failed ({type(error).__name__})")
+        return [refusal] * len(entries)
 
-    def _note(self, entry: list[_Waiting], refusal: str | None, took_s: float) -> None:
-        self._metrics.flushed(len(entry), took_s, stored=refusal is None)
-        if refusal is not None:
+    def _answer(self, entry: Sequence[_Waiting], stored: int | NotStored) -> None:
+        refusal = None
+        if isinstance(stored, NotStored):
+            refusal = str(stored) or "Redis refused it"
             log.warning("flush failed deliveries=%d: %s", len(entry), refusal)
-        elif log.isEnabledFor(logging.DEBUG):
-            ids = ",".join(waiting.delivery.id for waiting in entry)
-            log.debug("flushed deliveries=%d ms=%.1f ids=%s", len(entry), took_s * 1000, ids)
+        for _, answer, _ in entry:
+            if not answer.done():
+                answer.set_result(refusal)
+        self._metrics.flushed(len(entry), self._last_took_s, stored=refusal is None)
+        if log.isEnabledFor(logging.DEBUG) and refusal is None:
+            ids = ",".join(delivery.id for delivery, _, _ in entry)
+            log.debug(
+                "flushed deliveries=%d ms=%.1f ids=%s", len(entry), self._last_took_s * 1000, ids
+            )
+        if not isinstance(stored, NotStored):
+            self._ring(stored)
 
     def _ring(self, number: int) -> None:
         """Ring beside the answers: a bell that hangs delays nobody, the sweep makes up for it."""
+        if self._bell.is_rung(Stage.UNPACK, number):
+            return
         task = asyncio.create_task(self._bell.ring(Stage.UNPACK, number))
         self._ringing.add(task)
         task.add_done_callback(self._ringing.discard)

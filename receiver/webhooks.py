@@ -50,6 +50,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:+/=-]{1,128}")
 _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ENCODING = re.compile(rb"[A-Za-z0-9, .;=*-]{1,64}")
 _ALLOW = b"GET, HEAD, POST"
+PREFIX = "/hooks/"
 _NO_PARAMETERS: Mapping[str, str] = {}
 _PROBE = b'{"ready":true}'
 # A request this small has been read by the server already: its connection can be used again.
@@ -142,8 +143,8 @@ class Webhooks:
     async def _accept(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, held: Held
     ) -> tuple[int, Headers, bytes]:
-        path = scope["path_params"]
-        door = self._doors.get(path["source"])
+        name, token = _source_and_token(scope)
+        door = self._doors.get(name)
         if door is None:
             raise Refused(
                 problems.UNKNOWN_SOURCE, "The path names no source that this relay knows."
@@ -155,8 +156,8 @@ class Webhooks:
             )
         query_string = scope["query_string"]
         query = parameters(query_string) if query_string else _NO_PARAMETERS
-        token = path.get("token", "").rstrip("/")
-        if not self._tokens.admit(door.source.name, presented(token, headers, query)):
+        shown = presented(token, headers, query)
+        if not self._tokens.admit(name, shown):
             raise Refused(
                 problems.WRONG_TOKEN,
                 "Put one of HOOK_TOKENS at the end of the path, or in a header or password.",
@@ -261,7 +262,7 @@ class Webhooks:
         held: Held,
     ) -> None:
         problem = refused.problem
-        name = scope["path_params"]["source"]
+        name, _ = _source_and_token(scope)
         source = name if name in self._doors else "unknown"
         self._metrics.answered[source, problem.status] += 1
         self._metrics.refused[source, problem.name] += 1
@@ -274,6 +275,17 @@ class Webhooks:
             await answer_early(receive, send, status, answer_headers, body)
         else:
             await answer(send, status, answer_headers, body)
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path without the prefix that a proxy in front of the receiver takes away."""
+    path: str = scope["path"]
+    return path.removeprefix(scope["root_path"]) if scope.get("root_path") else path
+
+
+def _source_and_token(scope: Scope) -> tuple[str, str]:
+    name, _, token = route_path(scope)[len(PREFIX) :].partition("/")
+    return name, token.rstrip("/")
 
 
 def _form_problem(source: Source, body: bytes, content_type: str) -> Refused | None:

@@ -33,15 +33,18 @@ class Watched(Inbox):
         self.called = asyncio.Event()
         self.refuses: bytes | None = None
 
-    async def put(self, deliveries: Sequence[Delivery]) -> int:
+    async def put_entries(self, entries: Sequence[Sequence[Delivery]]) -> list[int | NotStored]:
         """Store, once the gate is open."""
-        bodies = [delivery.body for delivery in deliveries]
-        self.entries.append(bodies)
+        self.entries += [[delivery.body for delivery in entry] for entry in entries]
         self.called.set()
         await self.gate.wait()
-        if self.refuses in bodies:
-            raise NotStored("refused on purpose")
-        return await super().put(deliveries)
+        return [await self._put_unless_refused(entry) for entry in entries]
+
+    async def _put_unless_refused(self, entry: Sequence[Delivery]) -> int | NotStored:
+        if self.refuses in [delivery.body for delivery in entry]:
+            return NotStored("refused on purpose")
+        (stored,) = await super().put_entries([entry])
+        return stored
 
 
 def delivery(body: bytes = b"{}") -> Delivery:
@@ -110,7 +113,7 @@ async def test_a_fault_of_ours_answers_everybody(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(inbox, "put", fail)
+        patch.setattr(inbox, "put_entries", fail)
         with pytest.raises(NotStored, match="ZeroDivisionError"):
             await commit.put(delivery())
     await commit.put(delivery())

@@ -14,6 +14,7 @@ from typing import Any
 import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 Word = str | bytes | int
@@ -47,11 +48,9 @@ class Line:
 
     async def _connected(self) -> AbstractConnection:
         if self._connection is not None:
-            # the server has hung up, or said what nobody asked for
-            if await self._connection.can_read_destructive():
-                await self._give_up(self._connection)
-            else:
+            if await _is_good(self._connection):
                 return self._connection
+            await self._give_up(self._connection)
         connection: AbstractConnection = await self._pool.get_connection()
         # redis-py would make a task or a timer of it for each write and each read
         connection.socket_timeout = None
@@ -63,6 +62,14 @@ class Line:
         await connection.disconnect(nowait=True)
         connection.socket_timeout = self._pool.connection_kwargs.get("socket_timeout")
         await self._pool.release(connection)
+
+
+async def _is_good(connection: AbstractConnection) -> bool:
+    """Tell whether nobody has hung up, nor said what nobody asked for."""
+    try:
+        return not await connection.can_read_destructive()
+    except RedisConnectionError:
+        return False
 
 
 async def _reply(connection: AbstractConnection) -> Any:

@@ -61,16 +61,16 @@ class Held:
 
     def take(self, count: int) -> None:
         """Hold *count* more bytes; raises `Refused` (503) when the memory is used up."""
-        self.check(count)
+        memory = self.memory
+        if memory.used_bytes + count > memory.limit_bytes:
+            raise _too_busy()
         self.held_bytes += count
-        self.memory.used_bytes += count
+        memory.used_bytes += count
 
     def check(self, count: int) -> None:
         """Raise `Refused` (503) unless *count* more bytes may be held."""
         if self.memory.used_bytes + count > self.memory.limit_bytes:
-            raise Refused(
-                TOO_BUSY, "Too many bodies are being received at once; send it again later."
-            )
+            raise _too_busy()
 
     def release(self) -> None:
         """Give everything back."""
@@ -89,7 +89,9 @@ class Bodies:
 
     async def read(self, receive: Receive, headers: Mapping[bytes, bytes], held: Held) -> bytes:
         """Return the body as it was sent; raises `Refused` or `Gone`."""
-        self._check_announced(headers, held)
+        announced = headers.get(b"content-length", b"0")
+        if len(announced) > 4:  # a smaller one cannot be too large, and is counted when it is read
+            self._check_announced(announced, held)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - every request is a task of its own
         self._reading[task] = monotonic()
@@ -126,10 +128,7 @@ class Bodies:
                     self._stalled.add(task)
                     task.cancel()
 
-    def _check_announced(self, headers: Mapping[bytes, bytes], held: Held) -> None:
-        announced = headers.get(b"content-length", b"0")
-        if len(announced) < 5:  # too small to be too large; counted when it is read
-            return
+    def _check_announced(self, announced: bytes, held: Held) -> None:
         # A server lets only digits through; a header that is not a number is found out by counting.
         length = int(announced) if announced.isdigit() and len(announced) < 20 else 0
         if length > self._max_bytes:
@@ -207,6 +206,10 @@ class Bodies:
         return Refused(
             TOO_LARGE, f"A body may have {self._max_bytes} bytes, also after decompression."
         )
+
+
+def _too_busy() -> Refused:
+    return Refused(TOO_BUSY, "Too many bodies are being received at once; send it again later.")
 
 
 def _has_zlib_header(body: bytes) -> bool:

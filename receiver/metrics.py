@@ -10,11 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from starlette.types import Receive, Scope, Send
 
@@ -30,6 +37,27 @@ Books = Mapping[str, Mapping[str, int]]
 """The seven numbers of each stage: stage -> counter -> count."""
 
 
+class Buckets:
+    """A histogram: how many values were at most as large as each of *bounds*."""
+
+    def __init__(self, *bounds: float) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def told(self, name: str, meaning: str) -> Metric:
+        """Return it in Prometheus's own words."""
+        bounds = [*map(str, map(float, self._bounds)), "+Inf"]
+        return HistogramMetricFamily(
+            name, meaning, list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
+        )
+
+
 class Metrics(Collector):
     """The receiver's own numbers. *answered* is keyed by source and status."""
 
@@ -41,18 +69,8 @@ class Metrics(Collector):
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self.registry = CollectorRegistry()
         self.registry.register(self)
-        self._flush_size = Histogram(
-            "relay_flush_deliveries",
-            "Deliveries stored in one step.",
-            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-            registry=self.registry,
-        )
-        self._flush_time = Histogram(
-            "relay_flush_seconds",
-            "Time that Redis took to store them.",
-            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
-            registry=self.registry,
-        )
+        self._flush_size = Buckets(1, 2, 4, 8, 16, 32, 64, 128, 256)
+        self._flush_time = Buckets(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
         self._flushes: Counter[str] = Counter()
 
     def flushed(self, deliveries: int, took_s: float, *, stored: bool) -> None:
@@ -82,6 +100,8 @@ class Metrics(Collector):
         yield _by_label("relay_received_bytes", "Bytes of bodies.", "source", self.received_bytes)
         yield _by_label("relay_bad_tags", "Tags left out: not valid.", "source", self.bad_tags)
         yield _by_label("relay_flushes", "Writes to Redis.", "result", self._flushes)
+        yield self._flush_size.told("relay_flush_deliveries", "Deliveries stored in one step.")
+        yield self._flush_time.told("relay_flush_seconds", "Time that Redis took to store them.")
         for name, (meaning, read) in self.gauges.items():
             yield GaugeMetricFamily(name, meaning, read())
 

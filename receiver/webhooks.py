@@ -168,8 +168,8 @@ class Webhooks:
         self._check_open()
         try:
             await self._commit.put(delivery)
-        except NotStored as error:
-            raise _not_stored(error) from None
+        except NotStored:  # the flush has said why, once for all who waited for it
+            raise _not_stored() from None
         self._room.stored(len(delivery.body))
         self._metrics.answered[door.meter] += 1
         self._metrics.received_bytes[door.source.name] += len(delivery.body)
@@ -236,16 +236,15 @@ class Webhooks:
         try:
             async with asyncio.timeout(_BURY_WITHIN_S):
                 wrong.id = await self._inbox.bury(delivery, Reason.MALFORMED, wrong.detail)
-        except NotStored as error:
-            raise _not_stored(error) from None
-        except TimeoutError:
-            raise _not_stored("Redis did not answer in time") from None
+        except (NotStored, TimeoutError) as error:
+            log.warning("not buried: %s", str(error) or "Redis did not answer in time")
+            raise _not_stored() from None
         self._room.stored(len(delivery.body))
         raise wrong
 
     def _check_open(self) -> None:
         if self._opening.problem is not None:
-            raise _not_stored(self._opening.problem)
+            raise _not_stored()
         if self._room.is_full:
             raise Refused(
                 problems.STORAGE_FULL,
@@ -324,8 +323,7 @@ def _is_unread(headers: Mapping[bytes, bytes], held: Held, refused: Refused) -> 
     return b"transfer-encoding" in headers or not length.isdigit() or int(length[:20]) > _SMALL
 
 
-def _not_stored(why: object) -> Refused:
-    log.warning("not stored: %s", why)
+def _not_stored() -> Refused:
     return Refused(problems.NOT_STORED, "The storage did not take it; send it again later.")
 
 

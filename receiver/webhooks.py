@@ -143,7 +143,7 @@ class Webhooks:
     async def _accept(
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, held: Held
     ) -> tuple[int, Headers, bytes]:
-        name, token = _source_and_token(scope)
+        name, _, token = route_path(scope)[len(PREFIX) :].partition("/")
         door = self._doors.get(name)
         if door is None:
             raise Refused(
@@ -156,7 +156,7 @@ class Webhooks:
             )
         query_string = scope["query_string"]
         query = parameters(query_string) if query_string else _NO_PARAMETERS
-        shown = presented(token, headers, query)
+        shown = presented(token.rstrip("/"), headers, query)
         if not self._tokens.admit(name, shown):
             raise Refused(
                 problems.WRONG_TOKEN,
@@ -261,7 +261,7 @@ class Webhooks:
         held: Held,
     ) -> None:
         problem = refused.problem
-        name, _ = _source_and_token(scope)
+        name = route_path(scope)[len(PREFIX) :].partition("/")[0]
         source = name if name in self._doors else "unknown"
         self._metrics.answered[source, problem.status] += 1
         self._metrics.refused[source, problem.name] += 1
@@ -280,11 +280,6 @@ def route_path(scope: Scope) -> str:
     """Return the path without the prefix that a proxy in front of the receiver takes away."""
     path: str = scope["path"]
     return path.removeprefix(scope["root_path"]) if scope.get("root_path") else path
-
-
-def _source_and_token(scope: Scope) -> tuple[str, str]:
-    name, _, token = route_path(scope)[len(PREFIX) :].partition("/")
-    return name, token.rstrip("/")
 
 
 def _form_problem(source: Source, body: bytes, content_type: str) -> Refused | None:

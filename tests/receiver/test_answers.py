@@ -1,4 +1,4 @@
-"""uvicorn's answers leave in one write; under another server nothing is touched."""
+"""Answers leave uvicorn in one write; under another server nothing is touched."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from bench.results import Figure, WrongCount
 from bench.sizes import FULL, QUICK, Sizes
 
 Measure = Callable[[Place, Sizes], Coroutine[Any, Any, list[Figure]]]
+Plan = list[tuple[str, Fsync, Measure]]
 
 
 class Bench(StrEnum):
@@ -56,21 +57,12 @@ def bench(
     Example: scripts/bench receive flow --rounds 5
     """
     console = Console(stderr=True)
-    sizes = _sizes(full, rounds)
-    chosen = names or list(Bench)
     console.print(machine.describe())
     if profile is not None:
         profile = profile.absolute()
         profile.mkdir(parents=True, exist_ok=True)
-    figures: list[Figure] = []
-    try:
-        for label, fsync, measure in _plan(chosen, appendfsync, wrk, sandbox):
-            began = perf_counter()
-            figures += _run(measure, fsync, sizes, profile)
-            console.print(f"{label}: {perf_counter() - began:.0f} s")
-    except WrongCount as wrong:
-        console.print(f"[red]wrong: {wrong}")
-        raise typer.Exit(1) from None
+    plan = _plan(names or list(Bench), appendfsync, wrk, sandbox)
+    figures = _measured(plan, _sizes(full, rounds), profile, console)
     # a narrow pipe would break every row
     Console(width=None if sys.stdout.isatty() else 140).print(_table(figures))
     if json is not None:
@@ -86,15 +78,15 @@ def _sizes(full: bool, rounds: int) -> Sizes:
     return Sizes(**changed)
 
 
-def _plan(
-    chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool
-) -> list[tuple[str, Fsync, Measure]]:
+def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Plan:
     """Return what to run: a label, Redis's policy, the measurement."""
-    plan: list[tuple[str, Fsync, Measure]] = []
+    plan: Plan = []
     policies: list[Fsync] = ["everysec", "always"]
     policies = [policy for policy in policies if appendfsync in ("", policy)]
     if appendfsync == "no":
         policies = ["no"]
+    if not policies:
+        raise typer.BadParameter("--appendfsync is always, everysec or no")
     if Bench.RECEIVE in chosen:
         for policy in policies:
             plan.append((f"receive, {policy}", policy, _receive(policy, wrk)))
@@ -116,6 +108,20 @@ def _receive(policy: Fsync, wrk: bool) -> Measure:
         return receive.measure(at, sizes, policy, wrk=wrk)
 
     return measure
+
+
+def _measured(plan: Plan, sizes: Sizes, profile: Path | None, console: Console) -> list[Figure]:
+    """Return all figures of *plan*; a count that is wrong ends the command with 1."""
+    figures: list[Figure] = []
+    try:
+        for label, fsync, measure in plan:
+            began = perf_counter()
+            figures += _run(measure, fsync, sizes, profile)
+            console.print(f"{label}: {perf_counter() - began:.0f} s")
+    except WrongCount as wrong:
+        console.print(f"[red]wrong: {wrong}")
+        raise typer.Exit(1) from None
+    return figures
 
 
 def _run(measure: Measure, fsync: Fsync, sizes: Sizes, profile: Path | None) -> list[Figure]:

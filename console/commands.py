@@ -50,7 +50,7 @@ class BadUsage(Failed):
 
 def run(work: Callable[[Redis], Awaitable[T]]) -> T:
     """Do *work* with a client of the relay's Redis; raises `Failed` with a sentence for what goes wrong."""
-    from redis.exceptions import AuthenticationError, RedisError
+    from redis.exceptions import RedisError
 
     from pipeline.connections import NoRedis, Role, connection_pool
     from pipeline.wake import arq_redis
@@ -61,24 +61,50 @@ def run(work: Callable[[Redis], Awaitable[T]]) -> T:
         # arq's client is redis-py's with the way to ring for a worker added
         redis = arq_redis(connection_pool(settings, Role.CONSOLE))
         try:
+            # a wrong password or a Redis that loads is told plainly only in answer to a small command
+            await redis.ping()
             return await work(redis)
         finally:
             await redis.aclose()
             await redis.connection_pool.disconnect()
 
-    # what is raised may quote the URL with its password, so only its kind is told
     try:
         return asyncio.run(connected())
     except NoRedis as error:
         raise BadUsage(str(error)) from None
-    except AuthenticationError:
-        raise Failed("Redis refuses the password of its address.") from None
     except (RedisError, OSError) as error:
-        raise Failed(
-            f"Redis cannot be reached or does not answer: {type(error).__name__}."
-        ) from None
+        raise Failed(_what_happened(error, settings)) from None
     except KeyboardInterrupt:
         raise Failed("Interrupted.") from None
+
+
+def _what_happened(error: Exception, settings: Settings) -> str:
+    """Return what Redis's refusal means for the operator.
+
+    What could not be sent may quote the URL with its password, so only its kind is told.
+    """
+    from redis import exceptions as of_redis
+
+    sentences: dict[type[Exception], str] = {
+        of_redis.AuthenticationError: "Redis refuses the password of its address: look at REDIS_URL.",
+        of_redis.NoPermissionError: "Redis does not let the user of REDIS_URL do this.",
+        of_redis.BusyLoadingError: "Redis is still loading its data: try again in a moment.",
+        of_redis.ReadOnlyError: "This Redis is a replica: REDIS_URL has to lead to the primary.",
+        of_redis.OutOfMemoryError: "Redis is full: let the workers drain it, or raise its maxmemory.",
+    }
+    for kind, sentence in sentences.items():
+        if isinstance(error, kind):
+            return sentence
+    name = type(error).__name__
+    if isinstance(error, of_redis.ResponseError):
+        # what was sent is none of its words, except behind this one
+        words = str(error).partition(", with args")[0]
+        return f"Redis refuses the command: {words[:200]}"
+    if settings.redis_url is None:
+        return (
+            f"The Redis of `relay up` does not answer ({name}): if it was killed, start it again."
+        )
+    return f"Redis cannot be reached or does not answer ({name}): look at REDIS_URL and the server."
 
 
 def load() -> Settings:
@@ -120,7 +146,8 @@ def operator() -> str:
 
 def check_can_ask(*, as_json: bool) -> None:
     """Raise `BadUsage` where nobody can answer a question."""
-    if as_json or not sys.stdin.isatty():
+    # there is no stdin at all where it was closed
+    if as_json or sys.stdin is None or not sys.stdin.isatty():
         raise BadUsage("This has to be confirmed, and nobody can be asked here: pass --yes.")
 
 

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands import AsJson, BadUsage, Failed, Yes, check_can_ask, confirm, run
+from console.commands import AsJson, Failed, Yes, check_can_ask, confirm, run
 from console.selection import (
+    All,
+    DropRate,
+    DryRun,
+    Ids,
     ReasonFilter,
+    Resume,
+    RetryRate,
     SinceFilter,
     SourceFilter,
     StageFilter,
     Wanted,
     check_selection,
+    distinct,
 )
 
 if TYPE_CHECKING:
@@ -34,10 +41,6 @@ dead = typer.Typer(
     no_args_is_help=True,
     epilog="Example: relay dead list --since 2h --reason refused",
 )
-
-Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Letters by their ids.")]
-All = Annotated[bool, typer.Option("--all", help="All letters there are.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count, per stage and reason.")]
 
 
 # looking ------------------------------------------------------------------------------------------------
@@ -71,6 +74,8 @@ def list_letters(
         columns = ("buried_at", "stage", "source", "reason", "error", "attempts", "id")
         rows = [[letter[name] for name in columns] for letter in letters]
         print_table(columns, rows, numbers=("attempts",), folds="error")
+        if len(letters) == limit:
+            say(f"These are the newest {limit}; there may be more: --limit, or filters.")
 
 
 @dead.command("show", epilog="Example: relay dead show 5f2c0e9d8a7b6c5d4e3f2a1b")
@@ -88,7 +93,9 @@ def show(
 
     letter = run(work)
     if letter is None:
-        raise Failed(f"There is no dead letter {dead_id}.")
+        raise Failed(
+            f"There is no dead letter {dead_id}: it was retried or dropped, or the id is not whole."
+        )
     view = letter.view()
     if as_json:
         print_json(view)
@@ -119,18 +126,9 @@ def retry(
     reason: ReasonFilter = None,
     since: SinceFilter = None,
     everything: All = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a retry that was interrupted.")
-    ] = False,
+    resume: Resume = False,
     dry_run: DryRun = False,
-    rate: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Letters a second. It also waits while a stage has much live work;"
-            " 0 does neither.",
-        ),
-    ] = 50.0,
+    rate: RetryRate = 50.0,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -139,13 +137,8 @@ def retry(
     An interrupted retry (Ctrl-C) keeps its place: --resume goes on with it. Letters that die again
     meanwhile are not retried a second time.
     """
-    named, wanted = list(dict.fromkeys(ids or [])), Wanted(stage, source, reason, since)
-    if not resume:
-        check_selection(named, wanted, everything=everything)
-    elif named or wanted.is_set or everything:
-        raise BadUsage(
-            "--resume goes on with the filters that its retry began with; give no others."
-        )
+    named, wanted = distinct(ids), Wanted(stage, source, reason, since)
+    check_selection(named, wanted, everything=everything, resume=resume)
     if dry_run:
         _plan(named, wanted, resume=resume, as_json=as_json)
         return
@@ -155,15 +148,12 @@ def retry(
 
     order = RetryOrder(wanted, rate, as_json)
     if named:
-        _report(run(lambda redis: order.named(redis, named)), "retried", as_json=as_json)
-        return
-    result = run(order.resume if resume else order.begin)
-    if not result["finished"]:
-        raise Failed(
-            f"Interrupted after {result['retried']} letters: `relay dead retry --resume` goes on.",
-            result,
-        )
-    _report(result, "retried", as_json=as_json)
+        result = run(lambda redis: order.named(redis, named))
+        _report(result, "retried", the_others="the others are still there", as_json=as_json)
+    else:
+        result = run(order.resume if resume else order.begin)
+        go_on = "`relay dead retry --resume` goes on"
+        _report(result, "retried", the_others=go_on, as_json=as_json)
 
 
 # dropping -----------------------------------------------------------------------------------------------
@@ -178,12 +168,12 @@ def drop(
     since: SinceFilter = None,
     everything: All = False,
     dry_run: DryRun = False,
-    rate: Annotated[float, typer.Option(min=0, help="Letters a second; 0 is no limit.")] = 0.0,
+    rate: DropRate = 0.0,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Drop dead letters for good; the books keep them as `dropped`."""
-    named, wanted = list(dict.fromkeys(ids or [])), Wanted(stage, source, reason, since)
+    named, wanted = distinct(ids), Wanted(stage, source, reason, since)
     check_selection(named, wanted, everything=everything)
     if dry_run:
         _plan(named, wanted, resume=False, as_json=as_json)
@@ -197,12 +187,7 @@ def drop(
     async def work(redis: Redis) -> dict[str, Any]:
         return await (order.named(redis, named) if named else order.filtered(redis, wanted))
 
-    result = run(work)
-    if not result.pop("finished", True):
-        raise Failed(
-            f"Interrupted after {result['dropped']} letters; the others are still there.", result
-        )
-    _report(result, "dropped", as_json=as_json)
+    _report(run(work), "dropped", the_others="the others are still there", as_json=as_json)
 
 
 # both ---------------------------------------------------------------------------------------------------
@@ -213,22 +198,24 @@ def _plan(named: list[str], wanted: Wanted, *, resume: bool, as_json: bool) -> N
     from console import orders
     from console.output import print_json, print_table, say
 
-    async def work(redis: Redis) -> tuple[Counts, int]:
+    async def work(redis: Redis) -> tuple[Counts, list[str]]:
         from pipeline import dead_letters
 
         if named:
             found = await dead_letters.find(redis, named)
             counted = Counter((place.stage, place.reason) for place in found)
-            return dead_letters.by_stage(counted), len(named) - len(found)
+            there = {place.id for place in found}
+            return dead_letters.by_stage(counted), [each for each in named if each not in there]
         meant = (await orders.interrupted(redis)).wanted if resume else await wanted.filter(redis)
-        return await dead_letters.counts(redis, meant), 0
+        return await dead_letters.counts(redis, meant), []
 
     counted, missing = run(work)
     count = orders.total(counted)
     table = {str(stage): dict(row) for stage, row in counted.items()}
     plan = {"dry_run": True, "count": count, "by_stage": table}
     if missing:
-        raise Failed(f"{missing} of {len(named)} ids are no dead letters.", plan)
+        text = f"No such dead letters: {', '.join(missing)}."
+        raise Failed(text, {**plan, "not_found": missing})
     if as_json:
         print_json(plan)
         return
@@ -253,13 +240,15 @@ def _ask(verb: str, wanted: Wanted, *, yes: bool, as_json: bool) -> None:
     confirm(f"{verb} {run(work)} dead letters?")
 
 
-def _report(result: dict[str, Any], done: str, *, as_json: bool) -> None:
+def _report(result: dict[str, Any], done: str, *, the_others: str, as_json: bool) -> None:
+    """Tell how it went; raises `Failed` when not everything that was meant was done."""
     from console.output import print_json, say
 
-    result.pop("finished", None)
-    missing = result.get("not_found", [])
+    if not result.pop("finished"):
+        text = f"Interrupted after {result[done]} of the letters: {the_others}."
+        raise Failed(text, {**result, "finished": False})
     text = f"{result[done]} {done}, {result['skipped']} were gone already."
-    if missing:
+    if missing := result.get("not_found"):
         raise Failed(f"{text} No such dead letters: {', '.join(missing)}.", result)
     if as_json:
         print_json(result)

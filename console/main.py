@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             error.show()  # type: ignore[attr-defined]
         return int(error.exit_code)  # type: ignore[attr-defined]
-    # Typer answers 130 for Ctrl-C
-    return min(status, 2) if isinstance(status, int) and status <= 2 else int(bool(status))
+    # a command that just ends gives None; Typer answers 130 for Ctrl-C
+    return status if status in (1, 2) else int(bool(status))
 
 
 def _tell(message: str, facts: dict[str, object], *, as_json: bool) -> None:

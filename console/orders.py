@@ -10,21 +10,26 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
 
 from console.commands import Failed, operator, ring
 from console.output import progress
 from console.selection import Wanted
 from pipeline import audit, dead_letters, retry_runs
 from pipeline.clock import iso
-from pipeline.dead_letters import Filter
 from pipeline.outcomes import Stage
 from pipeline.retry_runs import Retrier, Run, RunExists, filter_view
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+# dropped in one step, while which Redis does nothing else
+LARGEST_CHUNK = 500
 
 
 class GoesOn(Failed):
@@ -64,14 +69,18 @@ class RetryOrder:
     async def named(self, redis: Redis, ids: list[str]) -> dict[str, Any]:
         """Retry the letters of *ids*."""
         found = {place.id for place in await dead_letters.find(redis, ids)}
-        with _stopping() as stopping:
-            retrier = Retrier(redis, rate=self.rate, ring=_ringer(redis), stopping=stopping)
+        with self._retrier(redis, len(found)) as (retrier, stopping):
             await retrier.retry([dead_id for dead_id in ids if dead_id in found])
-        count = retrier.retried.total()
-        words = _named(found)
-        await audit.record(redis, "retry", who=operator(), count=count, wanted=words)
-        missing = [dead_id for dead_id in ids if dead_id not in found]
-        return {"retried": count, "skipped": len(ids) - len(missing) - count, "not_found": missing}
+        count, met = retrier.retried.total(), retrier.retried.total() + retrier.skipped
+        await audit.record(redis, "retry", who=operator(), count=count, wanted=_named(found))
+        finished = met == len(found) or not stopping.is_set()
+        return {
+            "retried": count,
+            # one that went in the very last moment was met by nobody
+            "skipped": (len(found) if finished else met) - count,
+            "not_found": [dead_id for dead_id in ids if dead_id not in found],
+            "finished": finished,
+        }
 
     async def begin(self, redis: Redis) -> dict[str, Any]:
         """Begin a run with the filters."""
@@ -89,24 +98,14 @@ class RetryOrder:
         count = total(await dead_letters.counts(redis, run.wanted))
         words = filter_view(run.wanted)
         await audit.record(redis, what, who=operator(), count=count, wanted=words)
-        with (
-            _stopping() as stopping,
-            progress("retrying", count, wanted=not self.as_json) as (advance, name),
-        ):
-
-            def tell(n: int) -> None:
-                name("retrying")
-                advance(n)
-
-            retrier = Retrier(
-                redis,
-                rate=self.rate,
-                ring=_ringer(redis),
-                stopping=stopping,
-                tell=tell,
-                hold=lambda stage, n: name(f"holding back, {n} wait in {stage}"),
-            )
-            finished = await retrier.carry_on(run)
+        with self._retrier(redis, count) as (retrier, _):
+            try:
+                finished = await retrier.carry_on(run)
+            except (RedisError, OSError) as error:
+                raise Failed(
+                    f"Redis was lost in the middle of the retry ({type(error).__name__}):"
+                    " `relay dead retry --resume` goes on when it is back."
+                ) from None
         done = retrier.retried.total()
         ended = "retry finished" if finished else "retry interrupted"
         await audit.record(redis, ended, who=operator(), count=done, wanted=words)
@@ -117,6 +116,30 @@ class RetryOrder:
             "filter": words,
             "started_at": iso(run.started_at_ms),
         }
+
+    @contextmanager
+    def _retrier(self, redis: Redis, count: int) -> Iterator[tuple[Retrier, asyncio.Event]]:
+        """Give what retries, with a bar for *count* letters, and the event that Ctrl-C sets."""
+        with (
+            _stopping() as stopping,
+            progress("retrying", count, wanted=not self.as_json) as (advance, name),
+        ):
+
+            def tell(n: int) -> None:
+                name("retrying")
+                advance(n)
+
+            yield (
+                Retrier(
+                    redis,
+                    rate=self.rate,
+                    ring=_ringer(redis),
+                    stopping=stopping,
+                    tell=tell,
+                    hold=lambda stage, n: name(f"holding back, {n} wait in {stage}"),
+                ),
+                stopping,
+            )
 
 
 @dataclass(slots=True)
@@ -129,47 +152,77 @@ class DropOrder:
     async def named(self, redis: Redis, ids: list[str]) -> dict[str, Any]:
         """Drop the letters of *ids*."""
         found = {place.id for place in await dead_letters.find(redis, ids)}
-        dropped = await dead_letters.drop(redis, [dead_id for dead_id in ids if dead_id in found])
-        await audit.record(redis, "drop", who=operator(), count=dropped, wanted=_named(found))
         missing = [dead_id for dead_id in ids if dead_id not in found]
-        return {"dropped": dropped, "skipped": len(found) - dropped, "not_found": missing}
+
+        async def pages() -> AsyncIterator[list[str]]:
+            yield [dead_id for dead_id in ids if dead_id in found]
+
+        result = await self._drop(redis, pages(), len(found), _named(found))
+        return {**result, "not_found": missing}
 
     async def filtered(self, redis: Redis, wanted: Wanted) -> dict[str, Any]:
         """Drop the letters that *wanted* means."""
         meant = await wanted.filter(redis)
+
+        async def pages() -> AsyncIterator[list[str]]:
+            async for page in dead_letters.places(redis, meant):
+                yield [place.id for place in page]
+
         count = total(await dead_letters.counts(redis, meant))
+        return await self._drop(redis, pages(), count, filter_view(meant))
+
+    async def _drop(
+        self,
+        redis: Redis,
+        pages: AsyncIterator[list[str]],
+        count: int,
+        words: Mapping[str, object],
+    ) -> dict[str, Any]:
         dropped = met = 0
         finished = True
         with (
             _stopping() as stopping,
             progress("dropping", count, wanted=not self.as_json) as (advance, _),
         ):
-            async for some in _chunks(redis, meant, self.rate):
-                met += len(some)
-                dropped += await dead_letters.drop(redis, some)
-                advance(len(some))
-                if await self._is_over(stopping, len(some)):
+            pace = _Pace(self.rate, stopping)
+            async for some in _chunks(pages, self.rate):
+                if not await pace.may_go(len(some)):
                     finished = False
                     break
-        await audit.record(redis, "drop", who=operator(), count=dropped, wanted=filter_view(meant))
+                dropped += await dead_letters.drop(redis, some)
+                met += len(some)
+                advance(len(some))
+        await audit.record(redis, "drop", who=operator(), count=dropped, wanted=words)
         return {"dropped": dropped, "skipped": met - dropped, "finished": finished}
 
-    async def _is_over(self, stopping: asyncio.Event, n: int) -> bool:
-        """Wait as the rate says; return whether to stop."""
-        if self.rate:
-            try:
-                async with asyncio.timeout(n / self.rate):
-                    await stopping.wait()
-            except TimeoutError:
-                pass
-        return stopping.is_set()
+
+class _Pace:
+    """Lets *rate* letters a second go, as `Retrier` does; 0 is no limit."""
+
+    def __init__(self, rate: float, stopping: asyncio.Event) -> None:
+        self._rate = rate
+        self._stopping = stopping
+        self._next_at = monotonic()
+
+    async def may_go(self, n: int) -> bool:
+        """Wait until *n* letters may go; return False when asked to stop meanwhile."""
+        wait_s = self._next_at - monotonic()
+        if wait_s > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._stopping.wait()
+        if self._rate:
+            # a second that nobody used is not made up for
+            self._next_at = max(self._next_at, monotonic() - 1) + n / self._rate
+        return not self._stopping.is_set()
 
 
-async def _chunks(redis: Redis, meant: Filter, rate: float) -> AsyncIterator[list[str]]:
-    size = min(500, max(1, int(rate / 2))) if rate else 500
-    async for page in dead_letters.places(redis, meant):
+async def _chunks(pages: AsyncIterator[list[str]], rate: float) -> AsyncIterator[list[str]]:
+    # about half a second's worth, so that a stop is heeded soon
+    size = min(LARGEST_CHUNK, max(1, int(rate / 2))) if rate else LARGEST_CHUNK
+    async for page in pages:
         for start in range(0, len(page), size):
-            yield [place.id for place in page[start : start + size]]
+            yield page[start : start + size]
 
 
 def _named(found: set[str]) -> dict[str, object]:

@@ -329,7 +329,8 @@ class EmbeddedRedis:
                 # in the loop: a server just started has the lock before it has a pid file
                 pid = 0 if signalled else self._pid_of_ours()
                 if pid:
-                    os.kill(pid, how)
+                    with suppress(ProcessLookupError):  # it ended in this very moment
+                        os.kill(pid, how)
                     signalled = True
                 if _locked(handle):
                     return

@@ -1,4 +1,7 @@
-"""Which dead letters a command means: named ones, those of a filter, or all; never all by accident."""
+"""Which dead letters a command means: named ones, those of a filter, or all; never all by accident.
+
+The options of the commands are declared here, once; Typer wants each command to list those it takes.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,7 @@ def read_since(text: str) -> Since:
     return Since(moment=moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Letters by their ids.")]
 StageFilter = Annotated[Stage | None, typer.Option("--stage", help="Only letters of this stage.")]
 SourceFilter = Annotated[
     str | None, typer.Option("--source", help="Only letters of this source, such as sendgrid.")
@@ -65,6 +69,23 @@ SinceFilter = Annotated[
         metavar="AGE|TIME",
         help="Only letters buried since then: 90s, 15m, 2h, 3d, or an ISO-8601 time.",
     ),
+]
+All = Annotated[bool, typer.Option("--all", help="All letters there are.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a retry that was interrupted.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count, per stage and reason.")]
+
+# far above what one Redis does; it keeps infinity out, for which there is 0
+_FASTEST = 100_000
+RetryRate = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=_FASTEST,
+        help="Letters a second. It also waits while a stage has much live work; 0 does neither.",
+    ),
+]
+DropRate = Annotated[
+    float, typer.Option(min=0, max=_FASTEST, help="Letters a second; 0 is no limit.")
 ]
 
 
@@ -90,16 +111,21 @@ class Wanted:
         return Filter(self.stage, self.source, self.reason, since_ms)
 
 
-def check_selection(ids: list[str], wanted: Wanted, *, everything: bool) -> None:
+def distinct(ids: list[str] | None) -> list[str]:
+    """Return the ids that were named, each once, in their order."""
+    return list(dict.fromkeys(ids or []))
+
+
+def check_selection(
+    ids: list[str], wanted: Wanted, *, everything: bool, resume: bool = False
+) -> None:
     """Raise `BadUsage` unless letters are meant in exactly one way."""
-    ways = [name for name, given in _ways(ids, wanted, everything) if given]
-    if not ways:
+    ways = {"ids": ids, "filters": wanted.is_set, "--all": everything, "--resume": resume}
+    given = [name for name, is_given in ways.items() if is_given]
+    if not given:
         raise BadUsage(
             "Which letters? Name ids, give filters (--stage, --source, --reason, --since), or --all."
         )
-    if len(ways) > 1:
-        raise BadUsage(f"{' and '.join(ways)} exclude each other.")
-
-
-def _ways(ids: list[str], wanted: Wanted, everything: bool) -> list[tuple[str, bool]]:
-    return [("ids", bool(ids)), ("filters", wanted.is_set), ("--all", everything)]
+    if len(given) > 1:
+        why = ", which goes on with the filters its retry began with" if resume else ""
+        raise BadUsage(f"{' and '.join(given)} exclude each other{why}.")

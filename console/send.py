@@ -30,7 +30,7 @@ def send(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Such as pixel or sendgrid.")],
     file: Annotated[
         typer.FileBinaryRead | None,
-        typer.Argument(metavar="[FILE]", help="The body; `-` is stdin. Without it: samples."),
+        typer.Argument(metavar="FILE", help="The body; `-` is stdin. Without it: samples."),
     ] = None,
     url: Annotated[
         str | None, typer.Option(help="The receiver; else http://127.0.0.1:PORT.")
@@ -43,25 +43,31 @@ def send(
 
     The answer 202 (200 for mail senders) means that the delivery is stored.
     """
-    import time
-
-    from console.output import print_json, progress, say
-    from sandbox.samples import Sample, fresh
+    from console.output import progress
+    from sandbox.samples import Sample
 
     settings = load()
     if file is not None:
         deliveries = [Sample("file", source, file.read(), content_type)]
         target = _real_target(settings, source, url, token)
     else:
-        samples = _samples(source)
+        deliveries = _samples(source)
         target = _trial_target(settings, source, url, token)
-        now = time.time()
-        deliveries = [fresh(sample, now) for sample in samples]
     with progress("sending", len(deliveries), wanted=not as_json) as (advance, _):
         sent = [_post(target, delivery, advance) for delivery in deliveries]
+    _tell(sent, as_json=as_json)
+
+
+def _tell(sent: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Print what was answered; raises `Failed` when anything was refused."""
+    from console.output import print_json, say
+
     refused = [each for each in sent if not 200 <= each["status"] < 300]
     if refused:
-        words = "; ".join(f"{each['name']}: {each['status']} {each['detail']}" for each in refused)
+        words = "; ".join(
+            f"{each['name']}: {each['status']} {each['detail'] or '(no reason given)'}"
+            for each in refused
+        )
         raise Failed(f"The receiver refused {words}", {"sent": sent})
     if as_json:
         print_json({"sent": sent})
@@ -71,12 +77,16 @@ def send(
 
 
 def _samples(source: str) -> list[Sample]:
-    from sandbox.samples import SAMPLES
+    """Return the samples of *source* as of this moment."""
+    import time
+
+    from sandbox.samples import SAMPLES, fresh
 
     if source not in SAMPLES:
         known = ", ".join(SAMPLES)
         raise BadUsage(f"There are no samples of {source!r}, only of {known}. Give a FILE.")
-    return SAMPLES[source]
+    now = time.time()
+    return [fresh(sample, now) for sample in SAMPLES[source]]
 
 
 def _trial_target(settings: Settings, source: str, url: str | None, token: str | None) -> _Target:
@@ -134,8 +144,13 @@ def _post(target: _Target, delivery: Sample, advance: Any) -> dict[str, Any]:
         )
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise BadUsage("--url is no http or https URL.") from None
+    except (UnicodeEncodeError, httpx.LocalProtocolError):
+        raise BadUsage("--token or --content-type holds what no HTTP header can hold.") from None
     except httpx.HTTPError as error:
-        raise Failed(f"No answer from {target.url}: {type(error).__name__}.") from None
+        raise Failed(
+            f"No answer from {target.url} ({type(error).__name__}): is a receiver running there?"
+            " `relay up` starts one; --url names another."
+        ) from None
     advance(1)
     facts = _facts(answer)
     return {

@@ -36,12 +36,20 @@ def _show(snapshot: dict[str, Any]) -> None:
     for stage, pause in snapshot["paused"].items():
         if pause:
             until = f", next try {pause['until']}" if pause["until"] else ""
+            # the relay's own pause ends by itself when its cause is gone
+            lift = f" (`relay resume {stage}` lifts it)" if pause["by"] == "operator" else ""
             say(
-                f"{stage} is paused by the {pause['by']} since {pause['since']}{until}: {pause['reason']}"
+                f"{stage} is paused by the {pause['by']} since {pause['since']}{until}:"
+                f" {pause['reason']}{lift}"
             )
-    say("The books balance." if snapshot["balanced"] else "THE BOOKS DO NOT BALANCE.")
+    if snapshot["balanced"]:
+        say("The books balance.")
+    else:
+        say("THE BOOKS DO NOT BALANCE: a fault of the relay. Keep the data, and report it.")
+    if any(row["dead"] for row in snapshot["stages"].values()):
+        say("What is dead and why: `relay dead list`.")
+    idle = "" if snapshot["workers"] else " Nothing is worked on until one runs."
+    say(f"Workers alive: {snapshot['workers']}.{idle}")
+    say(f"The oldest work waits {snapshot['oldest_waiting_s']} s.")
     refused = ", ".join(f"{cause} {n}" for cause, n in snapshot["refused"].items())
-    say(
-        f"Workers alive: {snapshot['workers']}. The oldest work waits {snapshot['oldest_waiting_s']} s."
-    )
     say(f"May have been sent twice: {snapshot['maybe_duplicate']}. Refused requests: {refused}.")

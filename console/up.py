@@ -20,11 +20,15 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import SecretStr
+from redis.exceptions import RedisError
 
 from console import trial
 from console.processes import ROOT, Child, Terminal, child_environment
 from console.redis_server import EmbeddedRedis, RedisRefused
+from pipeline.connections import console_redis
 from pipeline.home import Address, Home, HomeError
+from pipeline.inbox import Inbox, NotPossible
 from pipeline.settings import Settings, SettingsError, parse_tokens
 
 T = TypeVar("T")
@@ -35,6 +39,7 @@ STOP_WITHIN_S = 25.0
 PORT_FREE_WITHIN_S = 10.0
 SANDBOX_WITHIN_S = 30.0
 SAY_NOT_READY_AFTER_S = 20.0
+REDIS_ANSWERS_WITHIN_S = 5.0
 
 
 class CannotStart(Exception):
@@ -121,6 +126,7 @@ class _Relay:
         tokens = self._tokens()
         await self._wait_for_port()
         redis_url = await self._start_redis()
+        await self._check_ack_policy(redis_url)
         sandbox_url = ""
         environment = self._settings.environment()
         if self._settings.is_trial:
@@ -179,6 +185,8 @@ class _Relay:
     async def _start_redis(self) -> str:
         url = self._settings.redis_url
         if url is not None and not self._settings.is_trial:
+            # of an embedded one that was killed: no command must find that instead
+            self._home.remove_address()
             return url.get_secret_value()
         if url is not None:
             self._say("a trial uses its own Redis, not the one of REDIS_URL")
@@ -190,6 +198,26 @@ class _Relay:
         )
         self._say(f"Redis runs; its data is in {self._own.redis_dir}")
         return self._redis.url
+
+    async def _check_ack_policy(self, redis_url: str) -> None:
+        """Raise `SettingsError` where this Redis cannot keep ACK_POLICY.
+
+        The receiver checks it too; here it is told before anything is started, and alone. A Redis
+        that does not answer yet is waited for by the receiver.
+        """
+        if self._settings.ack_policy == "stored":
+            return
+        there = self._settings.model_copy(update={"redis_url": SecretStr(redis_url)})
+        redis = console_redis(there)
+        try:
+            async with asyncio.timeout(REDIS_ANSWERS_WITHIN_S):
+                await Inbox(redis, self._settings.ack_policy).start()
+        except NotPossible as error:
+            raise SettingsError([str(error)]) from None
+        except (RedisError, OSError) as error:
+            self._say(f"ACK_POLICY is not checked yet: {type(error).__name__} from Redis")
+        finally:
+            await redis.aclose()
 
     async def _start_server(self, redis: EmbeddedRedis) -> None:
         # shielded: a thread cannot be cancelled, so the end has to know that it still starts
@@ -264,7 +292,7 @@ class _Relay:
                     response = await client.get(f"{self._receiver_url}/readyz")
                     if response.status_code == 200:
                         return
-                    answer = response.text[:300]
+                    answer = _what_is_wrong(response)
                 if not told and time.monotonic() - began > SAY_NOT_READY_AFTER_S:
                     told = True
                     self._say(f"not ready yet, still waiting: {answer or 'no answer'}")
@@ -287,6 +315,14 @@ class _Relay:
             await self._stop_server(self._redis)
             self._home.remove_address()
         self._say("stopped")
+
+
+def _what_is_wrong(response: httpx.Response) -> str:
+    """Return what `/readyz` names, without the JSON around it."""
+    try:
+        return str(response.json()["detail"])[:300]
+    except (ValueError, KeyError, TypeError):
+        return response.text[:300]
 
 
 def _is_free(host: str, port: int) -> bool:

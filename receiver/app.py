@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import books, heartbeats
-from pipeline.inbox import Inbox
+from pipeline.inbox import Inbox, NotPossible
 from pipeline.settings import Settings
 from pipeline.sources import Source
 from pipeline.sources.registry import SOURCES
@@ -48,14 +49,29 @@ class Receiver(Starlette):
     def __init__(self, hooks: ASGIApp, **options: Any) -> None:
         super().__init__(**options)
         self._hooks = hooks
+        # A redirect would repeat the query, and with it a token.
+        self.router.redirect_slashes = False
+        self.router.default = _not_found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
         if scope["type"] == "http" and route_path(scope).startswith(PREFIX):
             await self._hooks(scope, receive, send)
-        else:
-            scope["app"] = self
-            await self.router(scope, receive, send)
+            return
+        scope["app"] = self
+        await self.router(scope, receive, _in_words(send) if scope["type"] == "lifespan" else send)
+
+
+def _in_words(send: Send) -> Send:
+    """Return a *send* that tells a failed start by its sentence; Starlette tells its traceback."""
+
+    async def tell(message: Message) -> None:
+        error = sys.exc_info()[1]
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, NotPossible):
+            message = {**message, "message": str(error)}
+        await send(message)
+
+    return tell
 
 
 def make_app(
@@ -72,10 +88,8 @@ def make_app(
     commit = GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), metrics, limits)
     room = RoomWatch(inbox)
     memory = Memory(settings.max_inflight_bytes)
-    refusals = Refusals(inbox)
-    summary = Summary(metrics)
+    refusals, summary, opening = Refusals(inbox), Summary(metrics), Opening(inbox)
     bodies = Bodies(settings.max_body_bytes, read_deadline_s)
-    opening = Opening(inbox)
     webhooks = Webhooks(
         sources=sources,
         ack_policy=settings.ack_policy,
@@ -91,34 +105,34 @@ def make_app(
         metrics=metrics,
     )
     access_log.tame(sources)
-    metrics.gauge("relay_inflight_bytes", "Bytes of bodies held.", lambda: memory.used_bytes)
-    metrics.gauge("relay_waiting_deliveries", "Waiting for a flush.", lambda: commit.waiting)
-    metrics.gauge("relay_redis_used_bytes", "Redis memory in use.", lambda: room.used_bytes)
-    metrics.gauge("relay_redis_limit_bytes", "Redis maxmemory.", lambda: room.limit_bytes)
-    app = Receiver(
+    _tell_levels(metrics, memory, commit, room)
+    return Receiver(
         webhooks,
-        routes=[
-            Route("/healthz", Healthz()),
-            Route("/readyz", Readyz(room, _heartbeat_age(redis), lambda: opening.problem)),
-            Route("/metrics", MetricsPage(metrics, _books(redis))),
-        ],
+        routes=_pages(redis, room, opening, metrics),
         lifespan=_lifespan(
             opening=opening,
             background=[
-                commit.run,
-                bodies.watch,
-                room.watch,
-                refusals.keep_writing,
-                summary.tell,
-                opening.keep_trying,
+                *(commit.run, bodies.watch, room.watch),
+                *(refusals.keep_writing, summary.tell, opening.keep_trying),
             ],
             at_end=[commit.finish, refusals.write, summary.finish, redis.aclose],
         ),
     )
-    # A redirect would repeat the query, and with it a token.
-    app.router.redirect_slashes = False
-    app.router.default = _not_found
-    return app
+
+
+def _pages(redis: Redis, room: RoomWatch, opening: Opening, metrics: Metrics) -> list[Route]:
+    return [
+        Route("/healthz", Healthz()),
+        Route("/readyz", Readyz(room, _heartbeat_age(redis), lambda: opening.problem)),
+        Route("/metrics", MetricsPage(metrics, _books(redis))),
+    ]
+
+
+def _tell_levels(metrics: Metrics, memory: Memory, commit: GroupCommit, room: RoomWatch) -> None:
+    metrics.gauge("relay_inflight_bytes", "Bytes of bodies held.", lambda: memory.used_bytes)
+    metrics.gauge("relay_waiting_deliveries", "Waiting for a flush.", lambda: commit.waiting)
+    metrics.gauge("relay_redis_used_bytes", "Redis memory in use.", lambda: room.used_bytes)
+    metrics.gauge("relay_redis_limit_bytes", "Redis maxmemory.", lambda: room.limit_bytes)
 
 
 def _lifespan(

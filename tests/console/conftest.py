@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import orjson
 import pytest
 
 from console.main import main
+from console.redis_server import EmbeddedRedis
 from pipeline.settings import Settings
 
 
@@ -54,3 +58,13 @@ def relay(
         return Answer(status, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture
+def own_redis() -> Iterator[EmbeddedRedis]:
+    """Run a server for one test alone, which may spoil or stop it."""
+    binary = os.environ.get("TEST_REDIS_SERVER")
+    home = Path(tempfile.mkdtemp(prefix="relay-"))
+    with EmbeddedRedis(home, Path(binary) if binary else None, appendfsync="no") as server:
+        yield server
+    shutil.rmtree(home)

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from console.redis_server import EmbeddedRedis
 from pipeline import books, dead_letters, heartbeats, keys, retry_runs
 from pipeline.dead_letters import Filter
 from pipeline.outcomes import Reason, Stage
@@ -78,6 +79,13 @@ async def test_list_for_people(relay: Relay, redis: Redis) -> None:
     assert "\x1b" not in answer.out
 
 
+async def test_people_are_told_of_letters_that_are_not_shown(relay: Relay, redis: Redis) -> None:
+    """Where the limit ends the table, a line says so; a table of all has none."""
+    await bury(redis, payloads=[b"1"] * 3)
+    assert "newest 2; there may be more" in (await relay("dead", "list", "--limit", "2")).out
+    assert "may be more" not in (await relay("dead", "list")).out
+
+
 async def test_show_prints_the_original(relay: Relay, redis: Redis) -> None:
     """A letter that is not there is a failure."""
     [dead_id] = await bury(redis)
@@ -105,6 +113,7 @@ async def test_a_dry_run_touches_nothing(relay: Relay, redis: Redis) -> None:
     assert named == {"dry_run": True, "count": 1, "by_stage": {"forward": {"refused": 1}}}
     missing = await relay("dead", "retry", ids[0], "nobody", "--dry-run", "--json")
     assert missing.status == 1
+    assert missing.json == {**named, "error": missing.json["error"], "not_found": ["nobody"]}
     people = await relay("dead", "retry", "--stage", "forward", "--dry-run")
     assert "2 letters are meant; nothing was touched." in people.out
     assert await redis.zcard(keys.DEAD) == 3
@@ -253,18 +262,29 @@ async def test_without_a_worker_nothing_is_held_back(redis: Redis) -> None:
     assert await redis.zcard(keys.DEAD) == 0
 
 
-async def test_ctrl_c_leaves_a_retry_resumable(relay: Relay, redis: Redis, redis_url: str) -> None:
-    """Interrupted, the command ends with 1, says how to go on, and can be resumed at once."""
-    await bury(redis, payloads=[b"1"] * 40)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "console.main", "dead", "retry", "--all", "--yes", "--rate", "2"),
+async def start(redis_url: str, *words: str) -> asyncio.subprocess.Process:
+    """Start `relay dead` with *words* as a process of its own."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "console.main", "dead", *words),
         env={**os.environ, "PYTHONPATH": str(ROOT), "REDIS_URL": redis_url},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    while not int(await redis.hget(keys.RETRY_RUN, "done") or 0):
-        await asyncio.sleep(0.01)
-        assert process.returncode is None
+
+
+async def until_less(redis: Redis, count: int, process: asyncio.subprocess.Process) -> None:
+    """Wait until fewer than *count* letters are dead; *process* must not have ended by then."""
+    async with asyncio.timeout(30):
+        while await redis.zcard(keys.DEAD) >= count:  # noqa: ASYNC110 - another process works
+            await asyncio.sleep(0.01)
+    assert process.returncode is None
+
+
+async def test_ctrl_c_leaves_a_retry_resumable(relay: Relay, redis: Redis, redis_url: str) -> None:
+    """Interrupted, the command ends with 1, says how to go on, and can be resumed at once."""
+    await bury(redis, payloads=[b"1"] * 40)
+    process = await start(redis_url, "retry", "--all", "--yes", "--rate", "2")
+    await until_less(redis, 40, process)
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     assert process.returncode == 1
@@ -276,3 +296,56 @@ async def test_ctrl_c_leaves_a_retry_resumable(relay: Relay, redis: Redis, redis
     assert [what for what, _, _ in await audited(redis)] == [
         *("retry", "retry interrupted", "retry resumed", "retry finished"),
     ]
+
+
+@pytest.mark.parametrize("verb", ["retry", "drop"])
+async def test_ctrl_c_stops_named_letters(redis: Redis, redis_url: str, verb: str) -> None:
+    """The rate holds for named ids too: stopped while it waits, all but the first are still dead."""
+    ids = await bury(redis, payloads=[b"1"] * 20)
+    process = await start(redis_url, verb, *ids, "--rate", "0.01", "--json")
+    await until_less(redis, 20, process)
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"")
+    answer = orjson.loads(out)
+    assert answer == {
+        "error": "Interrupted after 1 of the letters: the others are still there.",
+        **{"retried" if verb == "retry" else "dropped": 1, "skipped": 0},
+        **{"not_found": [], "finished": False},
+    }
+    assert await redis.zcard(keys.DEAD) == 19
+    assert await audited(redis) == [(verb, 1, {"ids": sorted(ids)})]
+
+
+async def test_ctrl_c_stops_a_drop_at_its_rate(redis: Redis, redis_url: str) -> None:
+    """A drop by filter goes at its rate too: stopped while it waits, the rest is still dead."""
+    await bury(redis, payloads=[b"1"] * 20)
+    process = await start(redis_url, "drop", "--all", "--yes", "--rate", "0.01")
+    await until_less(redis, 20, process)
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (1, b"")
+    assert b"the others are still there" in err
+    assert await redis.zcard(keys.DEAD) == 19
+    assert (await numbers(redis))["dropped"] == 1
+
+
+async def test_a_retry_that_loses_redis_says_how_to_go_on(
+    relay: Relay, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis dies in the middle: the command ends with 1 and names --resume, which does the rest."""
+    async with Redis.from_url(own_redis.url) as redis:
+        await bury(redis, payloads=[b"1"] * 20)
+        process = await start(own_redis.url, "retry", "--all", "--yes", "--rate", "2")
+        await until_less(redis, 20, process)
+    own_redis.stop()
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"`relay dead retry --resume` goes on when it is back" in err
+    own_redis.start()
+    async with Redis.from_url(own_redis.url) as redis:
+        await redis.hset(keys.RETRY_RUN, "beat_at_ms", 0)  # as it is some seconds later
+        monkeypatch.setenv("REDIS_URL", own_redis.url)
+        answer = await relay("dead", "retry", "--resume", "--json", "--rate", "0")
+        assert answer.json["retried"] == 20
+        assert await redis.zcard(keys.DEAD) == 0

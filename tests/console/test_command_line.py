@@ -9,7 +9,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+from redis.asyncio import Redis
 
+from console.redis_server import EmbeddedRedis
+from pipeline import keys
+from pipeline.home import Address, Home
 from tests.console.conftest import Relay
 
 pytestmark = pytest.mark.anyio
@@ -74,6 +78,8 @@ async def test_every_command_has_a_machine_form(command: str, relay: Relay) -> N
         ["dead", "retry", "some-id", "--all"],
         ["dead", "retry", "--resume", "--all"],
         ["dead", "retry", "--all", "--rate", "-1", "--yes"],
+        ["dead", "retry", "--all", "--rate", "inf", "--yes"],
+        ["dead", "drop", "--all", "--rate", "inf", "--yes"],
         ["dead", "retry", "--all"],
         ["dead", "drop", "--stage", "forward"],
         ["pause", "nowhere"],
@@ -125,6 +131,49 @@ def test_an_unreachable_redis_is_a_failure() -> None:
     assert answer.stdout == ""
     assert answer.stderr.count("\n") == 1
     assert "hidden-word" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "told"),
+    [
+        (["CONFIG", "SET", "requirepass", "hidden-word"], ["status"], "password"),
+        (["CONFIG", "SET", "maxmemory", "1"], ["pause", "forward"], "Redis is full"),
+        (["REPLICAOF", "127.0.0.1", "1"], ["pause", "forward"], "primary"),
+        (["SET", keys.PAUSED, "no hash"], ["pause", "forward"], "WRONGTYPE"),
+    ],
+    ids=["password", "full", "replica", "refused"],
+)
+async def test_what_redis_refuses_is_told_in_words(
+    spoil: list[str],
+    words: list[str],
+    told: str,
+    relay: Relay,
+    own_redis: EmbeddedRedis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each refusal of Redis is a failure of one sentence, which says what to look at."""
+    monkeypatch.setenv("REDIS_URL", own_redis.url)
+    async with Redis.from_url(own_redis.url) as client:
+        await client.execute_command(*spoil)
+        answer = await relay(*words)
+        await client.execute_command("CONFIG", "SET", "maxmemory", "0")
+    assert answer.status == 1
+    assert answer.err.count("\n") == 1
+    assert told in answer.err
+    assert "hidden-word" not in answer.err
+
+
+async def test_a_relay_up_that_was_killed_is_to_be_started_again(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An address file that nobody took away leads nowhere, and the sentence says what to do."""
+    monkeypatch.delenv("REDIS_URL")
+    home = Home(tmp_path / "home")
+    home.make()
+    home.write_address(Address(f"unix://{tmp_path}/gone", home.path))
+    answer = await relay("status")
+    assert answer.status == 1
+    assert "start it again" in answer.err
 
 
 def test_help_imports_nothing_heavy() -> None:

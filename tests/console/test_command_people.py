@@ -42,6 +42,18 @@ async def test_more_than_named_letters_are_asked_about(
     assert (yes.status, await redis.zcard(keys.DEAD)) == (0, 0)
 
 
+async def test_nobody_is_asked_where_there_is_no_input(
+    relay: Relay, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With stdin closed, as under some schedulers, the command says how to go without a question."""
+    await bury(redis)
+    monkeypatch.setattr(sys, "stdin", None)
+    answer = await relay("dead", "drop", "--all")
+    assert answer.status == 2
+    assert "--yes" in answer.err
+    assert await redis.zcard(keys.DEAD) == 1
+
+
 async def test_forgetting_is_asked_about(
     relay: Relay, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,8 +101,23 @@ async def test_nobody_answers(relay: Relay, tmp_path: Path) -> None:
     """A receiver that is not there is a failure, a URL that is none is bad usage."""
     (tmp_path / "body.json").write_bytes(b"[]")
     words = ["send", "pixel", "body.json", "--token", TOKEN, "--url"]
-    assert (await relay(*words, "http://127.0.0.1:1")).status == 1
+    nobody = await relay(*words, "http://127.0.0.1:1")
+    assert nobody.status == 1
+    assert "is a receiver running there?" in nobody.err
     assert (await relay(*words, "nowhere")).status == 2
+
+
+@pytest.mark.parametrize("token", ["t\N{LATIN SMALL LETTER O WITH DIAERESIS}ken", "to\nken"])
+async def test_a_token_that_fits_no_header_is_bad_usage(
+    relay: Relay, receiver: tuple[str, Posted], tmp_path: Path, token: str
+) -> None:
+    """What no HTTP header can hold is told in words, and nothing is sent."""
+    (tmp_path / "body.json").write_bytes(b"[]")
+    answer = await relay("send", "pixel", "body.json", "--url", receiver[0], "--token", token)
+    assert answer.status == 2
+    assert "--token" in answer.err
+    assert token not in answer.err
+    assert receiver[1] == []
 
 
 async def test_without_a_token_nothing_is_sent(

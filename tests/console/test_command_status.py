@@ -43,6 +43,11 @@ async def test_status_for_people(relay: Relay, redis: Redis) -> None:
     assert "forward is paused by the operator" in answer.out
     assert "announced [work]" in answer.out
     assert "\x1b" not in answer.out
+    assert "`relay resume forward` lifts it" in answer.out
+    assert "Workers alive: 0. Nothing is worked on" in answer.out
+    assert "relay dead list" not in answer.out
+    await bury(redis)
+    assert "`relay dead list`" in (await relay("status")).out
     await redis.hincrby(keys.BOOKS, "forward:in", 1)
     assert "DO NOT BALANCE" in (await relay("status")).out
 

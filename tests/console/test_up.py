@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -14,12 +15,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from console import up as up_module
+from console.processes import Terminal
 from console.trial import trial_settings
 from console.up import up
-from pipeline.home import Home
+from pipeline.home import Address, Home
 from pipeline.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +161,62 @@ def test_a_damaged_tokens_file_ends_the_command(
     shown = capsys.readouterr().out
     assert "shorter than 16" in shown
     assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize("where", ["embedded", "outside"])
+def test_a_promise_that_redis_cannot_keep_ends_the_command(
+    folder: Path,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+) -> None:
+    """ACK_POLICY=replicated without a replica is a wrong setting: status 2, one sentence, no child."""
+    monkeypatch.setenv("AUDIENCEPOINT_API_KEY", "invented")
+    monkeypatch.setenv("ACK_POLICY", "replicated")
+    if where == "outside":
+        monkeypatch.setenv("REDIS_URL", redis_url)
+    assert up(load_settings()) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert "ACK_POLICY=replicated needs a replica" in lines[-1]
+    assert all(line.startswith("relay ") for line in lines)
+
+
+def test_a_redis_that_is_not_there_yet_is_no_broken_promise(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be asked yet is said; the receiver goes on asking."""
+    monkeypatch.setenv("ACK_POLICY", "fsynced")
+    relay = up_module._Relay(load_settings(), Home(folder / ".relay"), Terminal())
+    asyncio.run(relay._check_ack_policy("redis://127.0.0.1:1/0"))
+    assert "ACK_POLICY is not checked yet" in capsys.readouterr().out
+
+
+def test_an_address_of_before_is_taken_away(
+    folder: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an outside Redis no command finds the embedded one of a `relay up` that was killed."""
+    home = Home(folder / ".relay")
+    home.make()
+    home.write_address(Address("unix:///gone", home.path))
+    monkeypatch.setenv("AUDIENCEPOINT_API_KEY", "invented")
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    relay = up_module._Relay(load_settings(), home, Terminal())
+    assert asyncio.run(relay._start_redis()) == redis_url
+    assert home.redis_address() is None
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"title": "no", "detail": "Redis is nearly full"}', "Redis is nearly full"),
+        (b"[]", "[]"),
+        (b"no JSON", "no JSON"),
+    ],
+)
+def test_why_it_is_not_ready_is_told_without_its_wrapping(body: bytes, told: str) -> None:
+    """Of a problem's JSON an operator needs the sentence; of anything else what it says."""
+    assert up_module._what_is_wrong(httpx.Response(503, content=body)) == told
 
 
 def test_refused_data_ends_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,3 +123,26 @@ def test_the_procfile_runs_the_relay(slug: Path, redis_url: str) -> None:
     assert "worker stopped" in log
     assert "SIGKILL" not in log
     assert TOKEN not in log
+
+
+def test_a_promise_that_redis_cannot_keep_ends_web(redis_url: str) -> None:
+    """With an ACK_POLICY that Redis cannot give, uvicorn ends with 3 and says what to change."""
+    ended = subprocess.run(
+        [str(BIN / "uvicorn"), "receiver.main:app", "--port", str(free_port())],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "REDIS_URL": redis_url,
+            "HOOK_TOKENS": TOKEN,
+            "AUDIENCEPOINT_API_KEY": KEY,
+            "ACK_POLICY": "replicated",
+        },
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ended.returncode == 3
+    said = ended.stdout + ended.stderr
+    assert "ACK_POLICY=replicated needs a replica" in said
+    assert "Traceback" not in said

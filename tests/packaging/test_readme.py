@@ -16,9 +16,15 @@ from pipeline.outcomes import MailEvent
 from pipeline.settings import render_table
 from pipeline.sources import Rules
 from pipeline.sources.registry import SOURCES
+from receiver import problems
+from receiver.problems import Problem
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+PROBLEMS = [each for each in vars(problems).values() if isinstance(each, Problem)]
+# the answer of a page that senders never ask for
+PROBLEMS.remove(problems.NOT_READY)
 
 
 def shell_lines() -> list[str]:
@@ -69,7 +75,16 @@ def test_every_source_is_named(source: str) -> None:
     assert f"`{source}`" in README
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([\w/.-]+)\)", README))))
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+def test_every_refusal_is_explained(problem: Problem) -> None:
+    """The README names each status, and the operator's table says what it asks of the sender."""
+    rows = [line for line in OPERATIONS.splitlines() if line.startswith(f"| `{problem.status}`")]
+    assert len(rows) == 1
+    assert f"`{problem.name}`" in rows[0]
+    assert f"`{problem.status}`" in README
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([\w/.-]+)[#)]", README))))
 def test_links_lead_somewhere(path: str) -> None:
     """Each relative link of the README is a file or folder of the repository."""
     assert (ROOT / path).exists()

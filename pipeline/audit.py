@@ -1,6 +1,7 @@
 """The audit: what operators did with other people's data, when, and who they were on their machine.
 
-Filters and counts only: an entry must not bring back the person whom it says was forgotten.
+Filters and counts only: an entry must not bring back the person whom it says was forgotten. After a lost reply the
+same entry, with the same time, may stand there twice.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The receiver must answer within 250 ms, so its pool never retries and gives up soon. The worker must
 outlive a restart of Redis, so its pool retries for half a minute, also on a refused connection,
-which is a plain `OSError`; retried writes may run twice, and are made so that this changes
-nothing. The console is used by a person, and tries a few times. Replies are bytes everywhere.
+which is a plain `OSError`; a retried write may run twice, and the head of each script says what its second
+run does. The console is used by a person, and tries a few times. Replies are bytes everywhere.
 """
 
 from __future__ import annotations

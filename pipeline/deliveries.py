@@ -39,7 +39,8 @@ def new_delivery_id() -> str:
 class Delivery:
     """One stored HTTP request.
 
-    *headers* holds only what the source asked to keep (`Source.keeps_headers`), names in lower case.
+    *headers* holds only what the source asked to keep (`Source.keeps_headers`), names in lower case, and a
+    `traceparent`, the sender's trace (W3C Trace Context): kept for whoever continues it, nothing here reads it.
     *received_at_ms* is Unix time in milliseconds.
     """
 

@@ -3,9 +3,9 @@
     tokens          the hook tokens, as HOOK_TOKENS would hold them; made on the first `relay up`
     address         where the Redis that runs now is reached (with its password), and whose it is
     redis-version   product and version of the server that wrote the data
-    lock            held (flock) while a `relay up` runs; the kernel lets go of it even after
-    SIGKILL redis/          the embedded server's data, configuration, socket and log trial/
-    the same layout again, for a trial's own data and token
+    lock            held (flock) while a `relay up` runs; the kernel lets go of it even after SIGKILL
+    redis/          the embedded server's data, configuration, socket and log
+    trial/          the same layout again, for a trial's own data and token
 
 Everything in it is private (0700, files 0600) and replaced whole, so a crash leaves the old file
 or the new one. After a SIGKILL the address file stays and names a server that may be gone: whoever

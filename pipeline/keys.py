@@ -26,6 +26,7 @@ which is why two relays must not share a database.
 | {relay}:tombstones           | set    | until allowed again  | visitors forget        | moves, dispatch     |
 | {relay}:tombstone-key        | string | for ever             | the first forget       | visitors forget     |
 | {relay}:workers              | zset   | an hour              | heartbeat              | readyz, sweep       |
+| {relay}:answer:CALL          | string | 15 minutes           | scripts told apart     | the same, run twice |
 | {relay}:sweeping             | string | a second             | sweep                  | sweep               |
 | {relay}:arq:queue            | zset   | until run            | bell (arq)             | arq                 |
 | {relay}:arq:queue:health-check | string | seconds            | arq                    | arq                 |
@@ -104,11 +105,6 @@ def destination(stage: Stage) -> str:
 def letter(dead_id: str) -> str:
     """Return the hash of one dead letter."""
     return f"{PREFIX}dead:{dead_id}"
-
-
-def same_body(digest: str) -> str:
-    """Return the marker that finds the dead letter of a malformed body that came before."""
-    return f"{PREFIX}same-body:{digest}"
 
 
 def visitor(visitor_id: str) -> str:

@@ -149,7 +149,11 @@ class Move:
         self._effect("alias", digest, visitor_id, keep_ms)
 
     def subscribe(self, digest: str, address: str, origin: Origin) -> None:
-        """Queue an address to be watched, or count a duplicate when it is watched or waits already."""
+        """Queue an address to be watched, or count a duplicate when that was asked for already.
+
+        It is watched or waits then, or lies in the dead letters: there its one piece of work is in the books
+        until the letter is retried or dropped, and asking again would only make another.
+        """
         self.feeds.add(Stage.SUBSCRIBE)
         self._effect("subscribe", digest, address, origin.pack())
 

@@ -14,11 +14,10 @@ from redis.exceptions import ResponseError
 
 from pipeline import heartbeats, keys
 from pipeline.outcomes import Stage
-from pipeline.scripts import script
+from pipeline.scripts import Script, script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-    from redis.commands.core import AsyncScript
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class Queues:
         sealed, wait = await self._with_groups(self._seal, args)
         return Sealed(int(sealed), wait / 1000 if wait >= 0 else None)
 
-    async def _with_groups(self, run: AsyncScript, args: Sequence[str | int]) -> Any:
+    async def _with_groups(self, run: Script, args: Sequence[str | int]) -> Any:
         """Run a script; when the groups are missing, make them and run it again."""
         try:
             return await run(args=args)

@@ -44,8 +44,8 @@ class Limits:
     answer_within_s: float = 0.19
 
 
-# One request that waits: what it brought, its answer (None when stored, else why not), since when.
-_Waiting = tuple[Delivery, "asyncio.Future[str | None]", float]
+# One request that waits: what it brought, its answer, since when.
+_Waiting = tuple[Delivery, "asyncio.Future[None]", float]
 
 
 class GroupCommit:
@@ -68,15 +68,13 @@ class GroupCommit:
         """How many deliveries wait for the next flush."""
         return len(self._waiting)
 
-    async def put(self, delivery: Delivery) -> None:
-        """Return once *delivery* is stored; raises `NotStored` when it is not, within 200 ms."""
-        answer = asyncio.get_running_loop().create_future()
+    def put(self, delivery: Delivery) -> asyncio.Future[None]:
+        """Return what is done once *delivery* is stored; `NotStored` when it is not, within 200 ms."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivery, answer, monotonic()))
         if len(self._waiting) == 1:
             self._work.set()
-        refusal = await answer
-        if refusal is not None:
-            raise NotStored(refusal)
+        return answer
 
     async def run(self) -> None:
         """Flush whatever waits, until cancelled."""
@@ -114,7 +112,7 @@ class GroupCommit:
         within_s = self._limits.answer_within_s
         # Redis hangs, and this one has waited too long behind the flush that found it out
         if self._last_took_s >= within_s and monotonic() - since > 0.75 * within_s:
-            answer.set_result("Redis did not answer in time")
+            answer.set_exception(NotStored("Redis did not answer in time"))
             return False
         return True
 
@@ -162,13 +160,16 @@ class GroupCommit:
         return [refusal] * len(entries)
 
     def _answer(self, entry: Sequence[_Waiting], stored: int | NotStored) -> None:
-        refusal = None
-        if isinstance(stored, NotStored):
-            refusal = str(stored) or "Redis refused it"
-            log.warning("flush failed deliveries=%d: %s", len(entry), refusal)
+        refusal = stored if isinstance(stored, NotStored) else None
         for _, answer, _ in entry:
-            if not answer.done():
-                answer.set_result(refusal)
+            if answer.done():
+                continue
+            if refusal is None:
+                answer.set_result(None)
+            else:
+                answer.set_exception(NotStored(*refusal.args))
+        if refusal is not None:
+            log.warning("flush failed deliveries=%d: %s", len(entry), refusal)
         self._metrics.flushed(len(entry), self._last_took_s, stored=refusal is None)
         if log.isEnabledFor(logging.DEBUG) and refusal is None:
             ids = ",".join(delivery.id for delivery, _, _ in entry)

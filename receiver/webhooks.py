@@ -53,6 +53,10 @@ _ALLOW = b"GET, HEAD, POST"
 PREFIX = "/hooks/"
 _NO_PARAMETERS: Mapping[str, str] = {}
 _PROBE = b'{"ready":true}'
+_PROBE_HEADERS: Headers = [
+    (b"content-type", b"application/json"),
+    (b"content-length", str(len(_PROBE)).encode()),
+]
 # A request this small has been read by the server already: its connection can be used again.
 _SMALL = 1 << 16
 # Burying is one Redis call; the contract gives 250 ms to every answer.
@@ -122,7 +126,16 @@ class Webhooks:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         held = Held(self._memory)
         try:
-            status, answer_headers, body = await self._accept(scope, headers, receive, held)
+            door, query = self._admit(scope, headers)
+            if scope["method"] != "POST":
+                await answer(send, 200, _echoed(_PROBE_HEADERS, headers), _PROBE)
+                return
+            delivery = await self._read(door.source, headers, query, receive, held)
+            self._check_open()
+            await self._commit.put(delivery)
+        except NotStored:  # the flush has said why, once for all who waited for it
+            await self._refuse(_not_stored(), scope, headers, receive, send, held)
+            return
         except Refused as refused:
             await self._refuse(refused, scope, headers, receive, send, held)
             return
@@ -136,44 +149,39 @@ class Webhooks:
             return
         finally:
             held.release()
+        self._note(door, len(delivery.body))
+        answer_headers = door.stored
         if b"x-request-id" in headers:
-            answer_headers = answer_headers + _echo(headers)
-        await answer(send, status, answer_headers, body)
+            answer_headers = _echoed(answer_headers, headers)
+        await answer(send, door.source.success, answer_headers, _stored_body(delivery.id))
 
-    async def _accept(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, held: Held
-    ) -> tuple[int, Headers, bytes]:
+    def _admit(
+        self, scope: Scope, headers: Mapping[bytes, bytes]
+    ) -> tuple[Door, Mapping[str, str]]:
+        """Return the door that the request found open, and its query; raises `Refused`."""
         name, _, token = route_path(scope)[len(PREFIX) :].partition("/")
         door = self._doors.get(name)
         if door is None:
             raise Refused(
                 problems.UNKNOWN_SOURCE, "The path names no source that this relay knows."
             )
-        method = scope["method"]
-        if method not in ("POST", "GET", "HEAD"):
+        if scope["method"] not in ("POST", "GET", "HEAD"):
             raise Refused(
                 problems.METHOD_NOT_ALLOWED, "Send with POST.", headers=[(b"allow", _ALLOW)]
             )
         query_string = scope["query_string"]
         query = parameters(query_string) if query_string else _NO_PARAMETERS
-        shown = presented(token.rstrip("/"), headers, query)
-        if not self._tokens.admit(name, shown):
+        if not self._tokens.admit(name, presented(token.rstrip("/"), headers, query)):
             raise Refused(
                 problems.WRONG_TOKEN,
                 "Put one of HOOK_TOKENS at the end of the path, or in a header or password.",
             )
-        if method != "POST":
-            return 200, _probe_headers(), _PROBE
-        delivery = await self._read(door.source, headers, query, receive, held)
-        self._check_open()
-        try:
-            await self._commit.put(delivery)
-        except NotStored:  # the flush has said why, once for all who waited for it
-            raise _not_stored() from None
-        self._room.stored(len(delivery.body))
+        return door, query
+
+    def _note(self, door: Door, size: int) -> None:
+        self._room.stored(size)
         self._metrics.answered[door.meter] += 1
-        self._metrics.received_bytes[door.source.name] += len(delivery.body)
-        return door.source.success, door.stored, _stored_body(delivery.id)
+        self._metrics.received_bytes[door.source.name] += size
 
     async def _read(
         self,
@@ -269,7 +277,7 @@ class Webhooks:
             self._refusals.add(word)
         log.info("refused source=%s status=%d cause=%s", source, problem.status, problem.name)
         status, answer_headers, body = render(refused)
-        answer_headers += _echo(headers)
+        answer_headers = _echoed(answer_headers, headers)
         if _is_unread(headers, held, refused):
             await answer_early(receive, send, status, answer_headers, body)
         else:
@@ -326,16 +334,12 @@ def _stored_body(delivery_id: str) -> bytes:
     return b'{"id":"%b"}' % delivery_id.encode()
 
 
-def _probe_headers() -> Headers:
-    return [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(_PROBE)).encode()),
-    ]
-
-
-def _echo(headers: Mapping[bytes, bytes]) -> Headers:
+def _echoed(answer_headers: Headers, headers: Mapping[bytes, bytes]) -> Headers:
+    """Return *answer_headers* with the request's id, where it is sane."""
     value = headers.get(b"x-request-id", b"")
-    return [(b"x-request-id", value)] if _REQUEST_ID.fullmatch(value) else []
+    if not _REQUEST_ID.fullmatch(value):
+        return answer_headers
+    return [*answer_headers, (b"x-request-id", value)]
 
 
 def _without_values(error: Exception) -> Exception:

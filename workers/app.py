@@ -34,7 +34,8 @@ from workers.clients.audiencepoint import AudiencePoint, Paths
 from workers.clients.http import DEADLINE_S, VendorHttp, new_client
 from workers.context import HOUR_MS, Context
 from workers.drains import Drains, drain
-from workers.sweep import keep_beating, keep_sweeping, pause_without_keys, ring_for_work
+from workers.ringing import ring_for_work
+from workers.sweep import keep_beating, keep_sweeping, pause_without_keys
 from workers.timing import Timing
 
 logger = logging.getLogger(__name__)
@@ -44,44 +45,54 @@ def worker_settings(
     settings: Settings, timing: Timing | None = None, *, catches_signals: bool = True
 ) -> dict[str, Any]:
     """Return what arq's `Worker` (and its command line) takes."""
-    pool = connection_pool(settings, Role.WORKER)
-    stack = AsyncExitStack()
-
-    async def startup(ctx: dict[str, Any]) -> None:
-        arq_log = logging.getLogger("arq")  # the command line gave it a handler and INFO of its own
-        arq_log.handlers.clear()
-        arq_log.setLevel(logging.WARNING)
-        context = await stack.enter_async_context(
-            _opened(settings, ctx["redis"], timing or Timing())
-        )
-        ctx["context"], ctx["drains"] = context, Drains(context)
-        context.drain = ctx["drains"].drain
-        ctx["stop"] = stopper(context)
-        if catches_signals:
-            obey_signals(ctx["stop"])
-
-    async def shutdown(ctx: dict[str, Any]) -> None:
-        await stack.aclose()
-
+    timing = timing or Timing()
+    life = _Life(settings, timing, catches_signals=catches_signals)
     return {
         "functions": [func(drain, name=wake.DRAIN)],
-        "redis_pool": wake.arq_redis(pool),
+        "redis_pool": wake.arq_redis(connection_pool(settings, Role.WORKER)),
         "queue_name": wake.QUEUE_NAME,
         "job_serializer": wake.serialize,
         "job_deserializer": wake.deserialize,
         "expires_extra_ms": wake.EXPIRES_MS,
-        "on_startup": startup,
-        "on_shutdown": shutdown,
+        "on_startup": life.begin,
+        "on_shutdown": life.end,
         "max_jobs": 50,
         "poll_delay": 0.1,  # 0.05 costs over 2 % of a core when idle
         # a drain's time, a call begun at its end, some patience with Redis; arq locks a dead job as long
-        "job_timeout": (timing or Timing()).drain_s + DEADLINE_S + 50,
+        "job_timeout": timing.drain_s + DEADLINE_S + 50,
         "keep_result": 0,  # here, not on the function: a kept result blocks its job id
         "max_tries": 1_000_000,  # a stop counts as a try; giving up would lose the wake-up
         # arq's own sign of life is read by nobody, and a full server would end the worker over it
         "health_check_interval": 3600,
         "log_results": False,
     }
+
+
+class _Life:
+    """What arq calls when the worker starts and when it has stopped."""
+
+    def __init__(self, settings: Settings, timing: Timing, *, catches_signals: bool) -> None:
+        self._settings, self._timing = settings, timing
+        self._catches_signals = catches_signals
+        self._stack = AsyncExitStack()
+
+    async def begin(self, ctx: dict[str, Any]) -> None:
+        """Open everything and put it where the jobs find it."""
+        arq_log = logging.getLogger("arq")  # the command line gave it a handler and INFO of its own
+        arq_log.handlers.clear()
+        arq_log.setLevel(logging.WARNING)
+        context = await self._stack.enter_async_context(
+            _opened(self._settings, ctx["redis"], self._timing)
+        )
+        ctx["context"], ctx["drains"] = context, Drains(context)
+        context.drain = ctx["drains"].drain
+        ctx["stop"] = stopper(context)
+        if self._catches_signals:
+            obey_signals(ctx["stop"])
+
+    async def end(self, ctx: dict[str, Any]) -> None:
+        """Close everything."""
+        await self._stack.aclose()
 
 
 def stopper(context: Context) -> Callable[[], None]:

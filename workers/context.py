@@ -17,6 +17,7 @@ from pipeline.tombstones import Tombstones
 from pipeline.wake import Bell
 from workers.clients.audiencelab import AudienceLab
 from workers.clients.audiencepoint import AudiencePoint
+from workers.room import Room
 from workers.timing import Timing
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Context:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     bells_seen: BellsSeen = field(default_factory=BellsSeen)
 
+    room: Room = field(init=False)
+    """How much may be unpacked."""
     rules: Rules = field(init=False)
     """How mail senders' words are mapped."""
 
@@ -76,6 +79,7 @@ class Context:
             task.add_done_callback(self._drains.discard)
 
     def __post_init__(self) -> None:
+        self.room = Room(self.redis)
         self.rules = self.settings.rules()
 
     @property

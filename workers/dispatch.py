@@ -57,6 +57,8 @@ class Batch:
     items: Sequence[Item]
     root: str
     tries: int
+    #: exceptions of ours among its failures; they are counted apart and stay with it until it is split
+    bugs: int
     #: the stage's successes when it was first tried, last held, or split off
     mark: int
     others_wait: bool
@@ -88,7 +90,9 @@ class Errand(Protocol):
     async def settle(self, move: Move, batch: Batch, answer: object) -> str:
         """Add to *move* what success means for each item, books included; return it as words for the log."""
 
-    def bury(self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int) -> None:
+    async def bury(
+        self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int
+    ) -> None:
         """Add to *move* the dead letter of *item*, books included."""
 
     def identities(self, item: Item) -> list[str]:
@@ -269,7 +273,8 @@ class Dispatch:
         move.settle(self._errand.stage, "ignored", len(batch.items) - len(kept))
         if kept:
             again = attempts(batch.tries, batch.mark, 0)
-            move.pass_on(keys.batches(self._errand.stage), batch_fields(kept, batch.root, again))
+            fields = batch_fields(kept, batch.root, again, batch.bugs)
+            move.pass_on(keys.batches(self._errand.stage), fields)
         await self._context.mover.apply([move])
         return True
 
@@ -290,21 +295,30 @@ class Dispatch:
             await self._set_back(verdict.setback or Setback(""), batch, sent)
             return verdict.fate
         again = attempts(verdict.tries, successes, sent)
-        move = Move(batch.queue, [batch.id])
-        if verdict.fate is Fate.HOLD:
-            move.pass_on(keys.held(stage), batch_fields(batch.items, batch.root, again))
-        elif verdict.fate is Fate.SPLIT:
-            middle = (len(batch.items) + 1) // 2
-            for half in (batch.items[:middle], batch.items[middle:]):
-                move.pass_on(keys.batches(stage), batch_fields(half, batch.root, again))
-        else:
-            self._errand.bury(move, batch.items[0], verdict, sentence(failure), batch.tries + 1)
-        await self._context.mover.apply([move])
+        await self._context.mover.apply([await self._taken_out(batch, failure, verdict, again)])
         if verdict.setback:
             await self._set_back(verdict.setback, None, sent, held=verdict.fate is Fate.HOLD)
         elif verdict.fate is Fate.HOLD:
             await self._context.redis.hset(keys.destination(stage), "held", successes)
         return verdict.fate
+
+    async def _taken_out(
+        self, batch: Batch, failure: Exception, verdict: Verdict, again: str
+    ) -> Move:
+        """Make the move that holds, splits or buries *batch*."""
+        stage, move = self._errand.stage, Move(batch.queue, [batch.id])
+        is_ours = not isinstance(failure, CallFailed)
+        if verdict.fate is Fate.HOLD:
+            fields = batch_fields(batch.items, batch.root, again, batch.bugs + is_ours)
+            move.pass_on(keys.held(stage), fields)
+        elif verdict.fate is Fate.SPLIT:
+            middle = (len(batch.items) + 1) // 2
+            for half in (batch.items[:middle], batch.items[middle:]):
+                move.pass_on(keys.batches(stage), batch_fields(half, batch.root, again))
+        else:
+            tries = batch.bugs if is_ours else batch.tries
+            await self._errand.bury(move, batch.items[0], verdict, sentence(failure), tries + 1)
+        return move
 
     async def _case(self, batch: Batch, failure: Exception) -> tuple[Case, int]:
         """Return what is known about *batch*, and how many calls of the stage have succeeded."""
@@ -319,6 +333,7 @@ class Dispatch:
         case = Case(
             size=len(batch.items),
             tries=batch.tries,
+            bugs=batch.bugs,
             others_succeeded=successes > batch.mark,
             others_wait=batch.others_wait,
             others_held=batch.others_held,
@@ -355,6 +370,7 @@ def read_batch(claim: Sequence[Any]) -> Batch:
     """Read what `lua/claim.lua` answered."""
     _, queue, entry_id, fields, attempts, _, others, held, tombstones = claim
     pairs = list(zip(fields[::2], fields[1::2], strict=True))
+    named = dict(pairs)
     payloads = [value for name, value in pairs if name == b"p"]
     origins = [value for name, value in pairs if name == b"m"]
     tries, mark, _ = attempts.decode().split(":")
@@ -362,8 +378,9 @@ def read_batch(claim: Sequence[Any]) -> Batch:
         queue=queue.decode(),
         id=entry_id.decode(),
         items=[Item(p, m) for p, m in zip(payloads, origins, strict=True)],
-        root=dict(pairs).get(b"g", entry_id).decode(),
+        root=named.get(b"g", entry_id).decode(),
         tries=int(tries),
+        bugs=int(named.get(b"b", 0)),
         mark=int(mark),
         others_wait=int(others) > 0,
         others_held=int(held) > 0,
@@ -376,11 +393,16 @@ def attempts(tries: int, mark: int, sent: int) -> str:
     return f"{tries}:{mark}:{sent}"
 
 
-def batch_fields(items: Sequence[Item], root: str, attempts: str) -> list[Argument]:
-    """Return the entry of a batch that takes the place of another one, or of a part of it."""
+def batch_fields(items: Sequence[Item], root: str, attempts: str, bugs: int = 0) -> list[Argument]:
+    """Return the entry of a batch that takes the place of another one, or of a part of it.
+
+    `lua/claim.lua` wants the earlier attempts last.
+    """
     fields: list[Argument] = []
     for item in items:
         fields += ("p", item.payload, "m", item.origin)
+    if bugs:
+        fields += ("b", bugs)
     return [*fields, "g", root, "t", attempts]
 
 

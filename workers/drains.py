@@ -23,7 +23,8 @@ from workers.fates import last_line
 from workers.forward import Forward
 from workers.reread import WANTED, reread
 from workers.scores import scores
-from workers.subscribe import Subscribe
+from workers.subscribe import Subscribe, leave_unwatched
+from workers.switched_off import is_off
 from workers.unpack import unpack
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ Verb = Callable[["Context", asyncio.Event, float], Awaitable[None]]
 
 
 async def subscribe(context: Context, wake: asyncio.Event, until: float) -> None:
-    """Drain the stage `subscribe`; without a key everything waits."""
-    if context.audiencepoint is not None:
+    """Drain the stage `subscribe`; without a key everything waits, unless nothing is to be subscribed."""
+    if is_off(context, Stage.SUBSCRIBE):
+        await leave_unwatched(context, until)
+    elif context.audiencepoint is not None:
         await Dispatch(context, Subscribe(context, context.audiencepoint)).drain(wake, until)
 
 

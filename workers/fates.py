@@ -14,7 +14,8 @@ A failure is about the item, about the destination, or about us.
   one item. The batch is held, others are tried first. Each time it fails again although others have succeeded
   in between counts as a *strike*: it is split, and its last single item is buried after enough strikes. One
   success is not enough, because an outage may begin right after it.
-- Ours (an exception in our code): three tries, then the culprit is buried with the traceback's last line.
+- Ours (an exception in our code): three tries, then the culprit is buried with the traceback's last line. Failures
+  of any other kind do not count among the three.
 
 `decide` is pure; `workers.dispatch` carries out what it says.
 """
@@ -60,6 +61,8 @@ class Case:
     size: int = 1
     #: failures before this one, up to `HOLD_AFTER`; above it, strikes
     tries: int = 0
+    #: exceptions of ours before this one
+    bugs: int = 0
     #: others have succeeded since this batch was first tried, last held, or split off
     others_succeeded: bool = False
     #: other work waits in the stage that has not been held
@@ -191,8 +194,8 @@ def _rejected(failure: Rejected, case: Case, timing: Timing) -> Verdict:
 
 
 def _bug(case: Case) -> Verdict:
-    if case.tries + 1 < BUG_TRIES:
-        return Verdict(Fate.HOLD, reason=Reason.BUG, tries=case.tries + 1)
+    if case.bugs + 1 < BUG_TRIES:
+        return Verdict(Fate.HOLD, reason=Reason.BUG, tries=case.tries)
     return Verdict(Fate.SPLIT if case.size > 1 else Fate.BURY, reason=Reason.BUG)
 
 

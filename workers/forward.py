@@ -52,7 +52,9 @@ class Forward:
         move.settle(self.stage, "done", len(batch.items))
         return f"done sequence_number={cast(Receipt, answer).sequence_number}"
 
-    def bury(self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int) -> None:
+    async def bury(
+        self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int
+    ) -> None:
         """Bury one event."""
         origin = Origin.unpack(item.origin)
         move.bury(self.stage, verdict.reason, error, item.payload, origin, attempts=attempts)

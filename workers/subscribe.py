@@ -7,17 +7,20 @@ invalid ones is halved until each stands alone. There is no call to unsubscribe.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from pipeline import keys
 from pipeline.addresses import digest
 from pipeline.moves import Move
 from pipeline.origins import Origin
 from pipeline.outcomes import Stage
-from pipeline.queues import Sealed
+from pipeline.queues import Entry, Sealed
 from workers.clients.audiencepoint import AudiencePoint, Subscription
 from workers.clients.errors import Rejected
 from workers.dispatch import MOST_ITEMS, WIDTH, Batch, Item
 from workers.fates import Verdict
+from workers.switched_off import finish
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -62,7 +65,9 @@ class Subscribe:
         counts = cast(Subscription, answer)
         return f"done new={counts.new} existing={counts.existing}"
 
-    def bury(self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int) -> None:
+    async def bury(
+        self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int
+    ) -> None:
         """Bury one address; it is not tried again at its person's next visit."""
         origin, address_hash = Origin.unpack(item.origin), digest(item.payload.decode())
         move.bury(
@@ -80,3 +85,28 @@ class Subscribe:
     def identities(self, item: Item) -> list[str]:
         """Return the address's hash."""
         return [digest(item.payload.decode())]
+
+
+async def leave_unwatched(context: Context, until: float) -> None:
+    """Count what waits as ignored: `SUBSCRIBE=off` watches nobody."""
+    redis = context.redis
+
+    async def end(batch: Entry) -> Move:
+        # first, because an address that counts as waiting would never be queued again; twice is harmless
+        async with redis.pipeline(transaction=False) as pipe:
+            for payload in batch.payloads:
+                pipe.hdel(keys.address(digest(payload.decode())), "subscription")
+            await pipe.execute()
+        move = Move(batch.queue, [batch.id])
+        move.settle(Stage.SUBSCRIBE, "ignored", len(batch.payloads))
+        return move
+
+    await finish(context, Stage.SUBSCRIBE, until, end)
+    while not context.stopping.is_set() and monotonic() < until:
+        # only a sealed batch can be in one worker's hands
+        sealed = await context.queues.seal(
+            Stage.SUBSCRIBE, most=MOST_ITEMS, batches=WIDTH, ripe_s=0.0
+        )
+        if not sealed.batches:
+            return
+        await finish(context, Stage.SUBSCRIBE, until, end)

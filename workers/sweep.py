@@ -10,20 +10,21 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import orjson
+
 from pipeline import dead_letters, heartbeats, keys, pauses, seen
 from pipeline.clock import redis_now_ms
 from pipeline.outcomes import Stage
 from pipeline.queues import create_groups
 from pipeline.scripts import script
 from workers.context import DAY_MS
+from workers.ringing import ring_for_work
+from workers.switched_off import is_off
 
 if TYPE_CHECKING:
     from workers.context import Context
 
 logger = logging.getLogger(__name__)
-
-#: work that waited this long under one bell number: the job of that number is dead or stuck in arq
-STALE_S = 5.0
 
 
 async def keep_sweeping(context: Context) -> None:
@@ -70,30 +71,6 @@ async def sweep(context: Context) -> None:
     await let_go(context)
 
 
-async def ring_for_work(context: Context) -> None:
-    """Ring for every stage that has something to do now.
-
-    A job that died with its worker before its drain raised the number stays locked in arq for longer than
-    anyone wants to wait; work that has waited long under one number gets a new one.
-    """
-    async with context.redis.pipeline(transaction=False) as pipe:
-        pipe.hgetall(keys.BELLS)
-        for queues in keys.QUEUES.values():
-            for name in queues:
-                pipe.xlen(keys.queue(name))
-        bells, *lengths = await pipe.execute()
-    waiting = iter(lengths)
-    for stage, queues in keys.QUEUES.items():
-        has_work = sum(next(waiting) for _ in queues) > 0
-        number = int(bells.get(stage.encode(), 0))
-        if context.bells_seen.is_stale(stage, number if has_work else None, STALE_S):
-            number = int(await script(context.redis, "raise_bells")(args=[stage]))
-        if has_work:
-            context.bell.forget(stage)
-            if not await context.bell.ring(stage, number):
-                context.drain_here(stage)  # a full server takes no new job, and must be drained
-
-
 async def let_go(context: Context) -> None:
     """Let go of a bounded number of things that are too old."""
     redis, settings = context.redis, context.settings
@@ -106,22 +83,34 @@ async def let_go(context: Context) -> None:
 
 
 async def pause_without_keys(context: Context) -> None:
-    """Pause the stages whose vendor's key is not set, and lift such a pause where it is set now."""
+    """Pause the stages whose vendor's key is not set, and lift such a pause where it is set now.
+
+    A stage that calls nobody needs no pause of the relay's own.
+    """
     missing = stages_without_key(context)
     for stage in (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD):
         if stage in missing:
             reason = f"{pauses.NO_KEY}: set {missing[stage]} and restart the workers"
             await pauses.pause_without_key(context.redis, stage, reason)
+        elif is_off(context, stage):
+            await end_own_pause(context, stage)
         else:
             await pauses.end_pause_without_key(context.redis, stage)
 
 
+async def end_own_pause(context: Context, stage: Stage) -> None:
+    """Lift a pause of *stage* that the relay made itself."""
+    stored = await context.redis.hget(keys.PAUSED, stage)
+    if stored and orjson.loads(stored)["by"] == "relay":
+        await pauses.resume(context.redis, stage)
+
+
 def stages_without_key(context: Context) -> dict[Stage, str]:
-    """Return the stages whose vendor's key is not set, and which setting that is."""
+    """Return the stages that lack their vendor's key and are not switched off, and which setting that is."""
     missing: dict[Stage, str] = {}
-    if context.audiencelab is None and context.settings.enrich != "off":
+    if context.audiencelab is None:
         missing[Stage.ENRICH] = "AUDIENCELAB_API_KEY"
     if context.audiencepoint is None:
         missing[Stage.FORWARD] = "AUDIENCEPOINT_API_KEY"
         missing[Stage.SUBSCRIBE] = "AUDIENCEPOINT_API_KEY"
-    return missing
+    return {stage: key for stage, key in missing.items() if not is_off(context, stage)}

@@ -35,7 +35,6 @@ from pipeline.outcomes import (
 from pipeline.queues import Entry
 from pipeline.sources.registry import SOURCES
 from workers.fates import BUG_TRIES, last_line
-from workers.room import bytes_to_unpack
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -71,7 +70,7 @@ async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
     written: asyncio.Task[None] | None = None
     try:
         while not context.stopping.is_set() and monotonic() < until:
-            most_bytes = await bytes_to_unpack(context.redis)
+            most_bytes = await context.room.bytes_to_unpack()
             if not most_bytes:
                 return  # the sweep looks again in a second
             taken = await context.queues.take(
@@ -79,6 +78,7 @@ async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
             )
             if not taken.entries:
                 return
+            context.room.take(taken.entries)
             async for moves in slices(context, taken.entries):
                 if written is not None:
                     await written

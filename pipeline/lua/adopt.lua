@@ -1,6 +1,7 @@
 -- Give back what dead workers had in their hands, in one queue. A worker is dead without a fresh heartbeat.
 -- Whoever asks lives, however late its own heartbeat is (a machine that slept).
 -- ARGV: queue, who asks, a heartbeat is fresh for ms. Answer: how many entries anyone may take now.
+-- Second run: finds nothing left to give back, answers 0, and removes the emptied consumers as the next sweep would.
 local queue, asker, fresh = arg(), arg(), number()
 local key, oldest = queue_key(queue), now_ms() - fresh
 local adopted = 0

@@ -1,16 +1,39 @@
 -- Take one batch for a call to a vendor, if a call may be made now: not paused, back-off over, rate free.
--- ARGV: stage, consumer, vendor, milliseconds between two calls (0: no limit), rank (0 is served first),
---       lease_ms of a probe
+-- ARGV: the call's word, stage, consumer, vendor, milliseconds between two calls (0: no limit),
+--       rank (0 is served first), lease_ms of a probe
 -- Answer: {'wait', ms} | {'paused'} | {'empty'} |
 --         {'batch', queue, entry id, fields, attempts, successes, others waiting, others held,
 --         tombstones exist (0/1)}
--- fields are p and m in turn for each item, then g (the batch it was split from) and t (earlier attempts).
+-- fields are p and m in turn for each item, then g (the batch it was split from), b (tries that ended
+-- in our own exception) and t (earlier attempts).
 -- attempts is 'tries:successes at the first failure:sent'; sent=1 means that a call was begun and never
 -- answered for certain, so that calling again may double it.
-local stage, consumer, vendor = arg(), arg(), arg()
+-- Second run: answers with the batch of the first one, while it is in this consumer's hands: nothing is counted,
+-- and no call of the rate used up. An answer without a batch is found anew.
+local word, stage, consumer, vendor = arg(), arg(), arg(), arg()
 local gap, rank, lease = number(), number(), number()
 local now = now_ms()
 local destination = P .. 'destination:' .. stage
+local state = redis.call('HMGET', destination, 'failures', 'due', 'probing', 'successes', 'held')
+local due, successes = tonumber(state[2] or 0), tonumber(state[4] or 0)
+local batches, held = stage .. ':batches', stage .. ':held'
+local batches_waiting, held_waiting = redis.call('XLEN', queue_key(batches)), redis.call('XLEN', queue_key(held))
+local raw_waiting = redis.call('XLEN', queue_key(stage))
+
+local function batch(queue, entry, attempts)
+  local others, others_held = batches_waiting + raw_waiting, held_waiting
+  if queue == held then others_held = others_held - 1 else others = others - 1 end
+  local has_tombstones = redis.call('EXISTS', P .. 'tombstones')
+  return {'batch', queue, entry[1], entry[2], attempts, successes, others, others_held, has_tombstones}
+end
+
+local caller = 'claim/' .. stage .. '/' .. consumer -- who makes one claim at a time
+local said = answered(caller, word)
+if said then
+  local queue, id, attempts = string.match(said, '^(%S+) (%S+) (%S+)$')
+  local entry = redis.call('XRANGE', queue_key(queue), id, id)[1]
+  if entry and is_held_by(queue_key(queue), id, consumer) then return batch(queue, entry, attempts) end
+end
 
 local probing = false
 local pause = redis.call('HGET', P .. 'paused', stage)
@@ -21,8 +44,6 @@ if pause then
   probing = true
 end
 
-local state = redis.call('HMGET', destination, 'failures', 'due', 'probing', 'successes', 'held')
-local due, successes = tonumber(state[2] or 0), tonumber(state[4] or 0)
 if due > now then return {'wait', due - now} end
 if probing or tonumber(state[1] or 0) > 0 then -- after a failure one call at a time finds out how it goes
   probing = true
@@ -30,9 +51,6 @@ if probing or tonumber(state[1] or 0) > 0 then -- after a failure one call at a 
   if busy > 0 then return {'wait', math.min(busy, 100)} end
 end
 
-local batches, held = queue_key(stage .. ':batches'), queue_key(stage .. ':held')
-local batches_waiting, held_waiting = redis.call('XLEN', batches), redis.call('XLEN', held)
-local raw_waiting = redis.call('XLEN', queue_key(stage))
 if batches_waiting + held_waiting == 0 then return {'empty'} end
 
 local rate_key, next_call = P .. 'rate:' .. vendor, 0
@@ -50,26 +68,20 @@ if gap > 0 then
   end
 end
 
-local function first_of(key)
-  local back = redis.call('XPENDING', key, GROUP, '-', '+', 1, RELEASED)
-  if #back > 0 then
-    local claimed = redis.call('XCLAIM', key, GROUP, consumer, 0, back[1][1])
-    if #claimed > 0 and claimed[1] then return claimed[1] end
-    redis.call('XACK', key, GROUP, back[1][1])
-    return first_of(key)
-  end
-  local new = redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', 1, 'STREAMS', key, '>')
+local function first_of(queue)
+  local back = take_back(queue, consumer)
+  if back then return back end
+  local new = redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', 1, 'STREAMS', queue_key(queue), '>')
   return new and new[1][2][1]
 end
 
 -- Held batches come back when others have succeeded since, or when nothing else is there to try.
-local order = {'batches', 'held'}
-if held_waiting > 0 and successes > tonumber(state[5] or 0) then order = {'held', 'batches'} end
+local order = {batches, held}
+if held_waiting > 0 and successes > tonumber(state[5] or 0) then order = {held, batches} end
 local entry, queue
-for _, kind in ipairs(order) do
-  if kind == 'batches' or order[1] == 'held' or batches_waiting + raw_waiting == 0 then
-    queue = stage .. ':' .. kind
-    entry = first_of(queue_key(queue))
+for _, name in ipairs(order) do
+  if name == batches or order[1] == held or batches_waiting + raw_waiting == 0 then
+    queue, entry = name, first_of(name)
     if entry then break end
   end
 end
@@ -95,7 +107,5 @@ if sent == '1' then
 end
 redis.call('HSET', P .. 'attempts', place, tries .. ':' .. first .. ':1')
 close_books()
-local from_batches = queue == stage .. ':batches'
-local others = batches_waiting + raw_waiting - (from_batches and 1 or 0)
-local others_held = held_waiting - (from_batches and 0 or 1)
-return {'batch', queue, entry[1], fields, attempts, successes, others, others_held, redis.call('EXISTS', P .. 'tombstones')}
+keep_answer(caller, word, queue .. ' ' .. entry[1] .. ' ' .. attempts)
+return batch(queue, entry, attempts)

@@ -1,4 +1,5 @@
 -- Make the consumer group of each queue where it is missing. ARGV: queues. Answer: how many were made.
+-- Second run: none is missing.
 local function has_group(key)
   if redis.call('EXISTS', key) == 0 then return false end
   for _, flat in ipairs(redis.call('XINFO', 'GROUPS', key)) do

@@ -1,4 +1,5 @@
 -- Remove seen marks that are too old to count. ARGV: window_ms, most buckets. Answer: how many were removed.
+-- Second run: goes on where the first one stopped, as the next sweep would.
 local window, most = number(), number()
 local removed, oldest = 0, now_ms() - window * 1.5
 local flat = redis.call('HGETALL', P .. 'seen')

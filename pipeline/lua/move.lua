@@ -6,8 +6,11 @@
 --
 -- ARGV: window_ms, number of moves, then for each move
 --   queue, consumer, cursor, next cursor ('' = the move is final), [entry ids], [visitor, version, ...],
---   [tombstone macs], [counter of the books, change, ...], number of effects, effects (a word and its arguments, see below)
+--   [tombstone macs], [counter of the books, change, ...], number of effects, effects (length, word, arguments,
+--   see below)
 -- Answer: one number a move (1 done, 0 no longer ours, -1 a visitor has changed, -2 tombstone), then the bells.
+-- Second run: changes nothing. It answers 0, or -1 where the first run wrote the visitor; then the caller merges
+-- once more, and that move finds its entry gone.
 local window = number()
 
 -- seen marks ------------------------------------------------------------------------------------------
@@ -134,7 +137,8 @@ effects.alias = function()
   redis.call('PEXPIRE', P .. 'address:' .. digest, keep)
 end
 
--- subscribe DIGEST PAYLOAD META: an address to be watched, once
+-- subscribe DIGEST PAYLOAD META: an address to be watched, once. One that lies in the dead letters is a duplicate, too:
+-- its work is in the books already, and it would only die again; retrying or dropping the letter lets it go on.
 effects.subscribe = function()
   local digest, payload, meta = arg(), arg(), arg()
   count('subscribe:in', 1)

@@ -1,4 +1,4 @@
--- Count the pieces of work in a page of a queue. ARGV: queue, first id, entries a page.
+-- Count the pieces of work in a page of a queue; writes nothing. ARGV: queue, first id, entries a page.
 -- Answer: {payloads, how many entries were read, last id}
 local rows = redis.call('XRANGE', queue_key(arg()), arg(), '+', 'COUNT', arg())
 local payloads = 0

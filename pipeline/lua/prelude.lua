@@ -23,6 +23,18 @@ local function is_held_by(key, id, consumer)
   return #redis.call('XPENDING', key, GROUP, id, id, 1, consumer) > 0
 end
 
+-- The oldest entry that was given back, now in this consumer's hands; nothing when there is none.
+local function take_back(queue, consumer)
+  local key = queue_key(queue)
+  while true do
+    local back = redis.call('XPENDING', key, GROUP, '-', '+', 1, RELEASED)
+    if #back == 0 then return end
+    local claimed = redis.call('XCLAIM', key, GROUP, consumer, 0, back[1][1])
+    if #claimed > 0 and claimed[1] then return claimed[1] end
+    redis.call('XACK', key, GROUP, back[1][1]) -- deleted from the stream: nothing is behind it any more
+  end
+end
+
 local function let_anyone_take(queue, id)
   local key = queue_key(queue)
   if #redis.call('XCLAIM', key, GROUP, RELEASED, 0, id, 'JUSTID') == 0 then
@@ -65,4 +77,29 @@ local function write_letter(stage, id, source, reason, now, fields)
   redis.call('ZADD', P .. 'dead', now, stage .. '/' .. source .. '/' .. reason .. '/' .. id)
   redis.call('HSET', P .. 'dead:' .. id, 'stage', stage, 'source', source, 'reason', reason,
     'buried_at', string.format('%.0f', now), unpack(fields))
+end
+
+-- Every script may run twice: redis-py sends a call again when its reply was lost. The head of each says what a
+-- second run does. Where it would do harm, every call carries a word of its own (`pipeline/scripts.py`), and what
+-- was answered is kept with it for longer than any client goes on trying: under the word, or under the name of a
+-- caller that makes one call at a time.
+local function answered(name, word)
+  local kept = redis.call('GET', P .. 'answer:' .. name)
+  if kept and string.sub(kept, 1, #word) == word then return string.sub(kept, #word + 2) end
+end
+
+local function keep_answer(name, word, answer)
+  redis.call('SET', P .. 'answer:' .. name, word .. ' ' .. answer, 'PX', 900000)
+end
+
+-- The answer of this very call when it ran before; numbers only.
+local function earlier(word)
+  local kept = answered(word, word)
+  return kept and cjson.decode(kept)
+end
+
+local function finally(word, answer)
+  even_when_full()
+  keep_answer(word, word, cjson.encode(answer))
+  return answer
 end

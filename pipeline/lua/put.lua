@@ -1,4 +1,6 @@
 -- Store the deliveries of one flush as one entry of the inbox. ARGV: packed deliveries. Answer: unpack's bell.
+-- Second run: stores all of them again, as a sender's own repetition would, and the seen marks find their events.
+-- It does not come about: the receiver's client never sends anything twice.
 local fields = {}
 for _, packed in ipairs(ARGV) do
   fields[#fields + 1] = 'p'

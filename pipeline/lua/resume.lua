@@ -1,7 +1,11 @@
 -- Lift a pause of either kind, forget the failures behind it, and let held batches try again as if new. One that
 -- is in a worker's hands at this moment is being tried already.
--- ARGV: stage. Answer: whether there was a pause (0/1).
-local stage = arg()
+-- ARGV: the call's word, stage. Answer: whether there was a pause (0/1).
+-- Second run: lifts no pause that was made in between, and answers as the first one did.
+local word, stage = arg(), arg()
+local said = earlier(word)
+if said then return said end
+
 local queue, destination = stage .. ':held', P .. 'destination:' .. stage
 local held = queue_key(queue)
 local successes = redis.call('HGET', destination, 'successes') or '0'
@@ -26,4 +30,4 @@ for _, entry in ipairs(redis.call('XRANGE', held, '-', '+')) do
   end
 end
 redis.call('HDEL', destination, 'failures', 'due', 'probing', 'probe', 'refusals', 'words', 'roots')
-return redis.call('HDEL', P .. 'paused', stage)
+return finally(word, redis.call('HDEL', P .. 'paused', stage))

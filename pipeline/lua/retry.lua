@@ -1,4 +1,6 @@
 -- Put one dead letter back to work. ARGV: id. Answer: {1, stage} or {0}.
+-- Second run: the letter is gone and waits already; the answer {0} counts it as somebody else's. A delivery that
+-- has died again in between, under its own id, is put back once more.
 local id = arg()
 local letter = P .. 'dead:' .. id
 local fields = redis.call('HMGET', letter, 'stage', 'source', 'reason', 'payload', 'meta', 'digest', 'tag')

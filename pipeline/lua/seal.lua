@@ -2,6 +2,7 @@
 -- Nobody ever holds an entry of such a queue: reading, deleting and appending are this one step.
 -- ARGV: stage, items a batch, batches at most, ripe_ms
 -- Answer: {batches sealed, milliseconds until more is ripe (-1: nothing waits, -2: paused)}
+-- Second run: seals what more is complete or ripe, as the next call would; what was sealed is in its batches.
 local stage, most, wanted, ripe = arg(), number(), number(), number()
 local key, batches = queue_key(stage), queue_key(stage .. ':batches')
 

@@ -1,4 +1,4 @@
--- Everything relay status shows, read at one instant.
+-- Everything relay status shows, read at one instant. Writes nothing.
 -- ARGV: a heartbeat is fresh for ms, [queues].
 -- Answer: {now, books, refused, paused, workers, oldest entry id of each queue, length of each queue}
 local fresh, queues = number(), list()

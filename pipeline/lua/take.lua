@@ -1,11 +1,11 @@
 -- Take entries of one queue into a worker's hands, oldest first: what was given back, then what is new.
--- ARGV: queue, stage, consumer, most entries, most bytes
+-- ARGV: the call's word, queue, stage, consumer, most entries, most bytes
 -- Answer: {how it stands (0: here they are, -1: empty, -2: paused), {{id, fields, cursor, attempts}, ...}}
-local queue, stage, consumer, most, most_bytes = arg(), arg(), arg(), number(), number()
+-- Second run: answers with the entries of the first one that are still in this consumer's hands; when there are
+-- none, it takes anew.
+local word, queue, stage, consumer = arg(), arg(), arg(), arg()
+local most, most_bytes = number(), number()
 local key = queue_key(queue)
-
-local pause = redis.call('HGET', P .. 'paused', stage)
-if pause and cjson.decode(pause).by == 'operator' then return {-2, {}} end
 
 local entries, bytes, largest = {}, 0, 0
 local function add(entry)
@@ -16,18 +16,27 @@ local function add(entry)
 end
 
 -- only what was in somebody's hands before can have come some way already
+local function add_with_its_past(entry)
+  local place = queue .. '/' .. entry[1]
+  entry[3] = redis.call('HGET', P .. 'cursors', place) or ''
+  entry[4] = redis.call('HGET', P .. 'attempts', place) or ''
+  add(entry)
+end
+
+local caller = 'take/' .. queue .. '/' .. consumer -- who takes from a queue once at a time
+for id in string.gmatch(answered(caller, word) or '', '%S+') do
+  local entry = redis.call('XRANGE', key, id, id)[1]
+  if entry and is_held_by(key, id, consumer) then add_with_its_past(entry) end
+end
+if #entries > 0 then return {0, entries} end
+
+local pause = redis.call('HGET', P .. 'paused', stage)
+if pause and cjson.decode(pause).by == 'operator' then return {-2, {}} end
+
 while #entries < most and bytes < most_bytes do
-  local back = redis.call('XPENDING', key, GROUP, '-', '+', 1, RELEASED)
-  if #back == 0 then break end
-  local claimed = redis.call('XCLAIM', key, GROUP, consumer, 0, back[1][1])
-  if #claimed > 0 and claimed[1] then
-    local entry, place = claimed[1], queue .. '/' .. claimed[1][1]
-    entry[3] = redis.call('HGET', P .. 'cursors', place) or ''
-    entry[4] = redis.call('HGET', P .. 'attempts', place) or ''
-    add(entry)
-  else
-    redis.call('XACK', key, GROUP, back[1][1]) -- deleted from the stream: nothing is behind it any more
-  end
+  local entry = take_back(queue, consumer)
+  if not entry then break end
+  add_with_its_past(entry)
 end
 -- an entry may be huge: handfuls double as long as the largest one so far leaves room for as many
 local step = 1
@@ -44,4 +53,7 @@ while #entries < most and bytes < most_bytes do
   step = step * 2
 end
 if #entries == 0 then return {-1, {}} end
+local ids = {}
+for i, entry in ipairs(entries) do ids[i] = entry[1] end
+keep_answer(caller, word, table.concat(ids, ' '))
 return {0, entries}

@@ -15,9 +15,15 @@ from pipeline.deliveries import Delivery
 from pipeline.outcomes import Ignored, Invalid, Outcome, Probe, Reason, Stage, Unreadable
 from pipeline.sources import Rules
 from pipeline.sources.audiencelab_columns import Columns, has_known_column
-from pipeline.sources.audiencelab_envelopes import is_probe, is_test, open_envelopes, people
+from pipeline.sources.audiencelab_envelopes import (
+    is_probe,
+    is_test,
+    names_events,
+    open_envelopes,
+    people,
+)
 from pipeline.sources.audiencelab_sightings import sighting
-from pipeline.sources.json_body import as_json, check_json, read_json
+from pipeline.sources.json_body import as_json, as_sent, check_json, read_json
 
 TEST: Final = Ignored(Stage.ENRICH, "test")
 
@@ -47,25 +53,30 @@ class AudienceLab:
         document = read_json(delivery.body)
         if is_probe(document):
             raise Probe("reachability probe")
-        outcomes = [outcome for row in open_envelopes(document) for outcome in _outcomes(row)]
+        outcomes = [_outcome(item) for item in _items(document)]
         if outcomes and all(outcome is TEST for outcome in outcomes):
             raise Probe("the vendor's test body")
-        if outcomes and all(isinstance(outcome, Invalid) for outcome in outcomes):
+        is_strange = outcomes and all(isinstance(outcome, Invalid) for outcome in outcomes)
+        if is_strange and not names_events(document):
             raise Unreadable(Reason.UNKNOWN_SHAPE, "no event and no person could be found in it")
-        return outcomes
+        return as_sent(outcomes, delivery.body, _items)
 
 
-def _outcomes(row: object) -> Iterator[Outcome]:
-    if not isinstance(row, dict):
-        yield Invalid(Stage.ENRICH, "not an object", as_json(row))
-    elif not has_known_column(row):
-        yield Invalid(Stage.ENRICH, "no known column of an event or a person", as_json(row))
-    else:
-        yield from (_outcome(columns) for columns in people(row))
+def _items(document: object) -> Iterator[object]:
+    """Yield the columns of each person in *document* and, as it is, what is no event and no person."""
+    for row in open_envelopes(document):
+        if isinstance(row, dict) and has_known_column(row):
+            yield from people(row)
+        else:
+            yield row
 
 
-def _outcome(columns: Columns) -> Outcome:
-    return TEST if is_test(columns) else sighting(columns)
+def _outcome(item: object) -> Outcome:
+    if isinstance(item, Columns):
+        return TEST if is_test(item) else sighting(item)
+    is_object = isinstance(item, dict)
+    error = "no known column of an event or a person" if is_object else "not an object"
+    return Invalid(Stage.ENRICH, error, as_json(item))
 
 
 PIXEL: Final = AudienceLab("pixel")

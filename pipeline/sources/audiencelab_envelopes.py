@@ -18,7 +18,9 @@ from pipeline.sources.audiencelab_columns import (
 )
 from pipeline.sources.audiencelab_values import json_inside
 
-LISTS = ("events", "result", "visitors", "data")
+#: lists whose name says that events or people are in them; a page's `data` may list anything
+NAMED = ("events", "result", "visitors")
+LISTS = (*NAMED, "data")
 ENVELOPES = (*LISTS, "payload", "visitor", "event")
 #: an object with one of these is an event, whatever else it has
 MARKS = ("resolution", "RESOLUTION", "event_data", "EVENT_DATA")
@@ -60,6 +62,20 @@ def open_envelopes(document: object) -> Iterator[object]:
     return _open(document, {}, DEEPEST)
 
 
+def names_events(document: object, depth: int = DEEPEST) -> bool:
+    """Say whether *document* is meant to hold events, whatever they look like: an array, or a list's name."""
+    if not isinstance(document, dict):
+        return isinstance(document, list)
+    if any(_is_filled_list(document.get(name)) for name in NAMED):
+        return True
+    inside = (document[key] for key in ENVELOPES if isinstance(document.get(key), dict))
+    return depth > 0 and any(names_events(one, depth - 1) for one in inside)
+
+
+def _is_filled_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
 def _open(document: object, around: Mapping[str, object], depth: int) -> Iterator[object]:
     if isinstance(document, list):
         for item in document:
@@ -77,7 +93,12 @@ def _inside(document: Mapping[str, object]) -> object:
     """Return what *document* is an envelope of, or None when it is no envelope or an empty one."""
     if any(mark in document for mark in MARKS):
         return None
-    return next((inside for key in ENVELOPES if _holds_rows(inside := document.get(key))), None)
+    for key in ENVELOPES:
+        if _holds_rows(inside := document.get(key)):
+            return inside
+    # not a single object in a list of events: each of its items is a wrong one
+    named = next((inside for key in NAMED if _is_filled_list(inside := document.get(key))), None)
+    return None if named is None or has_known_column(document) else named
 
 
 def _holds_rows(inside: object) -> bool:

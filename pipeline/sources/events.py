@@ -24,7 +24,7 @@ from pipeline.outcomes import (
     Unreadable,
 )
 from pipeline.sources import Rules
-from pipeline.sources.json_body import as_json, check_json, read_json
+from pipeline.sources.json_body import as_json, as_sent, check_json, read_json
 
 _REQUIRED = ("email", "type", "occurred_at_utc", "send_id")
 _OPTIONAL = ("domain", "client", "browser", "os", "device", "ip_address", "user_agent")
@@ -49,7 +49,8 @@ class Events:
 
     def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
         """Return one `MailEvent` or `Invalid` for each object of the body."""
-        return [_outcome(item, now) for item in _items(read_json(delivery.body))]
+        outcomes = [_outcome(item, now) for item in _items(read_json(delivery.body))]
+        return as_sent(outcomes, delivery.body, _items)
 
 
 EVENTS = Events()

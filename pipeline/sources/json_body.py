@@ -1,20 +1,31 @@
 """Reading a JSON body the same way in every source, and writing one event of it back.
 
 The same bytes are read twice: the receiver checks the form before it answers, `unpack` reads the
-meaning later. Both must agree on what JSON is, so both come here. What may go wrong: orjson reads
-1 024 levels of nesting but writes only 254, and a wrong event must still be kept as it was.
+meaning later. Both must agree on what JSON is, so both come here. What may go wrong: a wrong event
+must be kept as it was sent, but orjson rounds numbers of more than 64 bits, and reads 1 024 levels
+of nesting where it writes only 254.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
 import orjson
 
-from pipeline.outcomes import Reason, Unreadable
+from pipeline.outcomes import Invalid, Outcome, Reason, Unreadable
 from pipeline.sources import Malformed
 
 _BOM = (
     b"\xef\xbb\xbf"  # some .NET senders put it before their JSON; RFC 8259 lets a reader ignore it
 )
+# in JSON that orjson wrote: a float, or an integer that became one
+_FLOAT = re.compile(rb"(?:^|[\[:,])-?[0-9]+[.e]")
+
+Items = Callable[[object], Iterable[object]]
+"""Finds the events in the JSON value of a body, whatever numbers are in it."""
 
 
 def check_json(body: bytes) -> None:
@@ -35,11 +46,38 @@ def read_json(body: bytes) -> object:
 
 
 def as_json(value: object) -> bytes:
-    """Return the JSON of *value*, which came from `read_json`, however deeply it is nested."""
+    """Return the JSON of *value*, which came from `read_json`, however deeply it is nested.
+
+    Its long numbers are rounded already: `as_sent` puts those of wrong events right.
+    """
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:
         return _deep_json(value)
+
+
+def as_sent(outcomes: list[Outcome], body: bytes, items: Items) -> list[Outcome]:
+    """Return *outcomes*, one for each of *items*, with every number of the wrong ones as *body* has it.
+
+    The body is read once more for it, but only when a wrong event holds a number that may have been rounded.
+    """
+    if Invalid not in map(type, outcomes):
+        return outcomes
+    if not any(isinstance(one, Invalid) and _FLOAT.search(one.payload) for one in outcomes):
+        return outcomes
+    return [
+        replace(one, payload=as_json(item)) if isinstance(one, Invalid) else one
+        for one, item in zip(outcomes, items(_with_spelt_numbers(body)), strict=True)
+    ]
+
+
+def _with_spelt_numbers(body: bytes) -> object:
+    text = body.removeprefix(_BOM)
+    try:
+        value: object = json.loads(text, parse_int=orjson.Fragment, parse_float=orjson.Fragment)
+    except RecursionError:  # nested deeper than json reads: better rounded than lost
+        value = orjson.loads(text)
+    return value
 
 
 def _why(body: bytes, error: orjson.JSONDecodeError) -> str:

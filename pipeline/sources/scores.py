@@ -15,7 +15,7 @@ from pipeline.addresses import clean, is_address, is_hash
 from pipeline.deliveries import Delivery
 from pipeline.outcomes import Ignored, Invalid, Outcome, Reason, ScoreChange, Stage, Unreadable
 from pipeline.sources import Rules
-from pipeline.sources.json_body import as_json, check_json, read_json
+from pipeline.sources.json_body import as_json, as_sent, check_json, read_json
 
 _ADDRESS = "emailAddress"
 #: The Scores Model's names: any of them makes an object one address's scores, not an envelope.
@@ -61,7 +61,8 @@ class Scores:
 
     def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
         """Return one `ScoreChange`, `Ignored` or `Invalid` for each object of the body."""
-        return [_outcome(item) for item in _items(read_json(delivery.body))]
+        outcomes = [_outcome(item) for item in _items(read_json(delivery.body))]
+        return as_sent(outcomes, delivery.body, _items)
 
 
 SCORES = Scores()

@@ -34,7 +34,7 @@ from pipeline.outcomes import (
     Unreadable,
 )
 from pipeline.sources import Rules, Unauthentic
-from pipeline.sources.json_body import as_json, check_json, read_json
+from pipeline.sources.json_body import as_json, as_sent, check_json, read_json
 
 _SECRET = "SENDGRID_PUBLIC_KEY"  # noqa: S105 - the setting's name; the key itself is public
 _SIGNATURE = "x-twilio-email-event-webhook-signature"
@@ -93,7 +93,8 @@ class SendGrid:
 
     def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
         """Return one `MailEvent`, `Ignored` or `Invalid` for each event of the body."""
-        return [_outcome(item, rules, now) for item in _items(read_json(delivery.body))]
+        outcomes = [_outcome(item, rules, now) for item in _items(read_json(delivery.body))]
+        return as_sent(outcomes, delivery.body, _items)
 
 
 SENDGRID = SendGrid()

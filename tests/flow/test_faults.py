@@ -10,7 +10,7 @@ from functools import partial
 import orjson
 import pytest
 
-from pipeline import pauses
+from pipeline import keys, pauses
 from pipeline.addresses import digest
 from pipeline.deliveries import Delivery
 from pipeline.outcomes import EventType, MailEvent, Outcome, Stage
@@ -354,18 +354,28 @@ async def test_an_exception_of_ours_is_tried_thrice_then_buried(
     assert len(bench.arrived) == 2
 
 
+class TripsOver:
+    """Makes bodies as `forward` does, and fails on those that hold *address* as long as it is told to."""
+
+    def __init__(self, address: bytes, times: int | None = None) -> None:
+        self.address, self.left = address, times
+        self.failed = 0
+        self._whole = forward.body
+
+    def __call__(self, items: Sequence[Item]) -> bytes:
+        """Return the body, or fail."""
+        is_hit = any(self.address in item.payload for item in items)
+        if is_hit and (self.left is None or self.failed < self.left):
+            self.failed += 1
+            raise ZeroDivisionError("of all things")
+        return self._whole(items)
+
+
 async def test_an_exception_of_ours_in_a_call_isolates_its_item(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug that one event triggers on its way out buries that event; the stage is never paused."""
-    whole = forward.body
-
-    def body(items: Sequence[Item]) -> bytes:
-        if any(b"person11@" in item.payload for item in items):
-            raise ZeroDivisionError("of all things")
-        return whole(items)
-
-    monkeypatch.setattr(forward, "body", body)
+    monkeypatch.setattr(forward, "body", TripsOver(b"person11@"))
     await bench.put("events", mail_events(45))
     await bench.work_until(bench.is_idle)
 
@@ -374,6 +384,56 @@ async def test_an_exception_of_ours_in_a_call_isolates_its_item(
         ("bug", "ZeroDivisionError: of all things")
     ]
     await bench.assert_balanced()
+
+
+async def fail_until_held(bench: Workbench) -> None:
+    """Let the vendor be away for longer than an exception of ours would be tried."""
+    bench.box.faults.add(UNAVAILABLE)
+    async with bench.at_work():
+        await bench.until(lambda: bench.is_paused(Stage.FORWARD))
+        await bench.until(partial(_waits_in, bench, "forward:held"))
+    bench.box.faults.clear()
+
+
+async def _waits_in(bench: Workbench, queue: str) -> bool:
+    return bool(await bench.redis.xlen(keys.queue(queue)))
+
+
+@pytest.mark.parametrize("times", [2, None])
+async def test_an_outage_takes_no_tries_from_an_exception_of_ours(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, times: int | None
+) -> None:
+    """After any number of failures of the vendor's, an item is buried as `bug` at our own third, not at the first."""
+    await bench.put("events", mail_events(1))
+    await fail_until_held(bench)
+    trips = TripsOver(b"person0@", times)
+    monkeypatch.setattr(forward, "body", trips)
+    await bench.work_until(bench.is_idle)
+
+    if times:
+        assert bench.arrived == ["person0@example.com"]
+        assert await bench.row(Stage.FORWARD) == {"in": 1, "done": 1}
+    else:
+        assert trips.failed == 3
+        assert [(letter.reason, letter.attempts) for letter in await bench.dead()] == [("bug", 3)]
+    await bench.assert_balanced()
+
+
+async def test_an_exception_of_ours_keeps_its_count_through_an_outage_and_a_restart(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tries, another worker, an outage, the third: the item is buried then, and not tried for ever."""
+    trips = TripsOver(b"person0@", 2)
+    monkeypatch.setattr(forward, "body", trips)
+    bench.box.faults.add(UNAVAILABLE)
+    await bench.put("events", mail_events(1))
+    await bench.work_until(lambda: trips.failed == 2)
+    await fail_until_held(bench)
+    trips.left = None
+    await bench.work_until(bench.is_idle)
+
+    assert trips.failed == 3
+    assert [(letter.reason, letter.attempts) for letter in await bench.dead()] == [("bug", 3)]
 
 
 # independence --------------------------------------------------------------------------------------

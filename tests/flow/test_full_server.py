@@ -63,6 +63,6 @@ async def test_nothing_is_unpacked_while_others_must_leave_first(
     bench = make_bench()
     while await share(small) < room.FULL_AT:
         await bench.put("events", mail_events(30))
-    assert await room.bytes_to_unpack(small) == 1
+    assert await room.Room(small).bytes_to_unpack() == 1
     await small.xadd("{relay}:queue:forward", {"p": "{}", "m": "events|0|h|"})
-    assert await room.bytes_to_unpack(small) == 0
+    assert await room.Room(small).bytes_to_unpack() == 0

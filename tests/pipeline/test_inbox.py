@@ -222,7 +222,7 @@ async def test_a_malformed_body_is_kept_once_a_day(redis: Redis, open_inbox: Ope
     assert letter is not None
     assert (letter.count, letter.payload, letter.error) == (2, b"<a>", "not JSON ?")
     assert await numbers(redis, Stage.UNPACK) == {"in": 2, "dead": 2}
-    markers = await redis.keys(keys.same_body("*"))
+    markers = await redis.keys(keys.PREFIX + "same-body:*")
     assert len(markers) == 2
     assert 86_000_000 < await redis.pttl(markers[0]) <= 86_400_000
     await check_books(redis)

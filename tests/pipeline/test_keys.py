@@ -125,7 +125,7 @@ def test_the_functions_build_the_names_of_the_legend() -> None:
     constants = [value for value in vars(keys).values() if isinstance(value, str)]
     built = [value for value in constants if value.startswith(keys.PREFIX) and value != keys.PREFIX]
     built += [keys.queue("forward:held"), keys.destination(Stage.FORWARD), keys.letter("1")]
-    built += [keys.same_body("d"), keys.visitor("v"), keys.address("d"), keys.enrichment("d")]
+    built += [keys.visitor("v"), keys.address("d"), keys.enrichment("d")]
     assert [name for name in built if entry_of(name) is None] == []
     assert keys.batches(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]
     assert keys.held(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]

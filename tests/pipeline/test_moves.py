@@ -256,6 +256,35 @@ async def test_an_address_is_queued_once(redis: Redis) -> None:
     await check_books(redis)
 
 
+async def test_an_address_in_the_dead_letters_is_not_queued_again(redis: Redis) -> None:
+    """Its person's next visit is a duplicate: the letter is its work in the books, until it is retried or dropped."""
+
+    async def visit() -> None:
+        await add(redis, Stage.ENRICH, [b"event"])
+        (entry,) = await take(redis, Stage.ENRICH)
+        move = Move(entry.queue, [entry.id])
+        move.subscribe("digest", "ann@example.com", ORIGIN)
+        move.settle(Stage.ENRICH, "done")
+        await apply(redis, move)
+
+    await visit()
+    (address,) = await take(redis, Stage.SUBSCRIBE)
+    move = Move(address.queue, [address.id])
+    payload = address.payloads[0]
+    move.bury(Stage.SUBSCRIBE, Reason.REFUSED, "no", payload, ORIGIN, dead_id="1", digest="digest")
+    move.subscription("digest", "dead", HOUR_MS)
+    move.settle(Stage.SUBSCRIBE, "dead")
+    await apply(redis, move)
+    await visit()
+    assert await numbers(redis, Stage.SUBSCRIBE) == {"in": 2, "dead": 1, "duplicate": 1}
+    await dead_letters.drop(redis, ["1"])
+    await visit()
+    assert await numbers(redis, Stage.SUBSCRIBE) == {
+        "in": 3, "waiting": 1, "duplicate": 1, "dropped": 1,
+    }  # fmt: skip
+    await check_books(redis)
+
+
 async def test_an_absorbed_visitor_is_gone(redis: Redis) -> None:
     """A visitor whose facts went to another one leaves the visitors and their list."""
     await add(redis, Stage.ENRICH, [b"1", b"2"])

@@ -185,15 +185,12 @@ def test_an_envelope_with_nothing_in_it_is_taken_apart_into_nothing(
         "text",
         None,
         True,
-        [1, "two", None],
-        [[{"UUID": "u"}]],
         {"uid": "u_1", "hem": "0" * 32, "cookie_ids": ["c"], "maids": ["m"]},
         {"data": [{"id": "1", "name": "Job", "status": "COMPLETED", "csv_url": "gs://b/f"}]},
         {"jobId": "1", "status": "IN_QUEUE"},
-        {"events": [5]},
         {"events": "none"},
+        {"payload": {"data": [{"plan": "pro"}]}},
         {"timestamp": "2026-01-01T00:00:00Z", "url": "https://example.com"},
-        [{}],
     ],
 )
 def test_a_body_without_any_event_is_of_unknown_shape(body: object) -> None:
@@ -201,6 +198,34 @@ def test_a_body_without_any_event_is_of_unknown_shape(body: object) -> None:
     with pytest.raises(Unreadable) as caught:
         parse(body)
     assert caught.value.reason is Reason.UNKNOWN_SHAPE
+
+
+@pytest.mark.parametrize(
+    ("body", "payloads"),
+    [
+        ([1, "two", None], [b"1", b'"two"', b"null"]),
+        ([{}], [b"{}"]),
+        ([[{"UUID": "u"}]], [b'[{"UUID":"u"}]']),
+        ({"events": [5]}, [b"5"]),
+        ({"events": [{"plan": 1}, {"plan": 2}]}, [b'{"plan":1}', b'{"plan":2}']),
+        ({"payload": {"job_id": "j", "result": [{"plan": 1}]}}, [b'{"plan":1}']),
+        ({"client_key": "c", "visitors": [[]]}, [b"[]"]),
+    ],
+)
+def test_wrong_events_are_wrong_one_by_one_also_without_a_right_one(
+    body: object, payloads: list[bytes]
+) -> None:
+    """An array, or a list that is named for events, is readable: what is wrong in it is wrong in `enrich`."""
+    found = parse(body)
+    assert [one.payload for one in found if isinstance(one, Invalid)] == payloads
+    assert {one.stage for one in found if isinstance(one, Invalid)} == {Stage.ENRICH}
+    assert len(found) == len(payloads)
+
+
+def test_a_list_that_an_event_has_is_no_envelope() -> None:
+    """Texts under `events` beside a person are a column that nobody knows, and the person is kept."""
+    (event,) = visitors({"UUID": "u-1", "events": ["opened", "clicked"]})
+    assert event.person.uuid == "u-1"
 
 
 def test_what_is_not_an_event_is_buried_alone_with_its_own_json() -> None:

@@ -75,9 +75,9 @@ async def test_what_arrives_during_a_flush_travels_together(
 ) -> None:
     """A single delivery leaves at once; those that come meanwhile share the next write."""
     inbox.gate.clear()
-    first = asyncio.create_task(commit.put(delivery(b"1")))
+    first = commit.put(delivery(b"1"))
     await inbox.called.wait()
-    rest = [asyncio.create_task(commit.put(delivery(b"%d" % n))) for n in range(2, 5)]
+    rest = [commit.put(delivery(b"%d" % n)) for n in range(2, 5)]
     await asyncio.sleep(0)
     inbox.gate.set()
     await asyncio.gather(first, *rest)
@@ -122,10 +122,10 @@ async def test_a_fault_of_ours_answers_everybody(
 async def test_a_client_that_goes_away_harms_nobody(commit: GroupCommit, inbox: Watched) -> None:
     """A cancelled request, waiting or in mid-write, leaves the others' answers alone."""
     inbox.gate.clear()
-    writing = asyncio.create_task(commit.put(delivery(b"writing")))
+    writing = commit.put(delivery(b"writing"))
     await inbox.called.wait()
-    waiting = asyncio.create_task(commit.put(delivery(b"waiting")))
-    other = asyncio.create_task(commit.put(delivery(b"other")))
+    waiting = commit.put(delivery(b"waiting"))
+    other = commit.put(delivery(b"other"))
     await asyncio.sleep(0)
     writing.cancel()
     waiting.cancel()
@@ -139,7 +139,7 @@ async def test_a_stopped_flusher_promises_nothing(redis: Redis, inbox: Watched) 
     commit = GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), Metrics())
     flusher = asyncio.create_task(commit.run())
     inbox.gate.clear()
-    put = asyncio.create_task(commit.put(delivery()))
+    put = commit.put(delivery())
     await inbox.called.wait()
     flusher.cancel()
     with pytest.raises(NotStored, match="stopping"):
@@ -162,7 +162,7 @@ async def test_a_redis_that_hangs_fails_everybody_in_time_and_recovers(
     try:
         puts = []
         for _ in range(20):  # some with the first flush, the others behind it
-            puts.append(asyncio.create_task(commit.put(delivery())))
+            puts.append(commit.put(delivery()))
             await asyncio.sleep(0.005)
         async with asyncio.timeout(10):
             results = await asyncio.gather(*puts, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Enrich: who is merged with whom, whom AudienceLab is asked about, and what follows from its answer."""
+"""Enrich: who is merged with whom, whom AudienceLab is asked about, and what follows from its answer or without it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from pipeline import keys, visitors
+from pipeline import keys, pauses, visitors
 from pipeline.addresses import digest
 from pipeline.moves import Move, Mover
 from pipeline.origins import Origin
 from pipeline.outcomes import Person, Stage, VisitorEvent
-from sandbox.faults import broken
+from sandbox.faults import broken, refused_alike
 from sandbox.people import PEOPLE
 from sandbox.samples import SAMPLES
+from tests.vendors import KEY
 from tests.workbench import Workbench
 
 pytestmark = pytest.mark.anyio
@@ -195,5 +196,118 @@ async def test_asking_goes_on_after_a_refusal(bench: Workbench) -> None:
     """What AudienceLab refuses is buried and may be asked again; an outage only delays."""
     bench.box.faults.add(broken("enrich", times=2))
     await see(bench, Person(uuid="U", personal_emails=[ADDRESS]))
+    await bench.work_until(bench.is_idle)
+    assert await bench.row(Stage.ENRICH) == {"in": 1, "done": 1}
+
+
+async def test_who_was_not_asked_about_for_good_is_asked_about_at_the_next_sighting(
+    make_bench: MakeBench,
+) -> None:
+    """A look-up by a hash that belongs to a known visitor is buried: that visitor can be asked about again."""
+    await see(make_bench(enrich="off"), Person(uuid="U", personal_emails=[ADDRESS]))
+    bench = make_bench()
+    await make_bench(enrich="off").work_until(bench.is_idle)
+    bench.box.faults.add(refused_alike("enrich"))
+    await see(bench, Person(hem_sha256=digest(ADDRESS)))
+    await bench.work_until(bench.is_idle)
+    assert set(await everybody(bench)) == {"U"}
+    assert await bench.row(Stage.ENRICH) == {"in": 2, "done": 1, "dead": 1}
+
+    bench.box.faults.clear()
+    await see(bench, Person(uuid="U"))
+    await bench.work_until(bench.is_idle)
+    assert (await everybody(bench))["U"].enrichment == "found"
+
+
+async def wait_to_be_asked_about(bench: Workbench, payload: bytes) -> None:
+    """Queue a look-up as another version may have written it."""
+    batch = {"p": payload, "m": Origin("pixel", 0).pack()}
+    await bench.redis.xadd(keys.queue(keys.batches(Stage.ENRICH)), batch)
+    await bench.redis.hincrby(keys.BOOKS, "enrich:in", 1)
+    await bench.redis.hincrby(keys.BOOKS, "enrich:waiting", 1)
+
+
+@pytest.mark.parametrize("payload", [b'{"strange": 1}', b"[]", b"?", b'{"person": {"age": 1}}'])
+async def test_a_look_up_that_cannot_be_read_is_buried(bench: Workbench, payload: bytes) -> None:
+    """It is tried three times as any exception of ours, and does not stay in the way for ever."""
+    await wait_to_be_asked_about(bench, payload)
+    await see(bench, Person(uuid="U", personal_emails=[ADDRESS]))
+    await bench.work_until(bench.is_idle)
+
+    assert await bench.row(Stage.ENRICH) == {"in": 2, "done": 1, "dead": 1}
+    assert [(letter.reason, letter.attempts) for letter in await bench.dead()] == [("bug", 3)]
+    await bench.assert_balanced()
+
+
+# switched off ------------------------------------------------------------------------------------
+
+
+async def leave_waiting(bench: Workbench, people: int) -> None:
+    """Queue look-ups while AudienceLab is away, until the relay pauses their stage."""
+    bench.box.faults.add(broken("enrich"))
+    strangers = (Person(uuid=f"U-{n}", personal_emails=[ADDRESS]) for n in range(people))
+    await see(bench, *strangers)
+    async with bench.at_work():
+        await bench.until(lambda: bench.is_paused(Stage.ENRICH))
+        await bench.until(lambda: _are_merged(bench, people))
+
+
+async def _are_merged(bench: Workbench, people: int) -> bool:
+    queues = [await bench.redis.xlen(keys.queue(name)) for name in ("enrich", "enrich:raw")]
+    return queues == [0, 0] and len(await everybody(bench)) == people
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+async def test_enrich_off_asks_about_nobody_who_waits(
+    make_bench: MakeBench, key: str | None
+) -> None:
+    """What waits is finished without a call, with or without a key and whatever pause the relay had made."""
+    bench = make_bench()
+    await leave_waiting(bench, 3)
+    assert await bench.row(Stage.ENRICH) == {"in": 3, "waiting": 3}
+    bench.box.faults.clear()
+    calls = bench.box.memory.calls_to("enrich")
+
+    await make_bench(enrich="off", audiencelab_api_key=key).work_until(bench.is_idle)
+    assert bench.box.memory.calls_to("enrich") == calls
+    assert await bench.row(Stage.ENRICH) == {"in": 3, "done": 3}
+    assert len(await everybody(bench)) == 3
+    assert await bench.pause(Stage.ENRICH) is None
+    await bench.assert_balanced()
+
+
+async def test_switched_on_again_whom_nobody_asked_about_is_asked_about(
+    make_bench: MakeBench,
+) -> None:
+    """Being switched off is no answer that would be remembered for thirty days."""
+    bench = make_bench()
+    await leave_waiting(bench, 1)
+    await make_bench(enrich="off").work_until(bench.is_idle)
+    bench.box.faults.clear()
+
+    await see(bench, Person(uuid="U-0"))
+    await bench.work_until(bench.is_idle)
+    assert (await everybody(bench))["U-0"].enrichment == "found"
+
+
+async def test_switched_off_an_operators_pause_still_holds(make_bench: MakeBench) -> None:
+    """An operator who paused the stage finds everything where it was."""
+    bench, off = make_bench(), make_bench(enrich="off")
+    await leave_waiting(bench, 2)
+    await pauses.pause(bench.redis, Stage.ENRICH, "wait")
+    await off.work()
+    assert await bench.row(Stage.ENRICH) == {"in": 2, "waiting": 2}
+
+    await pauses.resume(bench.redis, Stage.ENRICH)
+    await off.work_until(bench.is_idle)
+    assert await bench.row(Stage.ENRICH) == {"in": 2, "done": 2}
+
+
+async def test_switched_off_a_look_up_that_cannot_be_read_is_finished_too(
+    make_bench: MakeBench,
+) -> None:
+    """No call, no reading: whatever version wrote it."""
+    bench = make_bench(enrich="off")
+    await wait_to_be_asked_about(bench, b'{"strange": 1}')
     await bench.work_until(bench.is_idle)
     assert await bench.row(Stage.ENRICH) == {"in": 1, "done": 1}

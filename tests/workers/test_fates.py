@@ -62,11 +62,13 @@ BUG = ValueError("jane@example.com")
         (E400, Case(1, was_held=True, others_wait=True, refusals=1), Fate.HOLD),
         (E400, Case(1, was_held=True, refusals=2, refused_batches=2), Fate.HOLD),
         (E400, Case(1, others_succeeded=True, refusals=20), Fate.HOLD),
-        # ours
+        # ours: three tries of its own, whatever failed before
         (BUG, Case(30), Fate.HOLD),
-        (BUG, Case(30, tries=2), Fate.SPLIT),
-        (BUG, Case(1, tries=1), Fate.HOLD),
-        (BUG, Case(1, tries=2), Fate.BURY),
+        (BUG, Case(30, bugs=2), Fate.SPLIT),
+        (BUG, Case(1, bugs=1), Fate.HOLD),
+        (BUG, Case(1, bugs=2), Fate.BURY),
+        (BUG, Case(1, tries=99, was_held=True, others_succeeded=True), Fate.HOLD),
+        (E500, Case(1, bugs=2), Fate.RETRY),
     ],
 )
 def test_the_table(failure: Exception, case: Case, fate: Fate) -> None:
@@ -107,9 +109,15 @@ def test_a_first_403_is_probed_soon_when_something_else_can_tell() -> None:
     assert later.at_once
 
 
+@pytest.mark.parametrize("tries", [0, 2, 7])
+def test_a_bug_leaves_the_other_failures_as_they_were(tries: int) -> None:
+    """A batch held for a bug of ours goes on with the failures of the vendor's that it had."""
+    assert decide(BUG, Case(tries=tries), TIMING, NOW).tries == tries
+
+
 def test_a_bug_says_so_without_personal_data() -> None:
     """The dead letter's reason is `bug`, its error the traceback's last line, masked."""
-    assert decide(BUG, Case(tries=2), TIMING, NOW).reason is Reason.BUG
+    assert decide(BUG, Case(bugs=2), TIMING, NOW).reason is Reason.BUG
     assert last_line(BUG) == "ValueError: [address]"
 
 
@@ -119,7 +127,8 @@ async def test_backoff_grows_with_full_jitter_then_pauses(redis: Redis) -> None:
     setback = script(redis, "setback")
     told = []
     for _ in range(7):
-        args = ["forward", "me", "", "", 0, 1.0, 200, 1000, 0, 5, 2000, 5000, "down", 0, 0]
+        batch: list[str | float] = ["forward", "me", "", "", 0]
+        args = [*batch, 1.0, 200, 1000, 0, 5, 2000, 5000, "down", 0, 0]
         told.append(await setback(args=args))
         await redis.hset("{relay}:destination:forward", "due", 0)
     assert told == [[200, 0], [400, 0], [800, 0], [1000, 0], [2000, 1], [4000, 1], [5000, 1]]

@@ -1,25 +1,19 @@
-"""Subscribe, scores, sweep and drains: the smaller verbs."""
+"""Subscribe: each address once, thirty a call, invalid ones alone, and none once it is switched off."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
-import orjson
 import pytest
-from arq import ArqRedis
 
-from pipeline import dead_letters, keys, visitors
+from pipeline import keys, pauses
 from pipeline.addresses import digest
 from pipeline.outcomes import Person, Stage
-from pipeline.wake import Bell
 from sandbox import audiencepoint
-from tests.workbench import Workbench, mail_events
-from tests.workers.test_enrich import named, score_of, see
-from workers import drains
-from workers.context import BellsSeen, Context
-from workers.sweep import sweep
+from sandbox.faults import broken
+from tests.vendors import KEY
+from tests.workbench import Workbench
+from tests.workers.test_enrich import named, see
 
 pytestmark = pytest.mark.anyio
 
@@ -69,119 +63,63 @@ async def test_an_invalid_address_is_isolated_by_halving(
     assert await bench.redis.hget(keys.address(digest("p3@example.com")), "subscription") == b"dead"
 
 
-async def test_scores_are_kept_with_the_visitor(bench: Workbench) -> None:
-    """Changed scores are written to whoever has the address; the same again are ignored."""
-    await see(bench, named("ada@example.com", "U"))
-    await bench.work_until(bench.is_idle)
-    for _ in range(2):
-        await bench.put("scores", orjson.dumps([score_of("ada@example.com")]))
-        await bench.work_until(bench.is_idle)
-
-    found = await visitors.find(bench.redis, "ada@example.com")
-    assert found is not None
-    assert found.id == "U"
-    assert found.scores
-    assert await bench.row(Stage.SCORES) == {"in": 2, "done": 1, "ignored": 1}
+# switched off ------------------------------------------------------------------------------------
 
 
-async def test_a_dead_score_is_read_again(bench: Workbench) -> None:
-    """A wrong score change is buried in `scores`, and a retry has its source read it again."""
-    await bench.put(
-        "scores", orjson.dumps([{**score_of("ada@example.com"), "emailAddress": "nonsense"}])
-    )
-    await bench.work_until(bench.is_idle)
-    letters = await bench.dead()
-    for letter in letters:
-        await dead_letters.retry(bench.redis, letter.id)
-    await bench.work_until(bench.is_idle)
-    assert len(await bench.dead()) == len(letters) == 1
+async def leave_waiting(bench: Workbench) -> None:
+    """Queue four addresses while AudiencePoint is away: two of them sealed, two not yet."""
+    bench.box.faults.add(broken("list-subscription"))
+    await see(bench, *(named(f"p{n}@example.com", f"U-{n}") for n in range(2)))
+    await bench.work_until(lambda: bench.is_paused(Stage.SUBSCRIBE))
+    await pauses.pause(bench.redis, Stage.SUBSCRIBE, "so that nothing more is sealed")
+    await see(bench, *(named(f"p{n}@example.com", f"U-{n}") for n in range(2, 4)))
+    await bench.work_until(lambda: _waits(bench, Stage.SUBSCRIBE, 4))
+    await pauses.pause(bench.redis, Stage.SUBSCRIBE, "down", by="relay")
+    assert await bench.redis.xlen(keys.queue("subscribe")) == 2
+    bench.box.faults.clear()
+
+
+async def _waits(bench: Workbench, stage: Stage, n: int) -> bool:
+    return await bench.count(stage, "waiting") == n
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+async def test_subscribe_off_sends_no_address_that_waits(
+    make_bench: MakeBench, key: str | None
+) -> None:
+    """What waits is counted as ignored, with or without a key and whatever pause the relay had made."""
+    bench = make_bench()
+    await leave_waiting(bench)
+    calls = bench.box.memory.calls_to("list-subscription")
+
+    off = make_bench(subscribe="off", audiencepoint_api_key=key)
+    await off.work_until(bench.is_idle)
+    assert bench.box.memory.calls_to("list-subscription") == calls
+    assert await bench.row(Stage.SUBSCRIBE) == {"in": 4, "ignored": 4}
+    assert await bench.pause(Stage.SUBSCRIBE) is None
     await bench.assert_balanced()
 
 
-async def test_the_sweep_drops_old_letters_and_wakes_forgotten_work(make_bench: MakeBench) -> None:
-    """Letters leave by age into `dropped`; work whose bell was lost is taken up."""
-    bench = make_bench(dead_keep_d=1e-9)
-    await bench.put("events", b'{"what": "is this"}')  # nobody rings for it
-    await bench.work_until(lambda: _is_dropped(bench))
-    assert await bench.row(Stage.UNPACK) == {"in": 1, "dropped": 1}
-    await bench.assert_balanced()
+async def test_switched_on_again_who_comes_again_is_subscribed(make_bench: MakeBench) -> None:
+    """An address that was ignored does not count as waiting or watched."""
+    bench = make_bench()
+    await leave_waiting(bench)
+    await make_bench(subscribe="off").work_until(bench.is_idle)
 
-
-async def _is_dropped(bench: Workbench) -> bool:
-    return await bench.count(Stage.UNPACK, "dropped") == 1
-
-
-async def test_the_sweep_gives_back_what_a_dead_worker_held(bench: Workbench) -> None:
-    """Entries of a consumer without a heartbeat are anyone's, and are worked on."""
-    await bench.put("events", mail_events(3))
-    await bench.redis.xreadgroup(keys.GROUP, "killed", {keys.queue("unpack"): ">"})
+    await see(bench, named("p0@example.com", "U-0"), named("p3@example.com", "U-3"))
     await bench.work_until(bench.is_idle)
-    assert len(bench.arrived) == 3
+    assert len(bench.box.memory.subscribed) == 2
+    assert await bench.row(Stage.SUBSCRIBE) == {"in": 6, "done": 2, "ignored": 4}
 
 
-async def test_one_sweep_a_second_is_enough(bench: Workbench) -> None:
-    """When somebody else holds the lock, a sweep does nothing."""
-    async with bench.at_work() as worker:
-        context: Context = worker.ctx["context"]
-        await bench.redis.set("{relay}:sweeping", "other", px=60_000)
-        # a bell of its own, because the worker goes on ringing the usual one
-        arq = ArqRedis(bench.redis.connection_pool, default_queue_name="another")
-        await bench.redis.hset("{relay}:paused", "unpack", '{"by": "operator"}')
-        await bench.put("events", mail_events(1))
-        await sweep(replace(context, bell=Bell(arq)))
-        assert await bench.redis.zcard("another") == 0
-        await bench.redis.delete("{relay}:sweeping")
-        await bench.until(lambda: swept(replace(context, bell=Bell(arq)), bench))
+async def test_switched_off_an_operators_pause_still_holds(make_bench: MakeBench) -> None:
+    """An operator who paused the stage finds everything where it was."""
+    bench, off = make_bench(), make_bench(subscribe="off")
+    await leave_waiting(bench)
+    await pauses.pause(bench.redis, Stage.SUBSCRIBE, "wait")
+    await off.work()
+    assert await bench.row(Stage.SUBSCRIBE) == {"in": 4, "waiting": 4}
 
-
-async def swept(context: Context, bench: Workbench) -> bool:
-    """Sweep; tell whether a bell was rung for what waits."""
-    await sweep(context)
-    return bool(await bench.redis.zcard("another"))
-
-
-def test_a_bell_number_that_stays_is_stale() -> None:
-    """The number of a stage that has work must change; without work there is nothing to change."""
-    seen = BellsSeen()
-    assert not seen.is_stale(Stage.FORWARD, 1, 0.0)
-    assert seen.is_stale(Stage.FORWARD, 1, 0.0)
-    assert not seen.is_stale(Stage.FORWARD, 2, 0.0)
-    assert not seen.is_stale(Stage.FORWARD, None, 0.0)
-    assert not seen.is_stale(Stage.FORWARD, 2, 60.0)
-    assert not seen.is_stale(Stage.FORWARD, 2, 60.0)
-
-
-async def test_a_bell_during_a_run_is_not_lost(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever rings while a stage is drained makes it look once more, under a raised number."""
-    numbers: list[int] = []
-
-    async def verb(context: Context, wake: asyncio.Event, until: float) -> None:
-        numbers.append(int(await context.redis.hget(keys.BELLS, "scores") or 0))
-        if len(numbers) == 1:
-            await drain.drain(Stage.SCORES)
-
-    async with bench.at_work() as worker:
-        monkeypatch.setitem(drains.VERBS, Stage.SCORES, verb)
-        drain: drains.Drains = worker.ctx["drains"]
-        await drain.drain(Stage.SCORES)
-    assert numbers == [1, 2]
-
-
-async def test_a_failing_drain_leaves_the_stage_usable(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever a verb raises ends its drain only; the next one runs."""
-    runs = 0
-
-    async def verb(context: Context, wake: asyncio.Event, until: float) -> None:
-        nonlocal runs
-        runs += 1
-        raise ZeroDivisionError if runs == 1 else ConnectionError
-
-    async with bench.at_work() as worker:
-        monkeypatch.setitem(drains.VERBS, Stage.SCORES, verb)
-        for _ in range(3):
-            await worker.ctx["drains"].drain(Stage.SCORES)
-    assert runs == 3
+    await pauses.resume(bench.redis, Stage.SUBSCRIBE)
+    await off.work_until(bench.is_idle)
+    assert await bench.row(Stage.SUBSCRIBE) == {"in": 4, "ignored": 4}

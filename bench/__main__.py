@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from dataclasses import asdict
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
@@ -74,8 +74,7 @@ def _sizes(full: bool, rounds: int) -> Sizes:
     sizes = FULL if full else QUICK
     if not rounds:
         return sizes
-    changed = {name: getattr(sizes, name) for name in Sizes.__slots__} | {"rounds": rounds}
-    return Sizes(**changed)
+    return replace(sizes, rounds=rounds, receive_rounds=rounds)
 
 
 def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Plan:
@@ -141,11 +140,18 @@ def _table(figures: list[Figure]) -> Table:
         elif one.at_most is not None:
             target = f"<= {one.at_most:g}"
         verdict = {None: "", True: "[green]met", False: "[red]missed"}[one.is_met]
-        rounds = " ".join(_number(value) for value in one.rounds)
+        rounds = _rounds(one.rounds)
         table.add_row(
             one.bench, one.name, f"{_number(one.value)} {one.unit}", rounds, target, verdict
         )
     return table
+
+
+def _rounds(values: Sequence[float]) -> str:
+    if len(values) <= 5:
+        return " ".join(_number(value) for value in values)
+    lowest, *_, highest = sorted(values)
+    return f"{_number(lowest)} to {_number(highest)} ({len(values)})"
 
 
 def _number(value: float) -> str:

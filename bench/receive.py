@@ -100,7 +100,7 @@ def _with_cpu(
 def _turns(names: list[str], sizes: Sizes) -> Iterator[tuple[str, float]]:
     for name in names:
         yield name, min(WARM_UP_S, sizes.receive_s / 2)
-    for number in range(sizes.rounds):
+    for number in range(sizes.receive_rounds):
         # who begins changes, so that a machine that slows down favours nobody
         for name in names if number % 2 == 0 else names[::-1]:
             yield name, sizes.receive_s

@@ -10,6 +10,8 @@ class Sizes:
     """Amounts of work, and how often each side has its turn."""
 
     rounds: int
+    # many short turns: a machine that others use too changes its pace within seconds
+    receive_rounds: int
     receive_s: float
     flow_events: int
     empty_jobs: int
@@ -19,6 +21,8 @@ class Sizes:
     plain_keys: int
 
 
-TINY = Sizes(1, 0.2, 600, 50, 600, (300, 900), (3_000,), 1_000)
-QUICK = Sizes(3, 2.0, 20_000, 2_000, 10_000, (10_000, 40_000), (1_000_000,), 200_000)
-FULL = Sizes(5, 5.0, 100_000, 10_000, 50_000, (50_000, 500_000), (1_000_000, 10_000_000), 1_000_000)
+TINY = Sizes(1, 1, 0.2, 600, 50, 600, (300, 900), (3_000,), 1_000)
+QUICK = Sizes(3, 11, 1.0, 20_000, 2_000, 10_000, (10_000, 40_000), (1_000_000,), 200_000)
+FULL = Sizes(
+    5, 31, 1.5, 100_000, 10_000, 50_000, (50_000, 500_000), (1_000_000, 10_000_000), 1_000_000
+)

@@ -33,7 +33,7 @@ from pipeline.inbox import Inbox, NotStored
 from pipeline.outcomes import Reason
 from pipeline.sources import Malformed, Source, Unauthentic
 from receiver import problems
-from receiver.answers import answer, answer_early
+from receiver.answers import Prepared, answer, answer_early
 from receiver.bodies import Bodies, Gone, Held, Memory, Undecodable, UnknownEncoding
 from receiver.group_commit import GroupCommit
 from receiver.metrics import Metrics
@@ -75,7 +75,8 @@ class Door:
     """One source, and what is needed to answer its senders."""
 
     source: Source
-    stored: Headers
+    headers: Headers
+    prepared: Prepared
     meter: tuple[str, int]
 
     @classmethod
@@ -87,7 +88,8 @@ class Door:
             (b"content-length", str(length).encode()),
             (b"relay-ack", ack_policy.encode()),
         ]
-        return cls(source, headers, (source.name, source.success))
+        prepared = Prepared(source.success, headers)
+        return cls(source, headers, prepared, (source.name, source.success))
 
 
 class Webhooks:
@@ -150,10 +152,11 @@ class Webhooks:
         finally:
             held.release()
         self._note(door, len(delivery.body))
-        answer_headers = door.stored
+        stored = _stored_body(delivery.id)
         if b"x-request-id" in headers:
-            answer_headers = _echoed(answer_headers, headers)
-        await answer(send, door.source.success, answer_headers, _stored_body(delivery.id))
+            await answer(send, door.source.success, _echoed(door.headers, headers), stored)
+        else:
+            await door.prepared.send(send, stored)
 
     def _admit(
         self, scope: Scope, headers: Mapping[bytes, bytes]

@@ -93,6 +93,10 @@ def _inside(document: Mapping[str, object]) -> object:
     """Return what *document* is an envelope of, or None when it is no envelope or an empty one."""
     if any(mark in document for mark in MARKS):
         return None
+    # some send events and visitors side by side: nobody is left out
+    lists = [rows for key in LISTS if _is_filled_list(rows := document.get(key))]
+    if any(map(_holds_rows, lists)):
+        return [row for rows in lists if _holds_rows(rows) for row in rows]
     for key in ENVELOPES:
         if _holds_rows(inside := document.get(key)):
             return inside

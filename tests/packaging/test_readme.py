@@ -88,3 +88,15 @@ def test_every_refusal_is_explained(problem: Problem) -> None:
 def test_links_lead_somewhere(path: str) -> None:
     """Each relative link of the README is a file or folder of the repository."""
     assert (ROOT / path).exists()
+
+
+def test_every_decision_is_listed() -> None:
+    """docs/decisions/README.md names each decision by its own title, in order."""
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"\| \[(\d+)\]\((.+?)\) \| (.+) \|", index)
+    heads = {
+        path.name: path.read_text(encoding="utf-8").partition("\n")[0]
+        for path in sorted(folder.glob("0*.md"))
+    }
+    assert heads == {name: f"# {number} {title}" for number, name, title in listed}

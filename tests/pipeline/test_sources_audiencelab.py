@@ -263,6 +263,14 @@ def test_an_envelope_tells_its_rows_what_they_share() -> None:
     assert (first.pixel_id, first.url, second.pixel_id) == ("outer", None, "own")
 
 
+def test_two_lists_side_by_side_are_both_read() -> None:
+    """Whoever sends `events` and `visitors` in one body gets all of them, in the lists' usual order."""
+    later = action(event_type="page_view")
+    first, wrong, second = parse({"visitors": [later], "events": [action(), "wrong"]})
+    assert isinstance(wrong, Invalid)
+    assert [first, second] == [*parse([action()]), *parse([later])]
+
+
 def test_an_address_beside_a_visitor_is_not_the_visitors() -> None:
     """What stands around one person speaks of the event, never of the person."""
     (event,) = visitors(

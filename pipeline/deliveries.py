@@ -32,7 +32,7 @@ register_at_fork(after_in_child=_ids.renew)
 
 def new_delivery_id() -> str:
     """Return a fresh id: 24 hex digits, safe in a URL."""
-    return "%s%08x" % (_ids.beginning, next(_ids.numbers) & 0xFFFFFFFF)  # quicker than an f-string
+    return f"{_ids.beginning}{next(_ids.numbers) & 0xFFFFFFFF:08x}"
 
 
 @dataclass(slots=True)  # not frozen: made for every request, and freezing triples what that costs

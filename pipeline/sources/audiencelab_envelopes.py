@@ -94,9 +94,9 @@ def _inside(document: Mapping[str, object]) -> object:
     if any(mark in document for mark in MARKS):
         return None
     # some send events and visitors side by side: nobody is left out
-    lists = [rows for key in LISTS if _is_filled_list(rows := document.get(key))]
-    if any(map(_holds_rows, lists)):
-        return [row for rows in lists if _holds_rows(rows) for row in rows]
+    lists = [rows for key in LISTS if isinstance(rows := document.get(key), list)]
+    if filled := [rows for rows in lists if _holds_rows(rows)]:
+        return [row for rows in filled for row in rows]
     for key in ENVELOPES:
         if _holds_rows(inside := document.get(key)):
             return inside

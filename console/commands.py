@@ -93,7 +93,8 @@ def _what_happened(error: Exception, settings: Settings) -> str:
         of_redis.OutOfMemoryError: "Redis is full: let the workers drain it, or raise its maxmemory.",
     }
     for kind, sentence in sentences.items():
-        if isinstance(error, kind):
+        # what is said while connecting comes wrapped, by Redis 6
+        if isinstance(error, kind) or isinstance(error.__cause__, kind):
             return sentence
     name = type(error).__name__
     if isinstance(error, of_redis.ResponseError):

@@ -6,10 +6,12 @@ that (fsync, a replica) is one wait per flush.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1, sha256
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.utils import str_if_bytes
@@ -29,6 +31,14 @@ AckPolicy = Literal["stored", "fsynced", "replicated"]
 
 #: how long Redis may take to fsync or to hear from a replica; the receiver answers within 250 ms
 WAIT_MS = 150
+#: how long `put` waits where the caller does not say
+WITHIN_S = 5.0
+# what the way to Redis and back may take beside its own waiting
+_WAY_MS = 20
+# Redis 6 wraps what a command in a script says
+_WRAPPING = re.compile(r"^Error running script .*@user_script: ?\d+: -?")
+# as much of Redis's own words as a log line may hold
+_LONGEST_WORDS = 120
 
 _PUT = text("put")
 _PUT_DIGEST = sha1(_PUT.encode(), usedforsecurity=False).hexdigest()
@@ -36,6 +46,10 @@ _PUT_DIGEST = sha1(_PUT.encode(), usedforsecurity=False).hexdigest()
 
 class NotStored(Exception):
     """The deliveries may not be acknowledged: Redis refused them or kept less than was promised."""
+
+
+class NoAnswer(NotStored):
+    """Nothing was heard from Redis in time; it may have stored the deliveries all the same."""
 
 
 class NotPossible(Exception):
@@ -103,42 +117,65 @@ class Inbox:
 
     async def put(self, deliveries: Sequence[Delivery]) -> int:
         """Store *deliveries* as one entry; return the bell number of `unpack`. Raises `NotStored`."""
-        (stored,) = await self.put_entries([deliveries])
+        (stored,) = await self.put_entries([deliveries], WITHIN_S)
         if isinstance(stored, NotStored):
             raise stored
         return stored
 
-    async def put_entries(self, entries: Sequence[Sequence[Delivery]]) -> list[int | NotStored]:
+    async def put_entries(
+        self, entries: Sequence[Sequence[Delivery]], within_s: float
+    ) -> list[int | NotStored]:
         """Store each of *entries* for itself, in one write; what is promised is waited for once.
 
-        Return for each the bell number of `unpack`, or why it was not stored. Only one call at a
-        time. Raises `NotStored` when nothing is known about any of them.
+        Return for each the bell number of `unpack`, or why it may not be acknowledged; `NoAnswer` is
+        that of an entry of which nothing was heard after *within_s* seconds.
         """
         packed = [[delivery.pack() for delivery in entry] for entry in entries]
+        stored: list[Any] = []
         try:
-            stored = await self._write(packed, ("EVALSHA", _PUT_DIGEST, 0))
-            unknown = [i for i, one in enumerate(stored) if isinstance(one, NoScriptError)]
-            if unknown:  # the server is new or was restarted; from the text it learns the script
-                again = await self._write([packed[i] for i in unknown], ("EVAL", _PUT, 0))
-                for i, one in zip(unknown, again, strict=True):
-                    stored[i] = one
+            async with asyncio.timeout(within_s):
+                await self._write(packed, ("EVALSHA", _PUT_DIGEST, 0), stored, within_s)
+                unknown = [i for i, one in enumerate(stored) if isinstance(one, NoScriptError)]
+                if unknown:  # the server is new or was restarted; the text teaches it the script
+                    again: list[Any] = []
+                    try:
+                        texts = [packed[i] for i in unknown]
+                        await self._write(texts, ("EVAL", _PUT, 0), again, within_s)
+                    finally:
+                        for i, one in zip(unknown, again, strict=False):
+                            stored[i] = one
+        except TimeoutError:
+            rest: NotStored = NoAnswer("Redis did not answer in time")
         except (RedisError, OSError) as error:
-            raise _not_stored(error) from error
+            rest = _not_stored(error)
+        else:
+            rest = NotStored("Redis said nothing of it")
+        stored += [rest] * (len(entries) - len(stored))
         return [_not_stored(one) if isinstance(one, RedisError) else one for one in stored]
 
     async def _write(
-        self, entries: Sequence[Sequence[bytes]], how: Sequence[Word]
-    ) -> list[int | NotStored | ResponseError]:
+        self,
+        entries: Sequence[Sequence[bytes]],
+        how: Sequence[Word],
+        stored: list[Any],
+        within_s: float,
+    ) -> None:
+        """Fill *stored* with what is known of each entry."""
         commands: list[Sequence[Word]] = [(*how, *entry) for entry in entries]
         if self._wait is None:
-            return await self._line.ask(commands)
-        *stored, reached = await self._line.ask([*commands, self._wait])
+            await self._line.ask(commands, stored)
+            return
+        *command, most_ms = self._wait
+        # Redis's own time ends before ours: an answer "not in time" leaves the connection whole
+        wait_ms = max(1, min(int(most_ms), int(within_s * 1000) - _WAY_MS))
+        replies: list[Any] = []
+        await self._line.ask([*commands, (*command, wait_ms)], replies)
+        *stored[:], reached = replies
         if isinstance(reached, ResponseError):
             raise reached
         if (reached[0] if isinstance(reached, list) else reached) < 1:
             late = NotStored(f"Redis stored the delivery, but not {self._policy} within the time.")
-            return [one if isinstance(one, ResponseError) else late for one in stored]
-        return stored
+            stored[:] = [one if isinstance(one, ResponseError) else late for one in stored]
 
     async def bury(self, delivery: Delivery, reason: Reason, error: str) -> str:
         """Keep a body that was answered 400 as a dead letter; return its id. Raises `NotStored`.
@@ -156,7 +193,7 @@ class Inbox:
         try:
             return bytes(await self._put_malformed(args=args)).decode()
         except (RedisError, OSError) as failure:
-            raise NotStored(f"Redis did not keep the body: {type(failure).__name__}") from failure
+            raise _not_stored(failure) from failure
 
     async def count_refused(self, counts: Mapping[str, int]) -> None:
         """Add refused requests, by cause: token, signature, too_large. Raises redis-py's errors."""
@@ -172,4 +209,8 @@ class Inbox:
 
 
 def _not_stored(error: Exception) -> NotStored:
-    return NotStored(f"Redis did not store the delivery: {type(error).__name__}")
+    """Return why it was not stored; a refusal in Redis's own words, which hold nothing of what was sent."""
+    words = type(error).__name__
+    if isinstance(error, ResponseError):
+        words += ": " + _WRAPPING.sub("", str(error).partition("\n")[0])[:_LONGEST_WORDS]
+    return NotStored(f"Redis did not store the delivery: {words}")

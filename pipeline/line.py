@@ -8,6 +8,7 @@ reading replies stay redis-py's.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +16,13 @@ import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 Word = str | bytes | int
 
 
 class Line:
-    """Commands written together, their replies read together; one caller at a time.
+    """Commands written together, their replies read together, for one caller after the other.
 
     It connects at the first call, and anew after a failure. There is no time-out but the caller's. The
     connection is the pool's: who closes the pool hangs up.
@@ -30,21 +31,28 @@ class Line:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
         self._connection: AbstractConnection | None = None
+        self._turn = asyncio.Lock()
 
-    async def ask(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
-        """Return a reply for each command, a `ResponseError` for one that was refused.
+    async def ask(self, commands: Sequence[Sequence[Word]], replies: list[Any]) -> None:
+        """Fill *replies* with one for each command, a `ResponseError` for one that was refused.
 
-        Raises redis-py's `ConnectionError` when the line broke: then nobody knows what was done.
+        Raises redis-py's `ConnectionError` when the line broke: of those without a reply nobody knows
+        what was done. The replies that had come stand in *replies* then too, also when cancelled.
         """
-        connection = await self._connected()
-        packed = [hiredis.pack_command(tuple(words)) for words in commands]  # type: ignore[arg-type] # its stub means any number
-        try:
-            await connection.send_packed_command(packed, check_health=False)
-            return [await _reply(connection) for _ in commands]
-        except BaseException:
-            # replies that nobody reads would be taken for those of the next call
-            await self._give_up(connection)
-            raise
+        async with self._turn:
+            connection = await self._connected()
+            packed = [hiredis.pack_command(tuple(words)) for words in commands]  # type: ignore[arg-type] # its stub means any number
+            try:
+                await connection.send_packed_command(packed, check_health=False)
+                for _ in commands:
+                    replies.append(await _reply(connection))
+            except BaseException:
+                # replies that nobody reads would be taken for those of the next call
+                await self._give_up(connection)
+                raise
+            if any(map(_is_of_a_replica, replies)):
+                # a fail-over: the name in the URL may lead to the new primary by now
+                await self._give_up(connection)
 
     async def _connected(self) -> AbstractConnection:
         if self._connection is not None:
@@ -59,15 +67,15 @@ class Line:
 
     async def _give_up(self, connection: AbstractConnection) -> None:
         self._connection = None
-        await connection.disconnect(nowait=True)
         connection.socket_timeout = self._pool.connection_kwargs.get("socket_timeout")
+        await connection.disconnect(nowait=True)
         await self._pool.release(connection)
 
 
 async def _is_good(connection: AbstractConnection) -> bool:
-    """Tell whether nobody has hung up, nor said what nobody asked for."""
+    """Tell whether the connection still stands, as far as is known on this side."""
     try:
-        return not await connection.can_read_destructive()
+        return connection.is_connected and not await connection.can_read_destructive()
     except RedisConnectionError:
         return False
 
@@ -77,3 +85,9 @@ async def _reply(connection: AbstractConnection) -> Any:
         return await connection.read_response()
     except ResponseError as refusal:
         return refusal
+
+
+def _is_of_a_replica(reply: object) -> bool:
+    # Redis 6 wraps what a command inside a script says
+    is_refusal = isinstance(reply, ResponseError)
+    return is_refusal and (isinstance(reply, ReadOnlyError) or "-READONLY" in str(reply))

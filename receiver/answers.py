@@ -15,11 +15,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
 
 from starlette.types import Receive, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from receiver.problems import Headers
+
+try:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle as UvicornsCycle
+except ImportError:  # another server, or a uvicorn that has changed: answers leave as ASGI has them
+    UvicornsCycle = None  # type: ignore[assignment, misc]
 
 # Long enough for a sender to read the answer over a slow line, short enough to hold no
 # connection open.
@@ -44,17 +50,16 @@ class Prepared:
     async def send(self, send: Send, body: bytes) -> None:
         """Send it with *body*, in one write where the server lets us."""
         cycle = getattr(send, "__self__", None)
-        if type(cycle) is RequestResponseCycle and _is_usual(cycle):
+        if type(cycle) is UvicornsCycle and _is_usual(cycle):
             self._hand_over(cycle, body)
         else:
             await answer(send, self._status, self._headers, body)
 
-    def _hand_over(self, cycle: RequestResponseCycle, body: bytes) -> None:
+    def _hand_over(self, cycle: Any, body: bytes) -> None:
         """Do what uvicorn's cycle does with an answer's two messages."""
         if cycle.default_headers is not self._defaults:  # a new list each second, for the date
             self._defaults = cycle.default_headers
-            lines = _lines([*cycle.default_headers, *self._headers])
-            self._head = STATUS_LINE[self._status] + lines + b"\r\n"
+            self._head = _head(self._status, [*cycle.default_headers, *self._headers])
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
         cycle.chunked_encoding = False
@@ -64,14 +69,15 @@ class Prepared:
         cycle.on_response()
 
 
-def _is_usual(cycle: RequestResponseCycle) -> bool:
+def _is_usual(cycle: Any) -> bool:
     """Tell whether the sender is there, reads, and goes on; and uvicorn need not log the answer."""
     is_unusual = cycle.access_log or cycle.disconnected or cycle.flow.write_paused
-    return cycle.keep_alive and not is_unusual
+    return bool(cycle.keep_alive and not is_unusual)
 
 
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join(b"%b: %b\r\n" % header for header in headers)
+def _head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+    return first + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n"
 
 
 async def answer_early(

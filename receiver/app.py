@@ -108,7 +108,7 @@ def make_app(
     _tell_levels(metrics, memory, commit, room)
     return Receiver(
         webhooks,
-        routes=_pages(redis, room, opening, metrics),
+        routes=_pages(redis, room, lambda: opening.problem or commit.trouble(), metrics),
         lifespan=_lifespan(
             opening=opening,
             background=[
@@ -120,10 +120,12 @@ def make_app(
     )
 
 
-def _pages(redis: Redis, room: RoomWatch, opening: Opening, metrics: Metrics) -> list[Route]:
+def _pages(
+    redis: Redis, room: RoomWatch, problem: Callable[[], str | None], metrics: Metrics
+) -> list[Route]:
     return [
         Route("/healthz", Healthz()),
-        Route("/readyz", Readyz(room, _heartbeat_age(redis), lambda: opening.problem)),
+        Route("/readyz", Readyz(room, _heartbeat_age(redis), problem)),
         Route("/metrics", MetricsPage(metrics, _books(redis))),
     ]
 
@@ -146,6 +148,8 @@ def _lifespan(
         try:
             await opening.try_once()
             tasks += [asyncio.create_task(job()) for job in background]
+            for task in tasks:
+                task.add_done_callback(opening.close_if_failed)
             yield
         finally:
             await _stop(tasks)

@@ -5,11 +5,13 @@ its delivery and waits; one flusher takes everything that waits, writes it in on
 all, and takes what has come meanwhile. Nothing waits on a timer: an idle receiver writes a single
 delivery at once.
 
-What may go wrong: Redis hangs. Each flush has until its oldest delivery has waited 200 ms;
-whoever waits behind it is failed too once its own time is up, so everybody has an answer within
-250 ms. A write that timed out may have been stored all the same: the sender is told 503 and sends
-it again, and the seen window recognises it. The other way round never happens: nobody is answered
-2xx before Redis said yes.
+What may go wrong: Redis hangs. A write is given up when its oldest delivery has waited 190 ms, and
+while Redis does not answer whoever has waited three quarters of that is refused without another
+try: nobody waits 250 ms for a 503. Two things get more: a write whose deliveries had waited because
+this process was busy gets at least half of it, since Redis is not to blame; and one of more than a
+megabyte as long as its bytes take. A write that was given up may have been stored all the same: the
+sender is told 503 and sends it again, and the seen window recognises it. The other way round never
+happens: nobody is answered 2xx before Redis said yes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from pipeline.deliveries import Delivery
-from pipeline.inbox import Inbox, NotStored
+from pipeline.inbox import Inbox, NoAnswer, NotStored
 from pipeline.outcomes import Stage
 from pipeline.wake import Bell
 from receiver.metrics import Metrics
@@ -38,14 +40,20 @@ class Limits:
     deliveries_per_entry: int = 256
     bytes_per_entry: int = 1 << 20
     # Entries written side by side in one flush; together they share one wait for the disk
-    # or the replica.
+    # or the replica. A larger delivery travels alone.
     entries_per_flush: int = 8
+    bytes_per_flush: int = 2 << 20
     # The contract's 250 ms less what reading and answering take.
     answer_within_s: float = 0.19
+    # What a slow network carries at least, for the time that large bodies get.
+    bytes_per_s: float = 25e6
 
 
 # One request that waits: what it brought, its answer, since when.
 _Waiting = tuple[Delivery, "asyncio.Future[None]", float]
+# How long a failed write counts as trouble when nothing was written since.
+TROUBLE_S = 10.0
+_NO_ANSWER = "Redis did not answer in time"
 
 
 class GroupCommit:
@@ -61,28 +69,47 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._work = asyncio.Event()
         self._ringing: set[asyncio.Task[bool]] = set()
-        self._last_took_s = 0.0
+        self._hangs = False
+        self._closed = False
+        self._trouble: tuple[str, float] | None = None
 
     @property
     def waiting(self) -> int:
         """How many deliveries wait for the next flush."""
         return len(self._waiting)
 
+    def trouble(self) -> str | None:
+        """Return why the last write failed, if it was the last and not long ago.
+
+        For ever would be wrong: who gets no deliveries because of it could never show that it is over.
+        """
+        if self._trouble is None or monotonic() - self._trouble[1] > TROUBLE_S:
+            return None
+        return self._trouble[0]
+
     def put(self, delivery: Delivery) -> asyncio.Future[None]:
-        """Return what is done once *delivery* is stored; `NotStored` when it is not, within 200 ms."""
+        """Return what is done once *delivery* is stored; it raises `NotStored` when it is not."""
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            answer.set_exception(NotStored("the receiver is stopping"))
+            return answer
         self._waiting.append((delivery, answer, monotonic()))
         if len(self._waiting) == 1:
             self._work.set()
         return answer
 
     async def run(self) -> None:
-        """Flush whatever waits, until cancelled."""
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            while self._waiting:
-                await self._flush(list(self._entries()))
+        """Flush whatever waits, until cancelled; then nobody waits any more."""
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                while self._waiting:
+                    await self._flush(list(self._entries()))
+        finally:
+            self._closed = True
+            self._refuse(list(self._waiting), NotStored("the receiver is stopping"))
+            self._waiting.clear()
 
     async def finish(self) -> None:
         """Let the bells that are ringing end; the flusher has stopped."""
@@ -92,40 +119,34 @@ class GroupCommit:
     def _entries(self) -> Iterator[list[_Waiting]]:
         """Take what waits, in the order of its coming, cut into stream entries."""
         queue, limits = self._waiting, self._limits
+        left = limits.bytes_per_flush
         for _ in range(limits.entries_per_flush):
             entry: list[_Waiting] = []
             size = 0
             while queue and len(entry) < limits.deliveries_per_entry:
-                size += len(queue[0][0].body)
-                if entry and size > limits.bytes_per_entry:
+                if queue[0][1].done():  # its client went away; nobody was promised anything
+                    queue.popleft()
+                    continue
+                more = len(queue[0][0].body)
+                if (entry and size + more > limits.bytes_per_entry) or (
+                    more > left < limits.bytes_per_flush
+                ):
                     break
-                waiting = queue.popleft()
-                if self._is_still_wanted(waiting):
-                    entry.append(waiting)
-            if entry:
-                yield entry
+                size += more
+                left -= more
+                entry.append(queue.popleft())
+            if not entry:
+                return
+            yield entry
 
-    def _is_still_wanted(self, waiting: _Waiting) -> bool:
-        _, answer, since = waiting
-        if answer.done():  # its client went away; nobody was promised anything
-            return False
-        within_s = self._limits.answer_within_s
-        # Redis hangs, and this one has waited too long behind the flush that found it out
-        if self._last_took_s >= within_s and monotonic() - since > 0.75 * within_s:
-            answer.set_exception(NotStored("Redis did not answer in time"))
-            return False
-        return True
-
-    def _time_left_s(self, since: float) -> float:
-        """Return how long a write may take, so that who waits *since* then is answered in time.
-
-        While Redis is quick, age is the doing of a busy process, and Redis gets its time all the
-        same: a burst must not be refused for it. Otherwise age counts, down to a last quarter.
-        """
-        within_s = self._limits.answer_within_s
-        if self._last_took_s < within_s / 4:
-            return within_s
-        return max(within_s - (monotonic() - since), within_s / 4)
+    def _time_for(self, entries: Sequence[Sequence[_Waiting]]) -> float:
+        """Return how many seconds Redis gets for *entries*."""
+        limits = self._limits
+        within_s = limits.answer_within_s
+        age_s = monotonic() - entries[0][0][2]
+        time_s = max(within_s - age_s, within_s / (4 if self._hangs else 2))
+        size = sum(len(delivery.body) for entry in entries for delivery, _, _ in entry)
+        return time_s + max(0, size - limits.bytes_per_entry) / limits.bytes_per_s
 
     async def _flush(self, entries: Sequence[Sequence[_Waiting]]) -> None:
         if not entries:
@@ -136,48 +157,71 @@ class GroupCommit:
         try:
             stored = await self._write(entries)
         finally:
-            self._last_took_s = monotonic() - began
             for entry, one in zip(entries, stored, strict=True):
-                self._answer(entry, one)
+                if isinstance(one, NotStored):
+                    self._refuse(entry, one)
+                else:
+                    self._accept(entry)
+            self._note(entries, stored, monotonic() - began)
 
     async def _write(self, entries: Sequence[Sequence[_Waiting]]) -> Sequence[int | NotStored]:
         """Return for each entry the bell's number, or why it is not stored."""
-        oldest = entries[0][0][2]
-        refusal = NotStored("Redis did not answer in time")
         try:
-            async with asyncio.timeout(self._time_left_s(oldest)):
-                return await self._inbox.put_entries(
-                    [[delivery for delivery, _, _ in entry] for entry in entries]
-                )
+            return await self._inbox.put_entries(
+                [[delivery for delivery, _, _ in entry] for entry in entries],
+                self._time_for(entries),
+            )
         except NotStored as error:
             refusal = error
-        except TimeoutError:
-            pass
         except Exception as error:
             # Whatever it is, the flusher must live and its requests must be answered.
             log.exception("flush failed")
             refusal = NotStored(f"the write failed ({type(error).__name__})")
         return [refusal] * len(entries)
 
-    def _answer(self, entry: Sequence[_Waiting], stored: int | NotStored) -> None:
-        refusal = stored if isinstance(stored, NotStored) else None
+    def _accept(self, entry: Sequence[_Waiting]) -> None:
         for _, answer, _ in entry:
-            if answer.done():
-                continue
-            if refusal is None:
+            if not answer.done():
                 answer.set_result(None)
-            else:
-                answer.set_exception(NotStored(*refusal.args))
-        if refusal is not None:
-            log.warning("flush failed deliveries=%d: %s", len(entry), refusal)
-        self._metrics.flushed(len(entry), self._last_took_s, stored=refusal is None)
-        if log.isEnabledFor(logging.DEBUG) and refusal is None:
-            ids = ",".join(delivery.id for delivery, _, _ in entry)
-            log.debug(
-                "flushed deliveries=%d ms=%.1f ids=%s", len(entry), self._last_took_s * 1000, ids
+
+    def _refuse(self, waiting: Sequence[_Waiting], why: NotStored) -> None:
+        for _, answer, _ in waiting:
+            if not answer.done():
+                answer.set_exception(type(why)(*why.args))
+
+    def _note(
+        self,
+        entries: Sequence[Sequence[_Waiting]],
+        stored: Sequence[int | NotStored],
+        took_s: float,
+    ) -> None:
+        """Count, tell, ring; and refuse those behind a Redis that hangs."""
+        bells = [one for one in stored if not isinstance(one, NotStored)]
+        refusals = [one for one in stored if isinstance(one, NotStored)]
+        deliveries = sum(map(len, entries))
+        self._metrics.flushed(deliveries, took_s, stored=not refusals)
+        self._hangs = any(isinstance(one, NoAnswer) for one in refusals)
+        self._trouble = (str(refusals[0]), monotonic()) if refusals else None
+        if refusals:
+            late = self._refuse_the_late() if self._hangs else 0
+            log.warning(
+                "flush failed deliveries=%d entries=%d failed=%d waited_too_long=%d: %s",
+                *(deliveries, len(entries), len(refusals), late, refusals[0]),
             )
-        if not isinstance(stored, NotStored):
-            self._ring(stored)
+        elif log.isEnabledFor(logging.DEBUG):
+            ids = ",".join(delivery.id for entry in entries for delivery, _, _ in entry)
+            log.debug("flushed deliveries=%d ms=%.1f ids=%s", deliveries, took_s * 1000, ids)
+        if bells:
+            self._ring(max(bells))
+
+    def _refuse_the_late(self) -> int:
+        """Refuse those who have waited too long for another try; return how many."""
+        before = monotonic() - 0.75 * self._limits.answer_within_s
+        late = []
+        while self._waiting and self._waiting[0][2] < before:
+            late.append(self._waiting.popleft())
+        self._refuse(late, NoAnswer(_NO_ANSWER))
+        return len(late)
 
     def _ring(self, number: int) -> None:
         """Ring beside the answers: a bell that hangs delays nobody, the sweep makes up for it."""

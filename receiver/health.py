@@ -35,18 +35,18 @@ class Healthz:
 class Readyz:
     """`GET /readyz`: 200, or 503 that names everything that is wrong.
 
-    *not_started* tells why the inbox cannot be used yet, or None.
+    *problem* tells why deliveries are not stored, or None.
     """
 
     def __init__(
         self,
         room: RoomWatch,
         heartbeat_age_s: Callable[[], Awaitable[float | None]],
-        not_started: Callable[[], str | None],
+        problem: Callable[[], str | None],
     ) -> None:
         self._room = room
         self._heartbeat_age_s = heartbeat_age_s
-        self._not_started = not_started
+        self._problem = problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask Redis and answer."""
@@ -68,7 +68,7 @@ class Readyz:
             log.warning("not ready: Redis unreachable error=%s", type(error).__name__)
             return ["Redis is unreachable"]
         wrong = []
-        if (reason := self._not_started()) is not None:
+        if (reason := self._problem()) is not None:
             wrong.append(reason)
         if self._room.is_full:
             wrong.append("Redis is nearly full")

@@ -39,6 +39,13 @@ class Opening:
         else:
             self.problem = None
 
+    def close_if_failed(self, task: asyncio.Task[None]) -> None:
+        """Accept nothing more once a part of the receiver has ended by a fault of ours."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self.problem = "a part of the receiver has failed: start it again"
+        log.critical("nothing is accepted any more: %s", self.problem, exc_info=error)
+
     async def keep_trying(self) -> None:
         """Try until it is open. A promise found impossible only now is told by `/readyz`."""
         while self.problem is not None:

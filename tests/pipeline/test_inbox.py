@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from redis.asyncio import Redis
 from console.redis_server import EmbeddedRedis
 from pipeline import books, dead_letters, keys
 from pipeline.deliveries import Delivery
-from pipeline.inbox import AckPolicy, Inbox, NotPossible, NotStored
+from pipeline.inbox import AckPolicy, Inbox, NoAnswer, NotPossible, NotStored
 from pipeline.moves import Move
 from pipeline.outcomes import Reason, Stage
 from tests.pipeline.work import apply, check_books, delivery, numbers, take
@@ -131,7 +132,7 @@ async def test_fsynced_with_waitaof(
     inbox = open_inbox(OlderRedis(redis, knows_waitaof=True), "fsynced")
     await inbox.start()
     assert inbox._wait == ("WAITAOF", 1, 0, 150)
-    inbox._wait = ("EVAL", f"return {{{reached}, 0}}", 0)  # the same answer on any version
+    inbox._wait = ("EVAL", f"return {{{reached}, 0}}", 0, 150)  # the same answer on any version
     if is_stored:
         assert await inbox.put([delivery()]) == 0
     else:
@@ -263,3 +264,34 @@ async def test_room_tells_how_full_redis_is(redis: Redis, open_inbox: OpenInbox)
     """Used bytes against the limit; a limit of zero is none."""
     room = await open_inbox(redis).room()
     assert 0 < room.used_bytes < room.limit_bytes
+
+
+async def test_a_refusal_is_told_in_the_servers_words(redis: Redis, open_inbox: OpenInbox) -> None:
+    """A full Redis and one that cannot write its file are told apart by what they say."""
+    inbox = open_inbox(redis)
+    await inbox.start()
+    await redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(NotStored, match=r"OOM|maxmemory"):
+            await inbox.put([delivery()])
+    finally:
+        await redis.config_set("maxmemory", 0)
+
+
+async def test_of_a_server_that_falls_silent_the_answers_are_kept() -> None:
+    """What was answered before the silence is stored, the rest is `NoAnswer`: it may be stored or not."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            if line == b"EVALSHA\r\n":
+                writer.write(b":7\r\n")
+                break
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Redis(host="127.0.0.1", port=port, lib_name=None, lib_version=None) as client:
+            stored = await Inbox(client).put_entries([[delivery()], [delivery()]], 0.1)
+    assert stored[0] == 7
+    assert isinstance(stored[1], NoAnswer)

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from console.redis_server import EmbeddedRedis
 from pipeline.connections import receiver_redis
 from pipeline.deliveries import Delivery, new_delivery_id
-from pipeline.inbox import Inbox, NotStored
+from pipeline.inbox import Inbox, NoAnswer, NotStored
 from pipeline.settings import Settings
 from pipeline.wake import Bell, arq_redis
 from receiver.group_commit import GroupCommit, Limits
@@ -33,17 +33,21 @@ class Watched(Inbox):
         self.called = asyncio.Event()
         self.refuses: bytes | None = None
 
-    async def put_entries(self, entries: Sequence[Sequence[Delivery]]) -> list[int | NotStored]:
+    async def put_entries(
+        self, entries: Sequence[Sequence[Delivery]], within_s: float
+    ) -> list[int | NotStored]:
         """Store, once the gate is open."""
         self.entries += [[delivery.body for delivery in entry] for entry in entries]
         self.called.set()
         await self.gate.wait()
-        return [await self._put_unless_refused(entry) for entry in entries]
+        return [await self._put_unless_refused(entry, within_s) for entry in entries]
 
-    async def _put_unless_refused(self, entry: Sequence[Delivery]) -> int | NotStored:
+    async def _put_unless_refused(
+        self, entry: Sequence[Delivery], within_s: float
+    ) -> int | NotStored:
         if self.refuses in [delivery.body for delivery in entry]:
             return NotStored("refused on purpose")
-        (stored,) = await super().put_entries([entry])
+        (stored,) = await super().put_entries([entry], within_s)
         return stored
 
 
@@ -61,7 +65,8 @@ def inbox(redis: Redis) -> Watched:
 @pytest.fixture
 async def commit(redis: Redis, inbox: Watched) -> AsyncIterator[GroupCommit]:
     """Give a running group commit with small stream entries."""
-    limits = Limits(deliveries_per_entry=4, bytes_per_entry=100, entries_per_flush=2)
+    # a busy machine must not make these tests fail: time is the subject of others
+    limits = Limits(4, 100, entries_per_flush=2, answer_within_s=10)
     commit = GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), Metrics(), limits)
     flusher = asyncio.create_task(commit.run())
     yield commit
@@ -175,6 +180,96 @@ async def test_a_redis_that_hangs_fails_everybody_in_time_and_recovers(
     await asyncio.wait([flusher])
     await commit.finish()
     await client.aclose()
+
+
+@pytest.fixture
+async def hanging(redis: Redis, redis_server: EmbeddedRedis) -> AsyncIterator[Watched]:
+    """Give the inbox of a receiver whose Redis has been stopped (SIGSTOP) after its first answer."""
+    client = receiver_redis(
+        Settings.model_validate({"redis_url": redis_server.url, "hook_tokens": "t" * 16})
+    )
+    inbox = Watched(client)
+    await inbox.put([delivery()])
+    process_id = int((await redis.info("server"))["process_id"])
+    os.kill(process_id, signal.SIGSTOP)
+    try:
+        yield inbox
+    finally:
+        os.kill(process_id, signal.SIGCONT)
+        await client.aclose()
+
+
+async def test_a_backlog_behind_a_redis_that_hangs_is_refused_at_once(hanging: Watched) -> None:
+    """One write finds it out; those who waited behind it get no try of their own, however many."""
+    limits = Limits(entries_per_flush=2, deliveries_per_entry=5)
+    commit = GroupCommit(
+        hanging, Bell(arq_redis(hanging._redis.connection_pool)), Metrics(), limits
+    )
+    flusher = asyncio.create_task(commit.run())
+    puts = [commit.put(delivery()) for _ in range(500)]
+    results = await asyncio.gather(*puts, return_exceptions=True)
+    assert {type(result) for result in results} == {NoAnswer}
+    assert len(hanging.entries[1:]) == 2
+    assert commit.trouble() == "Redis did not answer in time"
+    flusher.cancel()
+    await asyncio.wait([flusher])
+
+
+async def test_what_was_answered_for_in_time_is_stored(
+    commit: GroupCommit, inbox: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a write that was given up, the entries that Redis had answered for are acknowledged."""
+
+    async def put_entries(
+        entries: Sequence[Sequence[Delivery]], within_s: float
+    ) -> list[int | NotStored]:
+        return [0, *[NoAnswer("late")] * (len(entries) - 1)]
+
+    monkeypatch.setattr(inbox, "put_entries", put_entries)
+    results = await asyncio.gather(
+        *(commit.put(delivery()) for _ in range(8)), return_exceptions=True
+    )
+    assert [result is None for result in results] == [True] * 4 + [False] * 4
+
+
+async def test_a_flush_is_bounded_and_a_larger_body_travels_alone(
+    redis: Redis, inbox: Watched
+) -> None:
+    """No write holds more than its limit, but for a single body that is larger by itself."""
+    writes: list[list[int]] = []
+    put_entries = inbox.put_entries
+
+    async def note(entries: Sequence[Sequence[Delivery]], within_s: float) -> list[int | NotStored]:
+        writes.append([len(one.body) for entry in entries for one in entry])
+        return await put_entries(entries, within_s)
+
+    inbox.put_entries = note  # type: ignore[method-assign]
+    limits = Limits(bytes_per_entry=1000, bytes_per_flush=2000)
+    commit = GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), Metrics(), limits)
+    flusher = asyncio.create_task(commit.run())
+    sizes = [600, 600, 600, 5000, 10, 600, 600, 600, 600]
+    await asyncio.gather(*(commit.put(delivery(b"x" * size)) for size in sizes))
+    flusher.cancel()
+    await asyncio.wait([flusher])
+    await commit.finish()
+    assert [size for write in writes for size in write] == sizes
+    assert all(sum(write) <= 2000 or len(write) == 1 for write in writes)
+
+
+async def test_nobody_waits_for_a_flusher_that_has_ended(redis: Redis, inbox: Watched) -> None:
+    """When it ends, who waits behind its last write is refused too, and who comes later at once."""
+    commit = GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), Metrics())
+    flusher = asyncio.create_task(commit.run())
+    inbox.gate.clear()
+    first = commit.put(delivery())
+    await inbox.called.wait()
+    behind = commit.put(delivery())
+    flusher.cancel()
+    await asyncio.wait([flusher])
+    later = commit.put(delivery())
+    for put in (first, behind, later):
+        with pytest.raises(NotStored, match="stopping"):
+            await put
 
 
 async def test_the_bell_is_rung_for_what_was_stored(commit: GroupCommit, redis: Redis) -> None:

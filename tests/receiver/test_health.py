@@ -7,7 +7,8 @@ from httpx import AsyncClient
 from redis.asyncio import Redis
 
 from pipeline import heartbeats, keys
-from tests.receiver.conftest import MakeClient
+from receiver.group_commit import GroupCommit
+from tests.receiver.conftest import TOKEN, MakeClient
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +53,39 @@ async def test_no_redis_is_named_and_the_process_lives(make_client: MakeClient) 
         assert answer.status_code == 503
         assert "unreachable" in answer.json()["detail"]
         assert (await client.get("/healthz")).json() == {"alive": True}
+
+
+async def test_a_redis_that_takes_no_writes_is_named(client: AsyncClient, redis: Redis) -> None:
+    """A replica answers every question and stores nothing: 503 with its own words, until a write succeeds."""
+    await heartbeats.beat(redis, "w1")
+    hook = f"/hooks/events/{TOKEN}"
+    await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        assert (await client.post(hook, content=b"[]")).status_code == 503
+        answer = await client.get("/readyz")
+    finally:
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+    assert answer.status_code == 503
+    assert "read only replica" in answer.json()["detail"]
+    assert (await client.post(hook, content=b"[]")).status_code == 202
+    assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_part_that_fails_closes_the_receiver(
+    make_client: MakeClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A background task that ends by a fault of ours is no silence: 503 on hooks and on /readyz."""
+    await heartbeats.beat(redis, "w1")
+
+    async def fail(self: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(GroupCommit, "run", fail)
+    async with make_client() as client:
+        answer = await client.get("/readyz")
+        assert answer.status_code == 503
+        assert "a part of the receiver has failed" in answer.json()["detail"]
+        assert (await client.post(f"/hooks/events/{TOKEN}", content=b"[]")).status_code == 503
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])

@@ -8,7 +8,7 @@ delivery at once.
 What may go wrong: Redis hangs. A write is given up when its oldest delivery has waited 190 ms, and
 while Redis does not answer whoever has waited three quarters of that is refused without another
 try: nobody waits 250 ms for a 503. Two things get more: a write whose deliveries had waited because
-this process was busy gets at least half of it, since Redis is not to blame; and one of more than a
+this process was busy gets at least three quarters of it, since Redis is not to blame; and one of more than a
 megabyte as long as its bytes take. A write that was given up may have been stored all the same: the
 sender is told 503 and sends it again, and the seen window recognises it. The other way round never
 happens: nobody is answered 2xx before Redis said yes.
@@ -144,7 +144,7 @@ class GroupCommit:
         limits = self._limits
         within_s = limits.answer_within_s
         age_s = monotonic() - entries[0][0][2]
-        time_s = max(within_s - age_s, within_s / (4 if self._hangs else 2))
+        time_s = max(within_s - age_s, within_s * (0.25 if self._hangs else 0.75))
         size = sum(len(delivery.body) for entry in entries for delivery, _, _ in entry)
         return time_s + max(0, size - limits.bytes_per_entry) / limits.bytes_per_s
 

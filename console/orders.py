@@ -1,7 +1,9 @@
 """Retrying and dropping many letters: in chunks, at a rate, stoppable, and written into the audit.
 
-Ctrl-C sets an event; the chunk that is under way is finished and written down. What may go wrong: a SIGKILL
-leaves a retry run that looks alive for a few seconds; after that it can be resumed.
+The audit is told how many letters are meant before the first is touched, and at the end how many were done; an
+order without an end was killed, or lost Redis. Ctrl-C sets an event; the chunk that is under way is finished and
+written down. What may go wrong: a SIGKILL leaves a retry run that looks alive for a few seconds; after that it can
+be resumed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from console.commands import Failed, operator, ring
 from console.output import progress
@@ -69,11 +71,16 @@ class RetryOrder:
     async def named(self, redis: Redis, ids: list[str]) -> dict[str, Any]:
         """Retry the letters of *ids*."""
         found = {place.id for place in await dead_letters.find(redis, ids)}
-        with self._retrier(redis, len(found)) as (retrier, stopping):
+        words = _named(found)
+        await _begin(redis, "retry", len(found), words)
+        with (
+            self._retrier(redis, len(found)) as (retrier, stopping),
+            _failure_told("retry", "retried", lambda: retrier.retried.total()),
+        ):
             await retrier.retry([dead_id for dead_id in ids if dead_id in found])
-        count, met = retrier.retried.total(), retrier.retried.total() + retrier.skipped
-        await audit.record(redis, "retry", who=operator(), count=count, wanted=_named(found))
-        finished = met == len(found) or not stopping.is_set()
+            count, met = retrier.retried.total(), retrier.retried.total() + retrier.skipped
+            finished = met == len(found) or not stopping.is_set()
+            await _end(redis, "retry", count, words, finished=finished)
         return {
             "retried": count,
             # one that went in the very last moment was met by nobody
@@ -97,20 +104,16 @@ class RetryOrder:
     async def _carry_on(self, redis: Redis, run: Run, what: str) -> dict[str, Any]:
         count = total(await dead_letters.counts(redis, run.wanted))
         words = filter_view(run.wanted)
-        await audit.record(redis, what, who=operator(), count=count, wanted=words)
-        with self._retrier(redis, count) as (retrier, _):
-            try:
-                finished = await retrier.carry_on(run)
-            except (RedisError, OSError) as error:
-                raise Failed(
-                    f"Redis was lost in the middle of the retry ({type(error).__name__}):"
-                    " `relay dead retry --resume` goes on when it is back."
-                ) from None
-        done = retrier.retried.total()
-        ended = "retry finished" if finished else "retry interrupted"
-        await audit.record(redis, ended, who=operator(), count=done, wanted=words)
+        await _begin(redis, what, count, words)
+        go_on = "`relay dead retry --resume` goes on when it is back."
+        with (
+            self._retrier(redis, count) as (retrier, _),
+            _failure_told("retry", "retried", lambda: run.done + retrier.retried.total(), go_on),
+        ):
+            finished = await retrier.carry_on(run)
+            await _end(redis, "retry", retrier.retried.total(), words, finished=finished)
         return {
-            "retried": run.done + done,
+            "retried": run.done + retrier.retried.total(),
             "skipped": run.skipped + retrier.skipped,
             "finished": finished,
             "filter": words,
@@ -180,9 +183,11 @@ class DropOrder:
     ) -> dict[str, Any]:
         dropped = met = 0
         finished = True
+        await _begin(redis, "drop", count, words)
         with (
             _stopping() as stopping,
             progress("dropping", count, wanted=not self.as_json) as (advance, _),
+            _failure_told("drop", "dropped", lambda: dropped),
         ):
             pace = _Pace(self.rate, stopping)
             async for some in _chunks(pages, self.rate):
@@ -192,7 +197,7 @@ class DropOrder:
                 dropped += await dead_letters.drop(redis, some)
                 met += len(some)
                 advance(len(some))
-        await audit.record(redis, "drop", who=operator(), count=dropped, wanted=words)
+            await _end(redis, "drop", dropped, words, finished=finished)
         return {"dropped": dropped, "skipped": met - dropped, "finished": finished}
 
 
@@ -223,6 +228,38 @@ async def _chunks(pages: AsyncIterator[list[str]], rate: float) -> AsyncIterator
     async for page in pages:
         for start in range(0, len(page), size):
             yield page[start : start + size]
+
+
+async def _begin(redis: Redis, what: str, count: int, words: Mapping[str, object]) -> None:
+    """Write down how many letters are meant; where there is no room, letting them go is what makes some."""
+    with suppress(OutOfMemoryError):
+        await audit.record(redis, what, who=operator(), count=count, wanted=words)
+
+
+async def _end(
+    redis: Redis, verb: str, count: int, words: Mapping[str, object], *, finished: bool
+) -> None:
+    """Write down how many letters were done."""
+    what = f"{verb} finished" if finished else f"{verb} interrupted"
+    await audit.record(redis, what, who=operator(), count=count, wanted=words)
+
+
+@contextmanager
+def _failure_told(
+    verb: str,
+    done: str,
+    count: Callable[[], int],
+    go_on: str = "what was on its way may be gone, too; the others are still there.",
+) -> Iterator[None]:
+    """Raise `Failed` with the *count* of what was *done* when Redis is lost, or refuses to go on."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Failed(
+            f"Redis failed in the middle of the {verb} ({type(error).__name__}),"
+            f" after {count()} of the letters: {go_on}",
+            {done: count(), "finished": False},
+        ) from None
 
 
 def _named(found: set[str]) -> dict[str, object]:

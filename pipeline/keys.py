@@ -26,7 +26,7 @@ which is why two relays must not share a database.
 | {relay}:tombstones           | set    | until allowed again  | visitors forget        | moves, dispatch     |
 | {relay}:tombstone-key        | string | for ever             | the first forget       | visitors forget     |
 | {relay}:workers              | zset   | an hour              | heartbeat              | readyz, sweep       |
-| {relay}:answer:CALL          | string | 15 minutes           | scripts told apart     | the same, run twice |
+| {relay}:answer:CALLER        | string | 30 minutes           | scripts told apart     | the same, run twice |
 | {relay}:sweeping             | string | a second             | sweep                  | sweep               |
 | {relay}:arq:queue            | zset   | until run            | bell (arq)             | arq                 |
 | {relay}:arq:queue:health-check | string | seconds            | arq                    | arq                 |

@@ -7,18 +7,47 @@ twice; what its second run does stands in its head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ResponseError
+
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.commands.core import AsyncScript
 
-#: whose second run could not be told from a new call: each call brings a word of its own, before its arguments
+#: whose second run could not be told from a new call: before its arguments each call brings the name of its caller,
+#: under which the answer is kept, and a word of its own
 TOLD_APART = frozenset({"claim", "drop", "failed", "refusal", "resume", "setback", "take"})
+#: such a call is given up long before its answer is forgotten (30 minutes, `prelude.lua`): redis-py's own patience,
+#: tries to connect within tries to send, may last hours on a silent network
+GIVEN_UP_S = 900.0
+
+#: names whose last call was answered; the one that was used last is used first
+_names: list[str] = []
+
+
+@contextmanager
+def _name() -> Iterator[str]:
+    """Give a name that no other call has at this moment, so there are as many as calls at one time.
+
+    One whose call was never answered is not used again: the server may still come to that call.
+    """
+    try:
+        name = _names.pop()
+    except IndexError:
+        name = token_hex(8)
+    try:
+        yield name
+    except ResponseError:
+        _names.append(name)
+        raise
+    _names.append(name)
 
 
 class Script:
@@ -31,9 +60,17 @@ class Script:
     async def __call__(
         self, *, args: Iterable[str | bytes | float], client: Redis | None = None
     ) -> Any:
-        """Run it, or add it to the pipeline *client*; return its answer."""
-        word = [token_hex(8)] if self._told_apart else []
-        return await self._run(args=[*word, *args], client=client)
+        """Run it, or add it to the pipeline *client*; return its answer.
+
+        One that is told apart runs alone: raises `ValueError` with a *client*, `TimeoutError` when given up.
+        """
+        if not self._told_apart:
+            return await self._run(args=list(args), client=client)
+        if client is not None:
+            raise ValueError("its caller would have two calls at a time")
+        with _name() as name:
+            async with asyncio.timeout(GIVEN_UP_S):
+                return await self._run(args=[name, token_hex(8), *args])
 
 
 @cache

@@ -201,13 +201,11 @@ class Dispatch:
         try:
             outcome = await self._attempt(batch)
         except (RedisError, OSError) as failure:
-            self._redis_failure = (
-                failure  # nothing can be written down now: the next drain takes it up
-            )
+            # nothing can be written down now: the next drain takes it up
+            self._redis_failure = failure
             return
-        except (
-            Exception
-        ) as failure:  # our own fault twice over: it stays in our hands for the next drain
+        except Exception as failure:
+            # our own fault twice over: it stays in our hands for the next drain
             self._log_unexpected(batch, failure)
             return
         logger.info(

@@ -32,9 +32,8 @@ async def enrich(context: Context, wake: asyncio.Event, until: float) -> None:
         Dispatch(context, LookUp(context, context.audiencelab)).drain(wake, until)
     )
     try:
-        while (
-            not looking_up.done()
-        ):  # an AudienceLab that hangs must not delay who is known already
+        # an AudienceLab that hangs must not delay who is known already
+        while not looking_up.done():
             if context.stopping.is_set() or not await merge_some(context):
                 await asyncio.wait({looking_up}, timeout=context.timing.merge_every_s)
     finally:

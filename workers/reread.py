@@ -54,9 +54,8 @@ async def reread(context: Context, stage: Stage, until: float) -> None:
         for entry in taken.entries:
             try:
                 move = move_of(context, stage, entry)
-            except (
-                Exception
-            ) as failure:  # a source that trips over this entry must not stop the stage
+            except Exception as failure:
+                # a source that trips over this entry must not stop the stage
                 await mishaps.failed(context, stage, entry, failure)
                 continue
             await context.mover.apply([move])

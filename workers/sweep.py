@@ -10,8 +10,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-import orjson
-
 from pipeline import dead_letters, heartbeats, keys, pauses, seen
 from pipeline.clock import redis_now_ms
 from pipeline.outcomes import Stage
@@ -93,16 +91,9 @@ async def pause_without_keys(context: Context) -> None:
             reason = f"{pauses.NO_KEY}: set {missing[stage]} and restart the workers"
             await pauses.pause_without_key(context.redis, stage, reason)
         elif is_off(context, stage):
-            await end_own_pause(context, stage)
+            await pauses.end_own_pause(context.redis, stage)
         else:
             await pauses.end_pause_without_key(context.redis, stage)
-
-
-async def end_own_pause(context: Context, stage: Stage) -> None:
-    """Lift a pause of *stage* that the relay made itself."""
-    stored = await context.redis.hget(keys.PAUSED, stage)
-    if stored and orjson.loads(stored)["by"] == "relay":
-        await pauses.resume(context.redis, stage)
 
 
 def stages_without_key(context: Context) -> dict[Stage, str]:

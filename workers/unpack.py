@@ -170,9 +170,8 @@ def read(context: Context, delivery: Delivery, faults: Mapping[str, str]) -> Rea
         return Read(delivery, is_probe=True)
     except Unreadable as unreadable:
         return Read(delivery, unreadable=unreadable)
-    except (
-        Exception
-    ) as failure:  # fates: three tries, then this delivery is buried and the others go on
+    except Exception as failure:
+        # fates: three tries, then this delivery is buried and the others go on
         raise OurFault(delivery.id) from failure
 
 

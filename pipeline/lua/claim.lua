@@ -1,5 +1,5 @@
 -- Take one batch for a call to a vendor, if a call may be made now: not paused, back-off over, rate free.
--- ARGV: the call's word, stage, consumer, vendor, milliseconds between two calls (0: no limit),
+-- ARGV: the caller's name, the call's word, stage, consumer, vendor, milliseconds between two calls (0: no limit),
 --       rank (0 is served first), lease_ms of a probe
 -- Answer: {'wait', ms} | {'paused'} | {'empty'} |
 --         {'batch', queue, entry id, fields, attempts, successes, others waiting, others held,
@@ -10,7 +10,7 @@
 -- answered for certain, so that calling again may double it.
 -- Second run: answers with the batch of the first one, while it is in this consumer's hands: nothing is counted,
 -- and no call of the rate used up. An answer without a batch is found anew.
-local word, stage, consumer, vendor = arg(), arg(), arg(), arg()
+local caller, word, stage, consumer, vendor = arg(), arg(), arg(), arg(), arg()
 local gap, rank, lease = number(), number(), number()
 local now = now_ms()
 local destination = P .. 'destination:' .. stage
@@ -27,7 +27,6 @@ local function batch(queue, entry, attempts)
   return {'batch', queue, entry[1], entry[2], attempts, successes, others, others_held, has_tombstones}
 end
 
-local caller = 'claim/' .. stage .. '/' .. consumer -- who makes one claim at a time
 local said = answered(caller, word)
 if said then
   local queue, id, attempts = string.match(said, '^(%S+) (%S+) (%S+)$')

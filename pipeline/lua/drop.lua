@@ -1,7 +1,7 @@
--- Drop dead letters. ARGV: the call's word, [ids]. Answer: how many there were.
+-- Drop dead letters. ARGV: the caller's name, the call's word, [ids]. Answer: how many there were.
 -- Second run: none is there any more; answers as the first run did.
-local word = arg()
-local said = earlier(word)
+local caller, word = arg(), arg()
+local said = earlier(caller, word)
 if said then return said end
 
 local dropped = 0
@@ -21,4 +21,4 @@ for _, id in ipairs(list()) do
   end
 end
 close_books()
-return finally(word, dropped)
+return finally(caller, word, dropped)

@@ -80,26 +80,27 @@ local function write_letter(stage, id, source, reason, now, fields)
 end
 
 -- Every script may run twice: redis-py sends a call again when its reply was lost. The head of each says what a
--- second run does. Where it would do harm, every call carries a word of its own (`pipeline/scripts.py`), and what
--- was answered is kept with it for longer than any client goes on trying: under the word, or under the name of a
--- caller that makes one call at a time.
-local function answered(name, word)
-  local kept = redis.call('GET', P .. 'answer:' .. name)
+-- second run does. Where it would do harm, every call carries the name of its caller, who makes one call at a time,
+-- and a word of its own (`pipeline/scripts.py`). What was answered is kept with the word under the name, in the place
+-- of the caller's last answer, so there are never more answers than callers; and twice as long as any call goes on
+-- trying.
+local function answered(caller, word)
+  local kept = redis.call('GET', P .. 'answer:' .. caller)
   if kept and string.sub(kept, 1, #word) == word then return string.sub(kept, #word + 2) end
 end
 
-local function keep_answer(name, word, answer)
-  redis.call('SET', P .. 'answer:' .. name, word .. ' ' .. answer, 'PX', 900000)
+local function keep_answer(caller, word, answer)
+  redis.call('SET', P .. 'answer:' .. caller, word .. ' ' .. answer, 'PX', 1800000)
 end
 
 -- The answer of this very call when it ran before; numbers only.
-local function earlier(word)
-  local kept = answered(word, word)
+local function earlier(caller, word)
+  local kept = answered(caller, word)
   return kept and cjson.decode(kept)
 end
 
-local function finally(word, answer)
+local function finally(caller, word, answer)
   even_when_full()
-  keep_answer(word, word, cjson.encode(answer))
+  keep_answer(caller, word, cjson.encode(answer))
   return answer
 end

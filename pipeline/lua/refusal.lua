@@ -1,10 +1,11 @@
 -- One item was refused on its own. Count how many in a row, and of how many batches, with the same words and
--- no success in between. ARGV: the call's word, stage, digest of the words, batch that the item was sealed in,
--- whether it is refused for the first time (0/1).
+-- no success in between.
+-- ARGV: the caller's name, the call's word, stage, digest of the words, batch that the item was sealed in,
+--       whether it is refused for the first time (0/1).
 -- Answer: {refusals in a row, batches}
 -- Second run: counts nothing, and answers as the first one did.
-local word, stage, words, root, is_first = arg(), arg(), arg(), arg(), number()
-local said = earlier(word)
+local caller, word, stage, words, root, is_first = arg(), arg(), arg(), arg(), arg(), number()
+local said = earlier(caller, word)
 if said then return said end
 
 local key = P .. 'destination:' .. stage
@@ -18,4 +19,4 @@ end
 even_when_full()
 redis.call('HSET', key, 'words', words, 'refusals', refusals, 'roots', string.sub(roots, 1, 200))
 local _, batches = string.gsub(roots, '%S+', '')
-return finally(word, {refusals, batches})
+return finally(caller, word, {refusals, batches})

@@ -1,10 +1,18 @@
 -- Lift a pause of either kind, forget the failures behind it, and let held batches try again as if new. One that
 -- is in a worker's hands at this moment is being tried already.
--- ARGV: the call's word, stage. Answer: whether there was a pause (0/1).
+-- ARGV: the caller's name, the call's word, stage, whose pause is meant ('' = anybody's: no pause is needed),
+--       how its reason begins. Of another pause, and of none, nothing is changed.
+-- Answer: whether there was a pause (0/1).
 -- Second run: lifts no pause that was made in between, and answers as the first one did.
-local word, stage = arg(), arg()
-local said = earlier(word)
+local caller, word, stage, by, reason = arg(), arg(), arg(), arg(), arg()
+local said = earlier(caller, word)
 if said then return said end
+
+if by ~= '' then
+  local pause = redis.call('HGET', P .. 'paused', stage)
+  pause = pause and cjson.decode(pause)
+  if not pause or pause.by ~= by or string.sub(pause.reason, 1, #reason) ~= reason then return 0 end
+end
 
 local queue, destination = stage .. ':held', P .. 'destination:' .. stage
 local held = queue_key(queue)
@@ -30,4 +38,4 @@ for _, entry in ipairs(redis.call('XRANGE', held, '-', '+')) do
   end
 end
 redis.call('HDEL', destination, 'failures', 'due', 'probing', 'probe', 'refusals', 'words', 'roots')
-return finally(word, redis.call('HDEL', P .. 'paused', stage))
+return finally(caller, word, redis.call('HDEL', P .. 'paused', stage))

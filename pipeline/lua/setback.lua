@@ -1,14 +1,14 @@
 -- A call failed: give its batch back (or leave it, when a move took it) and decide when the next call may be made.
--- ARGV: the call's word, stage, consumer, queue ('' = nothing to give back), entry id,
+-- ARGV: the caller's name, the call's word, stage, consumer, queue ('' = nothing to give back), entry id,
 --       sent (0/1), share (0..1, drawn by the caller: full jitter), base_ms, cap_ms, at_least_ms,
 --       pauses_after, probe_min_ms, probe_max_ms, reason of the pause, pause at once (0/1), mark held (0/1)
 -- Answer: the milliseconds until the next call, then 1 when the stage is paused.
 -- Second run: counts no failure, takes nothing out of anybody's hands, and answers as the first one did.
-local word, stage, consumer, queue, id, sent = arg(), arg(), arg(), arg(), arg(), arg()
+local caller, word, stage, consumer, queue, id, sent = arg(), arg(), arg(), arg(), arg(), arg(), arg()
 local share, base, cap, at_least = number(), number(), number(), number()
 local pauses_after, probe_min, probe_max = number(), number(), number()
 local reason, at_once, held = arg(), number(), number()
-local said = earlier(word)
+local said = earlier(caller, word)
 if said then return said end
 
 local now = now_ms()
@@ -48,4 +48,4 @@ if paused == 1 then
       cjson.encode({by = 'relay', reason = reason, since_ms = since, until_ms = now + delay}))
   end
 end
-return finally(word, {delay, paused})
+return finally(caller, word, {delay, paused})

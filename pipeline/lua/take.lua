@@ -1,9 +1,9 @@
 -- Take entries of one queue into a worker's hands, oldest first: what was given back, then what is new.
--- ARGV: the call's word, queue, stage, consumer, most entries, most bytes
+-- ARGV: the caller's name, the call's word, queue, stage, consumer, most entries, most bytes
 -- Answer: {how it stands (0: here they are, -1: empty, -2: paused), {{id, fields, cursor, attempts}, ...}}
 -- Second run: answers with the entries of the first one that are still in this consumer's hands; when there are
 -- none, it takes anew.
-local word, queue, stage, consumer = arg(), arg(), arg(), arg()
+local caller, word, queue, stage, consumer = arg(), arg(), arg(), arg(), arg()
 local most, most_bytes = number(), number()
 local key = queue_key(queue)
 
@@ -23,7 +23,6 @@ local function add_with_its_past(entry)
   add(entry)
 end
 
-local caller = 'take/' .. queue .. '/' .. consumer -- who takes from a queue once at a time
 for id in string.gmatch(answered(caller, word) or '', '%S+') do
   local entry = redis.call('XRANGE', key, id, id)[1]
   if entry and is_held_by(key, id, consumer) then add_with_its_past(entry) end

@@ -134,7 +134,9 @@ async def test_named_letters_are_retried_without_asking(relay: Relay, redis: Red
     assert partly.json["not_found"] == ["ada@example.com"]
     assert await audited(redis) == [
         ("retry", 2, {"ids": sorted(ids[:2])}),
+        ("retry finished", 2, {"ids": sorted(ids[:2])}),
         ("retry", 1, {"ids": [ids[2]]}),
+        ("retry finished", 1, {"ids": [ids[2]]}),
     ]
 
 
@@ -168,7 +170,12 @@ async def test_letters_are_dropped(relay: Relay, redis: Redis) -> None:
     assert rest.status == 0
     assert rest.json == {"dropped": 4, "skipped": 0}
     assert (await numbers(redis))["dropped"] == 5
-    assert [count for _, count, _ in await audited(redis)] == [1, 4]
+    assert await audited(redis) == [
+        ("drop", 1, {"ids": [ids[0]]}),
+        ("drop finished", 1, {"ids": [ids[0]]}),
+        ("drop", 4, {"stage": "forward"}),
+        ("drop finished", 4, {"stage": "forward"}),
+    ]
 
 
 async def test_an_interrupted_retry_is_resumed(relay: Relay, redis: Redis) -> None:
@@ -314,7 +321,10 @@ async def test_ctrl_c_stops_named_letters(redis: Redis, redis_url: str, verb: st
         **{"not_found": [], "finished": False},
     }
     assert await redis.zcard(keys.DEAD) == 19
-    assert await audited(redis) == [(verb, 1, {"ids": sorted(ids)})]
+    assert await audited(redis) == [
+        (verb, 20, {"ids": sorted(ids)}),
+        (f"{verb} interrupted", 1, {"ids": sorted(ids)}),
+    ]
 
 
 async def test_ctrl_c_stops_a_drop_at_its_rate(redis: Redis, redis_url: str) -> None:
@@ -328,6 +338,60 @@ async def test_ctrl_c_stops_a_drop_at_its_rate(redis: Redis, redis_url: str) -> 
     assert b"the others are still there" in err
     assert await redis.zcard(keys.DEAD) == 19
     assert (await numbers(redis))["dropped"] == 1
+    assert await audited(redis) == [("drop", 20, {}), ("drop interrupted", 1, {})]
+
+
+@pytest.mark.parametrize("words", [["drop", "--all", "--yes"], ["drop"], ["retry"]])
+async def test_an_order_that_is_killed_stands_in_the_audit(
+    redis: Redis, redis_url: str, words: list[str]
+) -> None:
+    """No letter goes before it is written down who lets how many go."""
+    ids = await bury(redis, payloads=[b"1"] * 20)
+    named = [] if "--all" in words else ids
+    process = await start(redis_url, *words, *named, "--rate", "0.01")
+    await until_less(redis, 20, process)
+    process.kill()
+    await process.communicate()
+    assert await audited(redis) == [(words[0], 20, {"ids": sorted(ids)} if named else {})]
+
+
+@pytest.mark.parametrize("words", [["drop", "--all", "--yes"], ["drop"], ["retry"]])
+async def test_an_order_that_loses_redis_tells_what_was_done(
+    own_redis: EmbeddedRedis, words: list[str]
+) -> None:
+    """Redis dies in the middle: the command ends with 1 and says after how many letters."""
+    async with Redis.from_url(own_redis.url) as redis:
+        ids = await bury(redis, payloads=[b"1"] * 20)
+        named = [] if "--all" in words else ids
+        process = await start(own_redis.url, *words, *named, "--rate", "2", "--json")
+        await until_less(redis, 20, process)
+    own_redis.stop()
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"")
+    answer = orjson.loads(out)
+    done = answer["retried" if words[0] == "retry" else "dropped"]
+    assert f"failed in the middle of the {words[0]}" in answer["error"]
+    assert f"after {done} of the letters" in answer["error"]
+    assert answer["finished"] is False
+    own_redis.start()
+    async with Redis.from_url(own_redis.url) as redis:
+        # one more may have gone unheard
+        assert await redis.zcard(keys.DEAD) in (20 - done, 19 - done)
+
+
+async def test_letters_are_dropped_on_a_full_server(relay: Relay, redis: Redis) -> None:
+    """No room for a line of the audit is no reason to keep what takes it; the command says what was done."""
+    await bury(redis, payloads=[b"1"] * 3)
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
+    await redis.config_set("maxmemory", 1)
+    try:
+        answer = await relay("dead", "drop", "--all", "--yes", "--json")
+    finally:
+        await redis.config_set("maxmemory", limit)
+    assert answer.status == 1
+    assert answer.json["dropped"] == 3
+    assert "OutOfMemoryError" in answer.json["error"]
+    assert await redis.zcard(keys.DEAD) == 0
 
 
 async def test_a_retry_that_loses_redis_says_how_to_go_on(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 
 from pipeline import books, keys, pauses
 from pipeline.moves import Move
@@ -75,6 +77,98 @@ async def test_the_coming_of_a_key_lifts_no_other_pause(redis: Redis) -> None:
     """A quota that is used up stays so when a worker restarts."""
     await pauses.pause(redis, FORWARD, "quota", by="relay")
     await pauses.end_pause_without_key(redis, FORWARD)
+    assert await paused(redis) is not None
+
+
+@dataclass
+class Operator:
+    """Somebody who pauses `forward`, once, between a command of the relay's *client* and its next one."""
+
+    client: Redis
+    is_waiting: bool = False
+
+
+class Overtaken:
+    """What makes a connection of redis-py one whose replies an operator hears of first."""
+
+    redis: Redis
+    operator: Operator
+
+    async def read_response(self, *args: Any, **options: Any) -> object:
+        """Read the reply, and let the operator act before it is told."""
+        try:
+            return await super().read_response(*args, **options)  # type: ignore[misc] # a connection's
+        finally:
+            if self.operator.is_waiting:
+                self.operator.is_waiting = False
+                await pauses.pause(self.redis, FORWARD, "lunch")
+
+
+@pytest.fixture
+async def operator(redis: Redis, redis_url: str) -> AsyncIterator[Operator]:
+    """Give an operator who has not begun to wait, with a client that is connected."""
+    pool = ConnectionPool.from_url(redis_url)
+    async with Redis.from_pool(pool) as client:
+        operator = Operator(client)
+        kind = pool.connection_class
+        pool.connection_class = type(
+            "One", (Overtaken, kind), {"redis": redis, "operator": operator}
+        )
+        await client.ping()
+        yield operator
+
+
+@pytest.mark.parametrize("reason", [None, "quota", f"{pauses.NO_KEY}: set it"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        pauses.end_pause_without_key,
+        pauses.end_own_pause,
+        lambda redis, stage: pauses.pause_without_key(
+            redis, stage, f"{pauses.NO_KEY}: set another"
+        ),
+    ],
+)
+async def test_an_operator_may_pause_at_any_moment(
+    redis: Redis,
+    operator: Operator,
+    act: Callable[[Redis, Stage], Awaitable[None]],
+    reason: str | None,
+) -> None:
+    """Looking at a pause and changing it is one step: nothing an operator says in between is lost."""
+    if reason is not None:
+        await pauses.pause(redis, FORWARD, reason, by="relay")
+    operator.is_waiting = True
+    await act(operator.client, FORWARD)
+    assert not operator.is_waiting
+    shown = await paused(redis)
+    assert shown is not None
+    assert (shown["by"], shown["reason"]) == ("operator", "lunch")
+
+
+async def test_the_relay_lifts_its_own_pause_only(redis: Redis) -> None:
+    """What it thought is over, with the failures behind it; without such a pause nothing is forgotten."""
+    key = keys.destination(FORWARD)
+    await redis.hset(key, mapping={"failures": 9, "successes": 3})
+    await pauses.end_own_pause(redis, FORWARD)
+    await pauses.pause(redis, FORWARD, "lunch")
+    await pauses.end_own_pause(redis, FORWARD)
+    assert await paused(redis) is not None
+    assert await redis.hget(key, "failures") == b"9"
+    await pauses.pause(redis, FORWARD, "down", by="relay")
+    await pauses.end_own_pause(redis, FORWARD)
+    assert await paused(redis) is None
+    assert await redis.hgetall(key) == {b"successes": b"3"}
+
+
+async def test_a_missing_key_pauses_on_a_full_server(redis: Redis) -> None:
+    """The sweep, which comes to this before it rings for anybody, is not stopped by it."""
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
+    await redis.config_set("maxmemory", 1)
+    try:
+        await pauses.pause_without_key(redis, FORWARD, f"{pauses.NO_KEY}: set it")
+    finally:
+        await redis.config_set("maxmemory", limit)
     assert await paused(redis) is not None
 
 

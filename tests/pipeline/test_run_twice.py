@@ -16,15 +16,16 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
-from pipeline import books, dead_letters, heartbeats, keys, pauses, retry_runs, seen
+from pipeline import books, dead_letters, heartbeats, keys, pauses, retry_runs, scripts, seen
 from pipeline.connections import Role, connection_pool
 from pipeline.dead_letters import Filter
 from pipeline.inbox import Inbox
 from pipeline.moves import Move, Result
 from pipeline.outcomes import Reason, Stage
 from pipeline.queues import Entry, Queues, Sealed, create_groups
-from pipeline.scripts import TOLD_APART, script
+from pipeline.scripts import GIVEN_UP_S, TOLD_APART, script
 from pipeline.settings import Settings
 from tests.pipeline.burials import bury
 from tests.pipeline.work import (
@@ -137,13 +138,15 @@ async def adopt_as(redis: Redis, worker: str) -> None:
 
 
 def test_every_script_says_what_a_second_run_does() -> None:
-    """Its head says it, or that it only reads; those told apart take the call's word as their first argument."""
+    """Its head says it, or that it only reads; those told apart take name and word before their arguments."""
     for path in LUA.glob("*.lua"):
         if path.stem == "prelude":
             continue
         head = path.read_text().split("\nlocal ")[0]
         assert "-- Second run: " in head or "rites nothing" in head, path.name
-        assert ("the call's word" in head) == (path.stem in TOLD_APART), path.name
+        assert ("ARGV: the caller's name, the call's word" in head) == (path.stem in TOLD_APART), (
+            path.name
+        )
 
 
 async def test_a_line_breaks_once_in_every_call(broken: Broken) -> None:
@@ -388,6 +391,16 @@ async def test_resume_lifts_one_pause(broken: Broken) -> None:
     assert not await pauses.resume(broken.client, Stage.SCORES)
 
 
+async def test_a_pause_without_a_key_is_made_once(broken: Broken) -> None:
+    """The second run finds it, or what an operator has made of it in between, and leaves either as it is."""
+    await pauses.pause_without_key(broken.client, Stage.FORWARD, f"{pauses.NO_KEY}: set it")
+    await broken.check_nothing_more()
+    broken.meanwhile = lambda: pauses.pause(broken.redis, Stage.ENRICH, "lunch")
+    await pauses.pause_without_key(broken.client, Stage.ENRICH, f"{pauses.NO_KEY}: set it")
+    snapshot = await books.snapshot(broken.redis)
+    assert snapshot["paused"]["enrich"]["reason"] == "lunch"
+
+
 # moving ---------------------------------------------------------------------------------------------
 
 
@@ -561,15 +574,79 @@ async def test_reading_changes_nothing(broken: Broken) -> None:
     assert broken.images.pop() == await image(broken.redis)
 
 
-async def test_answers_are_kept_as_long_as_anybody_tries(broken: Broken) -> None:
-    """Each leaves by itself, a while after the last client has given up; a caller's next answer takes its place."""
-    await seal(broken.redis, Stage.FORWARD, [b"1"])
-    await seal(broken.redis, Stage.FORWARD, [b"2"])
-    await claim(broken.redis, consumer="two")
-    await claim(broken.redis, consumer="two")
-    names = await broken.redis.keys(keys.PREFIX + "answer:*two")
-    assert names == [b"{relay}:answer:claim/forward/two"]
-    assert 630_000 < await broken.redis.pttl(names[0]) <= 900_000
+# the answers ----------------------------------------------------------------------------------------
+
+
+async def answers(redis: Redis) -> list[bytes]:
+    """Return the names of the answers that are kept."""
+    return list(await redis.keys(keys.PREFIX + "answer:*"))
+
+
+async def fail(redis: Redis) -> None:
+    """Take an entry, fail over it, and do whatever else is told apart, once each."""
+    (entry,) = await take(redis)
+    assert await Queues(redis, "one").failed(entry) == 1
+    await set_back(redis, await claim(redis, lease_ms=0))
+    await refuse(redis, "words", "1-1")
+    await pauses.resume(redis, Stage.FORWARD)
+    await dead_letters.drop(redis, ["nobody"])
+
+
+async def test_there_are_no_more_answers_than_callers(redis: Redis) -> None:
+    """However much fails, one caller's answers take one key; four that work at a time take four at most."""
+    for _ in range(40):
+        await put(redis)
+    await seal(redis, Stage.FORWARD, [b"1"])
+    for _ in range(8):
+        await fail(redis)
+    assert len(await answers(redis)) == 1
+    for _ in range(8):
+        await asyncio.gather(*(fail(redis) for _ in range(4)))
+    assert 1 < len(await answers(redis)) <= 4
+
+
+async def test_an_answer_is_kept_longer_than_anybody_tries(redis: Redis) -> None:
+    """It leaves by itself, long after its call is given up."""
+    await dead_letters.drop(redis, ["nobody"])
+    (name,) = await answers(redis)
+    assert GIVEN_UP_S * 1.9 < await redis.ttl(name) <= GIVEN_UP_S * 2
+
+
+async def test_a_call_that_is_not_answered_is_given_up(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is used by no other call, because the server may still come to it; it ends as if Redis were lost."""
+    await dead_letters.drop(redis, ["nobody"])
+    (lost,) = await answers(redis)
+    monkeypatch.setattr(scripts, "GIVEN_UP_S", 0.01)
+    async with Redis.from_url(redis_url) as operator:
+        await operator.client_pause(60_000, all=False)
+        try:
+            with pytest.raises(TimeoutError):
+                await dead_letters.drop(redis, ["nobody"])
+        finally:
+            await operator.client_unpause()
+    monkeypatch.undo()
+    await redis.delete(lost)
+    await dead_letters.drop(redis, ["nobody"])
+    assert lost not in await answers(redis)
+
+
+async def test_a_refused_call_was_answered(redis: Redis) -> None:
+    """Its name is used again: a script that fails all day leaves no more names than one that works."""
+    await dead_letters.drop(redis, ["nobody"])
+    (name,) = await answers(redis)
+    with pytest.raises(ResponseError):
+        await script(redis, "drop")(args=["not a number"])
+    await dead_letters.drop(redis, ["nobody"])
+    assert await answers(redis) == [name]
+
+
+async def test_a_call_that_is_told_apart_joins_no_pipeline(redis: Redis) -> None:
+    """There several calls of one caller would wait for their answers at a time."""
+    async with redis.pipeline() as pipe:
+        with pytest.raises(ValueError, match="two calls"):
+            await script(redis, "drop")(args=[0], client=pipe)
 
 
 async def test_answers_are_kept_on_a_full_server(broken: Broken) -> None:

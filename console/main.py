@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from console import dead, send, stages, status, visitors
+from console import dead, send, senders, stages, status, visitors
 from console.commands import AsJson, Failed, load
 
 # Typer brings its own copy of Click or uses the one that is installed, depending on its version
@@ -46,6 +46,7 @@ def up(as_json: AsJson = False) -> None:
 
 
 relay.command("status", epilog="Example: relay status --json")(status.status)
+relay.command("senders", epilog="Example: relay senders --json")(senders.senders)
 relay.add_typer(dead.dead, name="dead")
 relay.command("pause", epilog='Example: relay pause forward --reason "maintenance until 6 pm"')(
     stages.pause

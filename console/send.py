@@ -81,11 +81,14 @@ def _samples(source: str) -> list[Sample]:
     import time
 
     from sandbox.samples import SAMPLES, fresh
+    from sandbox.samples.mail import MAIL_SENDERS, mail_sample
 
-    if source not in SAMPLES:
-        known = ", ".join(SAMPLES)
-        raise BadUsage(f"There are no samples of {source!r}, only of {known}. Give a FILE.")
     now = time.time()
+    if source in MAIL_SENDERS:
+        return [mail_sample(source, now)]
+    if source not in SAMPLES:
+        known = ", ".join([*SAMPLES, *MAIL_SENDERS])
+        raise BadUsage(f"There are no samples of {source!r}, only of {known}. Give a FILE.")
     return [fresh(sample, now) for sample in SAMPLES[source]]
 
 

@@ -34,6 +34,8 @@ which is why two relays must not share a database.
 | arq:in-progress:ID           | string | job_timeout + 10 s   | arq                    | arq                 |
 | arq:retry:ID                 | string | until run, 88 400 s  | arq                    | arq                 |
 | {relay}:refused              | hash   | for ever             | receiver               | status              |
+| {relay}:senders              | hash   | for ever             | move, receiver         | senders             |
+| {relay}:proof:KIND:DIGEST    | string | seconds to 7 days    | unpack                 | unpack              |
 | {relay}:audit                | stream | last 10 000          | console                | console             |
 | {relay}:retry-run            | hash   | until finished       | dead retry             | dead retry          |
 """
@@ -60,6 +62,7 @@ TOMBSTONES = PREFIX + "tombstones"
 TOMBSTONE_KEY = PREFIX + "tombstone-key"
 WORKERS = PREFIX + "workers"
 REFUSED = PREFIX + "refused"
+SENDERS = PREFIX + "senders"
 AUDIT = PREFIX + "audit"
 RETRY_RUN = PREFIX + "retry-run"
 

@@ -50,6 +50,8 @@ class Move:
     _effects: int = 0
     _args: list[Argument] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
+    _heard: dict[str, int] = field(default_factory=dict)
+    _tallies: dict[str, int] = field(default_factory=dict)
     _fresh: tuple[str, str, int] | None = None
     """Stage, origin and place of the `fresh` effect that the next event may join."""
 
@@ -69,6 +71,16 @@ class Move:
         """Take *n* from what waits in *stage* and add it to *counter*: its fate."""
         self.count(stage, "waiting", -n)
         self.count(stage, counter, n)
+
+    def tally(self, source: str, word: str, n: int = 1) -> None:
+        """Add *n* to one number of what is known of the sender *source* (`pipeline.senders`)."""
+        name = source + ":" + word
+        self._tallies[name] = self._tallies.get(name, 0) + n
+
+    def delivered(self, source: str, fate: str, at_ms: int) -> None:
+        """Note that a delivery of *source* came to its *fate*; it was received at *at_ms* (Unix time)."""
+        self.tally(source, "deliveries:" + fate)
+        self._heard[source] = max(at_ms, self._heard.get(source, 0))
 
     def append(self, stage: Stage, payload: bytes, origin: Origin) -> None:
         """Give *stage* new work, whether or not it was seen before."""
@@ -178,6 +190,10 @@ class Move:
         args += [len(self.macs), *self.macs, 2 * len(self._counts)]
         for name, change in self._counts.items():
             args += [name, change]
+        for numbers in (self._heard, self._tallies):
+            args.append(2 * len(numbers))
+            for name, number in numbers.items():
+                args += [name, number]
         return [*args, self._effects, *self._args]
 
 

@@ -312,7 +312,8 @@ class Settings(BaseSettings):
         Literal["accepted", "delivered"], _whatever_the_case("accepted", "delivered")
     ] = Field(
         default="accepted",
-        description="which event of a mail sender is a Send: accepted or delivered",
+        description="which event of a mail sender is a Send: accepted or delivered; unset: accepted,"
+        " but delivered for Mailgun, Postmark, Mailjet and Mailtrap",
     )
     deferral_as: Annotated[
         Literal["none", "SoftBounce"], _whatever_the_case("none", "SoftBounce")
@@ -343,6 +344,42 @@ class Settings(BaseSettings):
     sendgrid_public_key: Annotated[_Key, AfterValidator(_check_ec_key)] = Field(
         default=None,
         description="SendGrid's verification key; once it is set, unsigned deliveries are refused",
+    )
+    mailgun_signing_key: _Key = Field(
+        default=None, description="Mailgun's HTTP webhook signing key; the same for all below"
+    )
+    resend_signing_secret: _Key = Field(
+        default=None, description="Resend's signing secret (`whsec_...`); several with commas"
+    )
+    mailersend_signing_secret: _Key = Field(
+        default=None, description="MailerSend's webhook signing secret"
+    )
+    mandrill_webhook_key: _Key = Field(
+        default=None, description="Mandrill's webhook key; needs MANDRILL_WEBHOOK_URL"
+    )
+    mandrill_webhook_url: _Key = Field(
+        default=None, description="the whole URL that Mandrill was given, which it signs"
+    )
+    ses_topic_arns: _Key = Field(
+        default=None,
+        description="the SNS topics that Amazon SES may publish to, with commas; once set, messages of"
+        " others and unsigned ones are refused, and subscriptions of these confirm themselves",
+    )
+    ses_raw_delivery: bool = Field(
+        default=False,
+        description="whether SNS's raw message delivery is accepted, which Amazon does not sign",
+    )
+    klaviyo_signing_key: _Key = Field(
+        default=None, description="the secret key of Klaviyo's webhook"
+    )
+    customerio_signing_key: _Key = Field(
+        default=None, description="Customer.io's webhook signing key"
+    )
+    sfmc_signing_key: _Key = Field(
+        default=None, description="the signature key of Marketing Cloud's callback"
+    )
+    mailtrap_signing_secret: _Key = Field(
+        default=None, description="Mailtrap's webhook signing secret"
     )
 
     @model_validator(mode="before")
@@ -375,12 +412,17 @@ class Settings(BaseSettings):
 
     def rules(self) -> Rules:
         """Return how mail senders' words map to AudiencePoint's."""
-        return Rules(send_from=self.send_from, deferral_as=self.deferral_as, send_id=self.send_id)
+        return Rules(
+            send_from=self.send_from if "send_from" in self.model_fields_set else None,
+            deferral_as=self.deferral_as,
+            send_id=self.send_id,
+        )
 
     def sender_secrets(self) -> dict[str, str]:
         """Return variable name -> value of the senders' secrets that are set."""
-        secrets = {"SENDGRID_PUBLIC_KEY": self.sendgrid_public_key}
-        return {name: value.get_secret_value() for name, value in secrets.items() if value}
+        secrets = {name.upper(): getattr(self, name) for name in _SENDERS_SECRETS}
+        found = {name: value.get_secret_value() for name, value in secrets.items() if value}
+        return found | ({"SES_RAW_DELIVERY": "true"} if self.ses_raw_delivery else {})
 
     def tokens(self) -> list[HookToken]:
         """Return the valid hook tokens, in the order they are written.
@@ -405,7 +447,19 @@ class Settings(BaseSettings):
 
         What is unset is there as an empty value, so that no `.env` can change a child's mind.
         """
-        return {name.upper(): _as_text(getattr(self, name)) for name in type(self).model_fields}
+        return {
+            name.upper(): _as_text(getattr(self, name)) if name in self.model_fields_set else ""
+            for name in type(self).model_fields
+        }
+
+
+# What proves a sender; the sources know them by the same names in upper case.
+_SENDERS_SECRETS = (
+    *("sendgrid_public_key", "mailgun_signing_key", "resend_signing_secret"),
+    *("mailersend_signing_secret", "mandrill_webhook_key", "mandrill_webhook_url"),
+    *("ses_topic_arns", "klaviyo_signing_key", "customerio_signing_key", "sfmc_signing_key"),
+    "mailtrap_signing_secret",
+)
 
 
 def _tokens_in(home: Home) -> list[HookToken]:

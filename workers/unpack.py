@@ -16,6 +16,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import orjson
+from redis.exceptions import RedisError
 
 from pipeline import mail_events
 from pipeline.deliveries import Delivery
@@ -33,7 +34,9 @@ from pipeline.outcomes import (
     VisitorEvent,
 )
 from pipeline.queues import Entry
+from pipeline.senders import word_of
 from pipeline.sources.registry import SOURCES
+from workers import proofs
 from workers.fates import BUG_TRIES, last_line
 
 if TYPE_CHECKING:
@@ -63,6 +66,15 @@ class Read:
     outcomes: Sequence[Outcome] = ()
     is_probe: bool = False
     unreadable: Unreadable | None = None
+    waits: bool = False
+
+
+@dataclass(slots=True)
+class Proofs:
+    """The deliveries of an entry that are not simply taken apart, by their ids: false ones, and those that wait."""
+
+    false: dict[str, Unreadable]
+    waiting: set[str]
 
 
 async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
@@ -112,11 +124,18 @@ async def slices(context: Context, entries: Sequence[Entry]) -> AsyncIterator[li
 
 
 async def moves_of(context: Context, entry: Entry) -> list[Move]:
-    """Make the moves that take *entry* out; none when our own code failed and it was given back."""
+    """Make the moves that take *entry* out; none when it must wait, or our own code failed on it.
+
+    What waits for a proof stays in this worker's hands: the next drain, which the sweep rings for, takes it again.
+    """
     faults: dict[str, str] = {}
+    deliveries = [Delivery.unpack(payload) for payload in entry.payloads]
     while True:
         try:
-            return list(make_moves(context, entry, faults))
+            found = await prove(context, [one for one in deliveries if one.id not in faults])
+            if len(found.waiting) == len(deliveries):
+                return []
+            return list(make_moves(context, entry, deliveries, found, faults))
         except OurFault as fault:
             tries, error = await context.queues.failed(entry), last_line(fault.__cause__ or fault)
             logger.error(  # noqa: TRY400 - a traceback could show what the delivery holds
@@ -128,21 +147,47 @@ async def moves_of(context: Context, entry: Entry) -> list[Move]:
             faults[fault.delivery_id] = error
 
 
-def make_moves(context: Context, entry: Entry, faults: Mapping[str, str]) -> Iterator[Move]:
+async def prove(context: Context, deliveries: Sequence[Delivery]) -> Proofs:
+    """Find out which of *deliveries* are false, and of which that cannot be said now. Raises `OurFault`."""
+    found = Proofs({}, set())
+    for delivery in deliveries:
+        try:
+            await proofs.check(context, delivery)
+        except Unreadable as unreadable:
+            found.false[delivery.id] = unreadable
+        except proofs.Later as later:
+            logger.info("unpack waits delivery=%s reason=%s", delivery.id, later)
+            found.waiting.add(delivery.id)
+        except (RedisError, OSError):
+            raise
+        except Exception as failure:  # fates: as in `read`
+            raise OurFault(delivery.id) from failure
+    return found
+
+
+def make_moves(
+    context: Context,
+    entry: Entry,
+    deliveries: Sequence[Delivery],
+    found: Proofs,
+    faults: Mapping[str, str],
+) -> Iterator[Move]:
     """Make slices with a cursor, then the final move; *faults* are deliveries to bury, with the error."""
-    reads = [read(context, Delivery.unpack(payload), faults) for payload in entry.payloads]
-    found = [(one.delivery, outcome) for one in reads for outcome in one.outcomes]
-    start, cursor = begun(entry.cursor, len(found)), entry.cursor
-    while len(found) - start > SLICE:
-        following = f"{start + SLICE}/{len(found)}"
+    reads = [read(context, one, found, faults) for one in deliveries]
+    outcomes = [(one.delivery, outcome) for one in reads for outcome in one.outcomes]
+    start, cursor = begun(entry.cursor, len(outcomes)), entry.cursor
+    while len(outcomes) - start > SLICE:
+        following = f"{start + SLICE}/{len(outcomes)}"
         move = Move(entry.queue, [entry.id], cursor, following)
-        hand_over(context, move, found[start : start + SLICE])
+        hand_over(context, move, outcomes[start : start + SLICE])
         yield move
         start, cursor = start + SLICE, following
     move = Move(entry.queue, [entry.id], cursor)
-    hand_over(context, move, found[start:])
+    hand_over(context, move, outcomes[start:])
     for one in reads:
         settle(move, one)
+    if waiting := [one.delivery for one in reads if one.waits]:  # the others do not wait for these
+        move.pass_on(Stage.UNPACK, [part for one in waiting for part in ("p", one.pack())])
     yield move
 
 
@@ -156,10 +201,14 @@ def begun(cursor: str, outcomes: int) -> int:
     return int(position) if of == str(outcomes) else 0
 
 
-def read(context: Context, delivery: Delivery, faults: Mapping[str, str]) -> Read:
+def read(context: Context, delivery: Delivery, found: Proofs, faults: Mapping[str, str]) -> Read:
     """Let the delivery's source read it. Pure: nothing is written. Raises `OurFault`."""
     if error := faults.get(delivery.id):
         return Read(delivery, unreadable=Unreadable(Reason.BUG, error))
+    if false := found.false.get(delivery.id):
+        return Read(delivery, unreadable=false)
+    if delivery.id in found.waiting:
+        return Read(delivery, waits=True)
     source = SOURCES.get(delivery.source)
     if source is None:
         error = f"no source is called {delivery.source!r} in this version"
@@ -176,7 +225,11 @@ def read(context: Context, delivery: Delivery, faults: Mapping[str, str]) -> Rea
 
 
 def settle(move: Move, one: Read) -> None:
-    """Count the fate of one delivery in the books of `unpack`."""
+    """Count the fate of one delivery in the books of `unpack`, and for its sender."""
+    if one.waits:
+        return
+    fate = "ignored" if one.is_probe else "dead" if one.unreadable else "done"
+    move.delivered(one.delivery.source, fate, one.delivery.received_at_ms)
     if one.is_probe:
         move.settle(Stage.UNPACK, "ignored")
     elif one.unreadable:
@@ -206,6 +259,7 @@ def hand_over(context: Context, move: Move, found: Sequence[tuple[Delivery, Outc
     for delivery, outcome in found:
         try:
             hand_over_one(move, delivery, outcome, email_format)
+            move.tally(delivery.source, word_of(outcome))
         except Exception as failure:  # fates: as in `read`
             raise OurFault(delivery.id) from failure
 

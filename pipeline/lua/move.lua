@@ -6,8 +6,8 @@
 --
 -- ARGV: window_ms, number of moves, then for each move
 --   queue, consumer, cursor, next cursor ('' = the move is final), [entry ids], [visitor, version, ...],
---   [tombstone macs], [counter of the books, change, ...], number of effects, effects (length, word, arguments,
---   see below)
+--   [tombstone macs], [counter of the books, change, ...], [source, time of its last delivery in ms, ...],
+--   [SOURCE:WORD, change, ...], number of effects, effects (length, word, arguments, see below)
 -- Answer: one number a move (1 done, 0 no longer ours, -1 a visitor has changed, -2 tombstone), then the bells.
 -- Second run: changes nothing. It answers 0, or -1 where the first run wrote the visitor; then the caller merges
 -- once more, and that move finds its entry gone.
@@ -174,6 +174,25 @@ effects.remember = function()
   redis.call('SET', P .. key, '1', 'PX', keep)
 end
 
+-- senders ----------------------------------------------------------------------------------------------
+-- What is known of each sender is collected as the books are: a few writes a call, however many moves it makes.
+local heard, tallies = {}, {}
+
+local function note_senders(times, changes)
+  for i = 1, #times, 2 do heard[times[i]] = math.max(heard[times[i]] or 0, tonumber(times[i + 1])) end
+  for i = 1, #changes, 2 do tallies[changes[i]] = (tallies[changes[i]] or 0) + tonumber(changes[i + 1]) end
+end
+
+local function write_senders()
+  for source, ms in pairs(heard) do
+    -- what was retried, or taken by a slower worker, came before the last one
+    if ms > tonumber(redis.call('HGET', P .. 'senders', source .. ':last') or 0) then
+      redis.call('HSET', P .. 'senders', source .. ':last', string.format('%.0f', ms))
+    end
+  end
+  for field, n in pairs(tallies) do redis.call('HINCRBY', P .. 'senders', field, n) end
+end
+
 -- one move ---------------------------------------------------------------------------------------------
 local function unchanged(versions)
   for i = 1, #versions, 2 do
@@ -230,6 +249,7 @@ local results = {}
 for m = 1, number() do
   local queue, consumer, cursor, next_cursor = arg(), arg(), arg(), arg()
   local ids, versions, macs, changes = list(), list(), list(), list()
+  local times, told = list(), list()
   local effect_count = number()
   local result = 1
   if not unchanged(versions) then
@@ -241,6 +261,7 @@ for m = 1, number() do
   end
   if result == 1 then
     for i = 1, #changes, 2 do count(changes[i], tonumber(changes[i + 1])) end
+    note_senders(times, told)
     for _ = 1, effect_count do
       at = at + 1 -- the effect's length, needed only by skip
       effects[arg()]()
@@ -256,5 +277,6 @@ if slots then
     if slot.changed then redis.call('HSET', P .. 'seen', slot.name, slot.buckets .. ':' .. slot.marks) end
   end
 end
+write_senders()
 close_books()
 return {results, bells()}

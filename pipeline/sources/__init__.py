@@ -27,7 +27,8 @@ class Unauthentic(Exception):
 class Rules:
     """How mail senders' words map to AudiencePoint's; from the settings of the same names."""
 
-    send_from: Literal["accepted", "delivered"] = "accepted"
+    send_from: Literal["accepted", "delivered"] | None = None
+    """None: each sender's own, which is `accepted` where it tells of that."""
     deferral_as: Literal["none", "SoftBounce"] = "none"
     send_id: Literal["message", "campaign"] = "message"
 

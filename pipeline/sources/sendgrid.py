@@ -20,21 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
-from pipeline import mail_events
-from pipeline.addresses import clean
 from pipeline.deliveries import Delivery
-from pipeline.outcomes import (
-    EventType,
-    Ignored,
-    Invalid,
-    MailEvent,
-    Outcome,
-    Reason,
-    Stage,
-    Unreadable,
-)
-from pipeline.sources import Rules, Unauthentic
-from pipeline.sources.json_body import as_json, as_sent, check_json, read_json
+from pipeline.outcomes import EventType, Outcome, Reason, Unreadable
+from pipeline.sources import Rules, Unauthentic, mail
+from pipeline.sources.json_body import as_sent, check_json, read_json
 
 _SECRET = "SENDGRID_PUBLIC_KEY"  # noqa: S105 - the setting's name; the key itself is public
 _SIGNATURE = "x-twilio-email-event-webhook-signature"
@@ -49,9 +38,9 @@ _TYPES = {
     "group_unsubscribe": EventType.UNSUBSCRIBE,
 }
 _IGNORED = {
-    "dropped": "suppressed",  # never handed to the recipient's server: neither Send nor bounce
-    "group_resubscribe": "not_a_mail_event",
-    "account_status_change": "not_a_mail_event",
+    "dropped": mail.SUPPRESSED,  # never handed to the recipient's server: neither Send nor bounce
+    "group_resubscribe": mail.NOT_A_MAIL_EVENT,
+    "account_status_change": mail.NOT_A_MAIL_EVENT,
 }
 _BY_THE_PERSON = frozenset(("open", "click", "group_unsubscribe"))
 # Marketing campaigns and Single Sends name themselves; legacy newsletters did inside an object.
@@ -136,96 +125,59 @@ def _items(body: object) -> list[object]:
 
 def _outcome(item: object, rules: Rules, now: float) -> Outcome:
     if not isinstance(item, dict):
-        return Invalid(Stage.FORWARD, "the event is not an object", as_json(item))
+        return mail.invalid("the event is not an object", item)
     name = item.get("event")
     if not isinstance(name, str):
-        return Invalid(Stage.FORWARD, "event is missing or not a string", as_json(item))
+        return mail.invalid("event is missing or not a string", item)
     verdict = _verdict(name, item, rules)
     if not isinstance(verdict, EventType):
-        return Ignored(Stage.FORWARD, verdict)
-    event, error = _event(name, verdict, item, rules)
-    if error is None:
-        error = mail_events.problem(event, now)
-    return Invalid(Stage.FORWARD, error, as_json(item)) if error else event
+        return mail.ignored(verdict)
+    by_person = name in _BY_THE_PERSON
+    told = mail.Told(
+        type=verdict,
+        email=item.get("email"),
+        time=item.get("timestamp"),
+        send_id=_send_id(item, rules),
+        provider_id=item.get("sg_event_id"),
+        ip=item.get("ip") if by_person else None,
+        user_agent=item.get("useragent") if by_person else None,
+        machine_open=item.get("sg_machine_open") is True,
+    )
+    return mail.event_of(told, item, now)
 
 
-def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> EventType | str:
+def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdict:
     """Return the event's type, or the word why there is none."""
     if name in _TYPES:
         return _TYPES[name]
     if name in ("processed", "delivered"):
-        counts = (name == "processed") == (rules.send_from == "accepted")
-        return EventType.SEND if counts else "not_the_send"
+        return mail.send_when("accepted" if name == "processed" else "delivered", rules)
     if name == "bounce":
         return _bounce(item)
     if name == "deferred":
-        return EventType.SOFT_BOUNCE if rules.deferral_as == "SoftBounce" else "deferred"
-    return _IGNORED.get(name, "unmapped")
+        return mail.deferral(rules)
+    return _IGNORED.get(name, mail.UNMAPPED)
 
 
 def _bounce(item: Mapping[str, object]) -> EventType:
-    kind = _text(item.get("type")).lower()
-    status = _text(item.get("status"))
+    kind = mail.text(item.get("type")).lower()
+    status = mail.text(item.get("status"))
     if kind == "bounce" or (not kind and not status.startswith("4")):
         return EventType.HARD_BOUNCE
     # `blocked` is a refusal of this message, not of the address; a new word is judged by its status
-    if kind not in ("", "blocked") and status.startswith("5"):
-        return EventType.HARD_BOUNCE
-    return EventType.SOFT_BOUNCE
-
-
-def _event(
-    name: str, kind: EventType, item: Mapping[str, object], rules: Rules
-) -> tuple[MailEvent, str | None]:
-    """Return the event, and what is wrong when SendGrid left out its time or its ids."""
-    occurred_at_utc = mail_events.utc_second(item.get("timestamp"))
-    send_id = _send_id(item, rules)
-    by_person = name in _BY_THE_PERSON
-    user_agent = _text(item.get("useragent")) if by_person else ""
-    event = MailEvent(
-        email=clean(_text(item.get("email"))),
-        type=kind,
-        occurred_at_utc=occurred_at_utc or "",
-        send_id=send_id,
-        ip_address=mail_events.valid_ip(_text(item.get("ip"))) if by_person else None,
-        user_agent=user_agent or None,
-        machine_open=_machine_open(item) if kind is EventType.OPEN else None,
-        provider_id=_text(item.get("sg_event_id")) or None,
-    )
-    if occurred_at_utc is None:
-        return event, "timestamp is missing or no Unix time"
-    return event, None if send_id else "neither sg_message_id nor smtp-id is there"
-
-
-def _machine_open(item: Mapping[str, object]) -> bool:
-    # Apple's proxy sends exactly this agent; Gmail's and Yahoo's name themselves and are not MPP
-    return item.get("sg_machine_open") is True or item.get("useragent") == "Mozilla/5.0"
+    return mail.bounce_by_status(status) if kind not in ("", "blocked") else EventType.SOFT_BOUNCE
 
 
 def _send_id(item: Mapping[str, object], rules: Rules) -> str:
     if rules.send_id == "campaign" and (campaign := _campaign(item)):
         return campaign
     # asynchronous bounces and legacy marketing events may come without sg_message_id
-    return _bare_id(item.get("sg_message_id")) or _bare_id(item.get("smtp-id"))
+    return mail.bare_id(item.get("sg_message_id")) or mail.bare_id(item.get("smtp-id"))
 
 
 def _campaign(item: Mapping[str, object]) -> str:
     for field in _CAMPAIGN_FIELDS:
-        if found := _text(item.get(field)):
+        if found := mail.text(item.get(field)):
             return found
     newsletter = item.get("newsletter")
-    return _text(newsletter.get("newsletter_send_id")) if isinstance(newsletter, dict) else ""
-
-
-def _bare_id(value: object) -> str:
-    text = _text(value)
-    if text.startswith("<") and text.endswith(">"):
-        return text[1:-1].strip()
-    return text
-
-
-def _text(value: object) -> str:
-    """Return a string or a whole number as text, trimmed; everything else is nothing."""
-    if isinstance(value, str):
-        return value.strip()
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+    return mail.text(newsletter.get("newsletter_send_id")) if isinstance(newsletter, dict) else ""

@@ -35,7 +35,9 @@ ROOT = Path(__file__).parents[2]
 LUA = ROOT / "pipeline" / "lua"
 PACKAGES = ("pipeline", "workers", "receiver", "console")
 #: written by the workers or the console themselves; their own tests make them
-ELSEWHERE = {"bells", "sweeping", "audit", "retry-run", "arq:queue:health-check"}
+ELSEWHERE = {
+    *("bells", "sweeping", "audit", "retry-run", "arq:queue:health-check", "proof:KIND:DIGEST")
+}
 
 
 def legend() -> dict[str, str]:

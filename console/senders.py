@@ -1,0 +1,93 @@
+"""`relay senders`: which sources deliver, what comes of it, and whether their signatures are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from console.commands import AsJson, load, run
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+CHECKS = {"on": "on", "off": "off", "incomplete": "incomplete", "none": "token only"}
+
+
+def senders(as_json: AsJson = False) -> None:
+    """Show every source: its last delivery, what its events came to, and whether its signature is checked."""
+    from console.output import print_json
+
+    secrets = load().sender_secrets()
+
+    async def work(redis: Redis) -> list[dict[str, Any]]:
+        return await _read(redis, secrets)
+
+    rows = run(work)
+    if as_json:
+        print_json(rows)
+    else:
+        _show(rows)
+
+
+async def _read(redis: Redis, secrets: Mapping[str, str]) -> list[dict[str, Any]]:
+    from pipeline.senders import read, signature_view
+    from pipeline.sources.registry import SECRETS, SOURCES
+
+    known = await read(redis, list(SOURCES))
+    return [
+        {
+            "source": source,
+            **sender.view(),
+            "signature": signature_view(SECRETS.get(source, ()), secrets),
+        }
+        for source, sender in known.items()
+    ]
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    from console.output import print_table, say
+
+    columns = ("source", "last delivery", "deliveries", "dead", "events", "signature")
+    print_table(columns, map(_cells, rows), numbers=("deliveries", "dead"), folds="events")
+    for row in rows:
+        if hint := _hint(row):
+            say(hint)
+    if any(row["deliveries"]["dead"] for row in rows):
+        say("What is dead and why: `relay dead list --source SOURCE`.")
+
+
+def _hint(row: dict[str, Any]) -> str:
+    """Return what to set for a source that delivers without being verified, or cannot be verified."""
+    source, signature = row["source"], row["signature"]
+    missing = " and ".join(name for name, is_set in signature["settings"].items() if not is_set)
+    if signature["check"] == "incomplete":
+        return f"{source}: without {missing} its signature cannot be checked; it may be refused."
+    if signature["check"] == "off" and row["last_delivery_at"]:
+        return f"{source}: its signature is checked once {missing} is set."
+    return ""
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    deliveries, check = row["deliveries"], row["signature"]["check"]
+    return (
+        row["source"],
+        row["last_delivery_at"] or "never",
+        sum(deliveries.values()),
+        deliveries["dead"],
+        _events(row["events"]),
+        CHECKS[check],
+    )
+
+
+def _events(events: dict[str, Any]) -> str:
+    """Return what the events came to, in one line: `Open 3, Click 1; ignored: deferred 2; invalid 1`."""
+    parts = [_numbers(events["taken"])]
+    if events["ignored"]:
+        parts.append("ignored: " + _numbers(events["ignored"]))
+    if events["invalid"]:
+        parts.append(f"invalid {events['invalid']}")
+    return "; ".join(part for part in parts if part)
+
+
+def _numbers(counted: dict[str, int]) -> str:
+    return ", ".join(f"{word} {n}" for word, n in counted.items())

@@ -1,0 +1,86 @@
+"""Source `mailchimp`: Mailchimp Marketing's audience webhook, one form for each change of a contact.
+
+Words and fields: https://mailchimp.com/developer/marketing/guides/sync-audience-data-webhooks/.
+It tells of people who leave and of addresses that are dead; sends, opens and clicks it does not tell.
+Before the URL is saved, Mailchimp asks it with a GET and wants 200.
+
+Authentication: none but the secret in the URL. After an answer that is not 200 Mailchimp tries a few
+times more and gives up; how often it does not say.
+What may go wrong: `fired_at` has no zone and is read as UTC; an unsubscription by hand belongs to no
+campaign; `data[ip_opt]` is where somebody joined, not where they left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pipeline.deliveries import Delivery
+from pipeline.outcomes import EventType, Outcome, Reason, Unreadable
+from pipeline.sources import Malformed, Rules, mail
+from pipeline.sources.form_body import check_form, is_form, read_form
+
+# `cleaned` (its reason) needs a look
+_TYPES = {"unsubscribe": EventType.UNSUBSCRIBE}
+_IGNORED = dict.fromkeys(("subscribe", "profile", "upemail", "campaign"), mail.NOT_A_MAIL_EVENT)
+# https://mailchimp.com/help/about-cleaned-contacts/: what no longer takes mail, or called it spam
+_CLEANED = {"hard": EventType.HARD_BOUNCE, "abuse": EventType.COMPLAINT}
+
+
+class Mailchimp:
+    """The source `mailchimp`."""
+
+    name = "mailchimp"
+    success: Literal[200, 202] = 200
+    keeps_headers: frozenset[str] = frozenset()
+
+    def check(self, body: bytes, content_type: str) -> None:
+        """Raise `Malformed` unless *body* is a form, and is not said to be anything else."""
+        if content_type.strip() and not is_form(content_type):
+            raise Malformed("the body is not a form: its Content-Type says otherwise")
+        check_form(body, content_type)
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
+    ) -> None:
+        """Accept everything: Mailchimp signs nothing, the token in the URL is all there is."""
+
+    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
+        """Return the one `MailEvent`, `Ignored` or `Invalid` of the form."""
+        fields: dict[str, str] = {}
+        for name, value in read_form(delivery.body, delivery.content_type):
+            fields.setdefault(name, value)
+        if "type" not in fields:
+            raise Unreadable(Reason.UNKNOWN_SHAPE, "the form has no field `type`")
+        return [_outcome(fields, now)]
+
+
+MAILCHIMP = Mailchimp()
+
+
+def _outcome(fields: Mapping[str, str], now: float) -> Outcome:
+    verdict = _verdict(fields)
+    if not isinstance(verdict, EventType):
+        return mail.ignored(verdict)
+    told = mail.Told(
+        type=verdict,
+        email=fields.get("data[email]"),
+        time=fields.get("fired_at"),
+        send_id=_send_id(fields),
+    )
+    return mail.event_of(told, dict(fields), now)
+
+
+def _verdict(fields: Mapping[str, str]) -> mail.Verdict:
+    """Return the event's type, or the word why there is none."""
+    name = fields["type"].strip()
+    if name == "cleaned":
+        # without a reason that is known nobody has said that the address is dead for good
+        return _CLEANED.get(fields.get("data[reason]", "").strip().lower(), EventType.SOFT_BOUNCE)
+    return _TYPES.get(name) or _IGNORED.get(name, mail.UNMAPPED)
+
+
+def _send_id(fields: Mapping[str, str]) -> str:
+    # who leaves by hand, by a form or by the API leaves the list, not a campaign
+    audience = mail.text(fields.get("data[list_id]"))
+    return mail.bare_id(fields.get("data[campaign_id]")) or (audience and f"list:{audience}")

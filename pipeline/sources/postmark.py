@@ -1,0 +1,183 @@
+"""Source `postmark`: Postmark's webhooks, one JSON object a call, told apart by its `RecordType`.
+
+Words and fields: https://postmarkapp.com/developer/webhooks/webhooks-overview and the pages beside it;
+bounce types: https://postmarkapp.com/developer/api/bounce-api#bounce-types.
+What may go wrong: each kind has its time and its address under another name; a hard bounce or a complaint
+comes a second time as `SubscriptionChange`; older bodies have no `RecordType`; `FirstOpen` says nothing
+of machines. There is no webhook for "accepted": only `Delivery` can be the Send, so with
+SEND_FROM=accepted there is none.
+Postmark signs nothing. It authenticates by our token, as password or at the end of the URL. After
+anything but 200 it repeats ten times in some ten hours; 403 makes it stop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from pipeline.deliveries import Delivery
+from pipeline.outcomes import EventType, Outcome, Reason, Unreadable
+from pipeline.sources import Rules, mail
+from pipeline.sources.json_body import as_sent, check_json, read_json
+
+# `Delivery` (SEND_FROM), `Bounce` (its type) and `SubscriptionChange` (why) need a look
+_TYPES = {
+    "Open": EventType.OPEN,
+    "Click": EventType.CLICK,
+    "SpamComplaint": EventType.COMPLAINT,
+}
+_IGNORED = {"Inbound": mail.NOT_A_MAIL_EVENT}
+_TIMES = {
+    "Delivery": "DeliveredAt",
+    "Bounce": "BouncedAt",
+    "SpamComplaint": "BouncedAt",
+    "Open": "ReceivedAt",
+    "Click": "ReceivedAt",
+    "SubscriptionChange": "ChangedAt",
+}
+# what tells the kind of a body without RecordType, in this order: a field that only one kind has
+_KINDS_BY_FIELD = (
+    ("DeliveredAt", "Delivery"),
+    ("BouncedAt", "Bounce"),
+    ("FirstOpen", "Open"),
+    ("OriginalLink", "Click"),
+    ("SuppressSending", "SubscriptionChange"),
+    ("FromFull", "Inbound"),
+)
+_BOUNCES: dict[str, mail.Verdict] = {
+    **dict.fromkeys(("HardBounce", "BadEmailAddress"), EventType.HARD_BOUNCE),
+    **dict.fromkeys(
+        (
+            *("SoftBounce", "Transient", "DnsError", "Blocked"),
+            *("DMARCPolicy", "VirusNotification", "SpamNotification"),
+        ),
+        EventType.SOFT_BOUNCE,
+    ),
+    "Unsubscribe": EventType.UNSUBSCRIBE,
+    "SpamComplaint": EventType.COMPLAINT,
+    # never handed to the recipient's server
+    **dict.fromkeys(
+        ("ManuallyDeactivated", "Unconfirmed", "SMTPApiError", "TemplateRenderingFailed"),
+        mail.SUPPRESSED,
+    ),
+    # answers of people and machines, and what says nothing of the address
+    **dict.fromkeys(
+        (
+            *("AutoResponder", "AddressChange", "Subscribe", "OpenRelayTest"),
+            *("ChallengeVerification", "Unknown", "InboundError"),
+        ),
+        mail.NOT_A_MAIL_EVENT,
+    ),
+}
+# Why somebody gets no more mail: https://postmarkapp.com/developer/webhooks/subscription-change-webhook.
+# A bounce and a complaint have been told by their own webhooks.
+_SUPPRESSIONS: dict[str, mail.Verdict] = {
+    "ManualSuppression": EventType.UNSUBSCRIBE,
+    "HardBounce": mail.NOT_A_MAIL_EVENT,
+    "SpamComplaint": mail.NOT_A_MAIL_EVENT,
+}
+_BROWSERS = re.compile(
+    r"\b(?:chrome|chromium|firefox|safari|edge|ie|internet explorer|opera(?! mail)|vivaldi|brave"
+    r"|samsung internet|samsung browser|yandex browser|uc browser|android browser|duckduckgo)\b",
+    re.IGNORECASE,
+)
+# WebMail and Unknown are platforms too, but no machines
+_DEVICES = frozenset(("Desktop", "Mobile", "Tablet"))
+_STATUS = re.compile(r"\b[45](?:[0-9]{2}|\.[0-9]{1,3}\.[0-9]{1,3})\b")
+
+
+class Postmark:
+    """The source `postmark`."""
+
+    name = "postmark"
+    success: Literal[200, 202] = 200
+    keeps_headers: frozenset[str] = frozenset()
+
+    def check(self, body: bytes, content_type: str) -> None:
+        """Raise `Malformed` unless *body* is JSON."""
+        check_json(body)
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
+    ) -> None:
+        """Accept everything: Postmark signs nothing, the token has been checked already."""
+
+    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
+        """Return what the one event of the body is."""
+        outcomes = [_outcome(item, rules, now) for item in _items(read_json(delivery.body))]
+        return as_sent(outcomes, delivery.body, _items)
+
+
+POSTMARK = Postmark()
+
+
+def _items(body: object) -> list[dict[str, object]]:
+    if isinstance(body, dict) and (body.get("RecordType") is not None or _kind_of_old(body)):
+        return [body]
+    raise Unreadable(Reason.UNKNOWN_SHAPE, "not one event: neither a RecordType nor a known field")
+
+
+def _kind_of_old(item: Mapping[str, object]) -> str | None:
+    return next((kind for field, kind in _KINDS_BY_FIELD if field in item), None)
+
+
+def _outcome(item: Mapping[str, object], rules: Rules, now: float) -> Outcome:
+    kind = item.get("RecordType")
+    if kind is None:
+        kind = _kind_of_old(item)
+    if not isinstance(kind, str):
+        return mail.invalid("RecordType is not a string", item)
+    verdict = _verdict(kind, item, rules)
+    if not isinstance(verdict, EventType):
+        return mail.ignored(verdict)
+    return mail.event_of(_told(kind, verdict, item), item, now)
+
+
+def _verdict(kind: str, item: Mapping[str, object], rules: Rules) -> mail.Verdict:
+    """Return the event's type, or the word why there is none."""
+    if kind in _TYPES:
+        return _TYPES[kind]
+    if kind == "Delivery":
+        return mail.send_when("delivered", rules, usual="delivered")
+    if kind == "Bounce":
+        return _bounce(item)
+    if kind == "SubscriptionChange":
+        return _subscription_change(item)
+    return _IGNORED.get(kind, mail.UNMAPPED)
+
+
+def _bounce(item: Mapping[str, object]) -> mail.Verdict:
+    if word := mail.text(item.get("Type")):
+        return _BOUNCES.get(word, mail.UNMAPPED)
+    # Details quotes the other server: "smtp;550 5.1.1 The email account ..."
+    status = _STATUS.search(mail.text(item.get("Details")))
+    return mail.bounce_by_status(status[0] if status else None)
+
+
+def _subscription_change(item: Mapping[str, object]) -> mail.Verdict:
+    if item.get("SuppressSending") is not True:
+        return mail.NOT_A_MAIL_EVENT  # somebody gets mail again
+    return _SUPPRESSIONS.get(mail.text(item.get("SuppressionReason")), mail.UNMAPPED)
+
+
+def _told(kind: str, verdict: EventType, item: Mapping[str, object]) -> mail.Told:
+    name = mail.part(item, "Client", "Name")
+    family = mail.text(mail.part(item, "Client", "Family")) or mail.text(name)
+    is_browser = _BROWSERS.search(family) is not None
+    platform = mail.text(item.get("Platform"))
+    return mail.Told(
+        type=verdict,
+        # Email on bounces and complaints, Recipient on everything else
+        email=item.get("Email") or item.get("Recipient"),
+        time=item.get(_TIMES[kind]),
+        # Postmark has no campaigns: SEND_ID changes nothing
+        send_id=item.get("MessageID"),
+        provider_id=item.get("ID"),  # of the bounce; nothing else has an id of its own
+        ip=mail.part(item, "Geo", "IP"),
+        user_agent=item.get("UserAgent"),
+        client=None if is_browser else name,
+        browser=name if is_browser else None,
+        os=mail.part(item, "OS", "Name"),
+        device=platform if platform in _DEVICES else None,
+    )

@@ -1,0 +1,281 @@
+"""Source `ses`: Amazon SES, whose events come through Amazon SNS, one a call, as JSON called text/plain.
+
+Two vocabularies with the same fields: event publishing (`eventType`) and the older feedback notifications of an
+identity (`notificationType`). SNS wraps them in an envelope (`sns`) that holds the event as a *string*;
+with raw delivery the event is the body. Words and fields:
+https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-contents.html,
+https://docs.aws.amazon.com/ses/latest/dg/notification-contents.html.
+What may go wrong: the envelope's time is the call's, not the event's; one event tells of several recipients, but
+an open does not say whose it was; `mail.messageId` is SES's id, `mail.commonHeaders.messageId` is not.
+SNS signs the envelope with a certificate that must be fetched, so `verify` looks at topic and form only and
+`workers.proofs` at the signature. What comes by raw delivery is not signed at all. After 5xx SNS repeats, three
+times in a minute unless its policy says otherwise; a 4xx is final for it:
+https://docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+from pipeline.deliveries import Delivery
+from pipeline.outcomes import EventType, Invalid, Outcome, Probe, Reason, Unreadable
+from pipeline.sources import Rules, Unauthentic, mail, sns
+from pipeline.sources.json_body import as_json, as_sent, check_json, read_json
+
+_TOPICS = "SES_TOPIC_ARNS"
+_RAW = "SES_RAW_DELIVERY"
+_MESSAGE_ID = "x-amz-sns-message-id"
+_TOPIC = "x-amz-sns-topic-arn"
+
+# `Send`, `Delivery` (SEND_FROM), `Bounce` (its type), `DeliveryDelay` (DEFERRAL_AS), `Complaint` and
+# `Subscription` (what they say) need a look
+_TYPES = {"Open": EventType.OPEN, "Click": EventType.CLICK}
+_IGNORED = {
+    "Reject": mail.SUPPRESSED,  # SES found a virus and sent nothing
+    "Rendering Failure": mail.SUPPRESSED,
+    "RenderingFailure": mail.SUPPRESSED,
+    "Received": mail.NOT_A_MAIL_EVENT,  # incoming mail
+}
+# where a kind of event has its facts, when not under its own name in lower case
+_SECTIONS = {"Send": "mail", "DeliveryDelay": "deliveryDelay"}
+# where in them its recipients are
+_RECIPIENTS = {
+    "Send": "destination",
+    "Delivery": "recipients",
+    "Bounce": "bouncedRecipients",
+    "Complaint": "complainedRecipients",
+    "DeliveryDelay": "delayedRecipients",
+}
+# what Amazon publishes to try a topic; the first is text, the other the notification's type
+_VALIDATED = "successfully validated sns topic"
+_SUBSCRIBED = "AmazonSnsSubscriptionSucceeded"
+#: of a message with many recipients, what is kept with a wrong one of them: nothing of the others
+_KEPT_OF_MAIL = ("messageId", "timestamp")
+
+
+class Ses:
+    """The source `ses`."""
+
+    name = "ses"
+    success: Literal[200, 202] = 200
+    keeps_headers: frozenset[str] = frozenset((_MESSAGE_ID,))
+
+    def check(self, body: bytes, content_type: str) -> None:
+        """Raise `Malformed` unless *body* is JSON, whatever it is called."""
+        check_json(body)
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
+    ) -> None:
+        """Raise `Unauthentic` for another's topic, a message without signature, raw delivery that is not wanted.
+
+        Whether the signature is true is found out by `workers.proofs`: its certificate must be fetched.
+        """
+        topics = sns.topics_in(secrets.get(_TOPICS, ""))
+        takes_raw = bool(secrets.get(_RAW))
+        if takes_raw and not topics:
+            return
+        try:
+            value = read_json(body)
+        except Unreadable:
+            if topics:
+                raise Unauthentic("the body that should be signed cannot be read") from None
+            return  # `check` says why
+        if is_raw(value):
+            _check_raw(headers, topics, takes_raw=takes_raw)
+        elif topics:
+            envelope = sns.envelope_in(value)
+            if envelope is None:
+                raise Unauthentic("the body is no message of SNS's")
+            sns.check_topic(envelope, topics)
+
+    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
+        """Return one outcome for each recipient of the event."""
+        value = read_json(delivery.body)
+        if is_raw(value):
+            outer: sns.Envelope = {"MessageId": delivery.headers.get(_MESSAGE_ID)}
+            return _outcomes(delivery.body, value, outer, rules, now)
+        envelope = sns.envelope_in(value)
+        if envelope is None:
+            raise Unreadable(Reason.UNKNOWN_SHAPE, "neither a message of SNS's nor an event of SES")
+        if envelope["Type"] in (sns.CONFIRMATION, sns.UNSUBSCRIBED):
+            raise Probe
+        message = _message(envelope)
+        event = _event(message)
+        outcomes = _outcomes(message, event, envelope, rules, now)
+        return [_wrapped(one, envelope) for one in outcomes]
+
+
+SES = Ses()
+
+
+def is_raw(value: object) -> bool:
+    """Tell whether a body's JSON value is SES's event itself, without SNS's envelope: unsigned."""
+    return isinstance(value, dict) and sns.envelope_in(value) is None and bool(_kind(value))
+
+
+def _check_raw(headers: Mapping[str, str], topics: frozenset[str], *, takes_raw: bool) -> None:
+    if not takes_raw:
+        raise Unauthentic("raw delivery is not signed; it is taken with SES_RAW_DELIVERY only")
+    topic = headers.get(_TOPIC)
+    if topics and topic is not None and topic not in topics:
+        raise Unauthentic("the topic is not one of SES_TOPIC_ARNS")
+
+
+def _message(envelope: sns.Envelope) -> bytes:
+    message = envelope["Message"]
+    if not isinstance(message, str):
+        raise Unreadable(Reason.UNKNOWN_SHAPE, "the message in the envelope is not text")
+    if message.strip().lower().startswith(_VALIDATED):
+        raise Probe
+    return message.encode()
+
+
+def _event(message: bytes) -> object:
+    try:
+        event = read_json(message)
+    except Unreadable:
+        event = None
+    if not isinstance(event, dict) or not _kind(event):
+        raise Unreadable(Reason.UNKNOWN_SHAPE, "the message in the envelope is not an event of SES")
+    return event
+
+
+def _outcomes(
+    message: bytes, event: object, outer: sns.Envelope, rules: Rules, now: float
+) -> list[Outcome]:
+    if isinstance(event, dict) and _kind(event) == _SUBSCRIBED:
+        raise Probe
+    outcomes = [_outcome(item, outer, rules, now) for item in _items(event)]
+    return as_sent(outcomes, message, _items)
+
+
+def _wrapped(outcome: Outcome, envelope: sns.Envelope) -> Outcome:
+    """Put a wrong event back into its envelope, which has its id and may have its time, to be read again."""
+    if not isinstance(outcome, Invalid):
+        return outcome
+    kept = {name: envelope[name] for name in ("Type", "MessageId", "Timestamp") if name in envelope}
+    kept["Message"] = outcome.payload.decode()
+    return replace(outcome, payload=as_json(kept))
+
+
+def _kind(event: Mapping[str, object]) -> str:
+    return mail.text(event.get("eventType")) or mail.text(event.get("notificationType"))
+
+
+def _items(event: object) -> list[object]:
+    """Return the event once for each of its recipients, each with that one only."""
+    if not isinstance(event, dict):
+        return [event]
+    kind = _kind(event)
+    section, where = _section(kind), _RECIPIENTS.get(kind, "")
+    facts = event.get(section)
+    if not isinstance(facts, dict):
+        return [event]
+    people = facts.get(where)
+    if not isinstance(people, list) or len(people) < 2:
+        return [event]
+    found = event.get("mail")
+    kept = (
+        {name: found[name] for name in _KEPT_OF_MAIL if name in found}
+        if isinstance(found, dict)
+        else {}
+    )
+    rest = {**event, "mail": kept}
+    if section == "mail":
+        return [{**rest, "mail": {**kept, where: [one]}} for one in people]
+    return [{**rest, section: {**facts, where: [one]}} for one in people]
+
+
+def _outcome(item: object, outer: sns.Envelope, rules: Rules, now: float) -> Outcome:
+    if not isinstance(item, dict):
+        return mail.invalid("the event is not an object", item)
+    kind = _kind(item)
+    facts = item.get(_section(kind))
+    recipients = _recipients(item, kind)
+    verdict = _verdict(kind, facts, recipients, rules)
+    if not isinstance(verdict, EventType):
+        return mail.ignored(verdict)
+    told = mail.Told(
+        type=verdict,
+        email=_address(recipients[0]) if recipients else None,
+        # the envelope's time is when SNS was told, and only better than none
+        time=mail.part(facts, "timestamp") or outer.get("Timestamp"),
+        send_id=mail.part(item, "mail", "messageId"),
+        provider_id=outer.get("MessageId") or mail.part(facts, "feedbackId"),
+        ip=mail.part(facts, "ipAddress"),
+        user_agent=mail.part(facts, "userAgent"),
+    )
+    return mail.event_of(told, item, now)
+
+
+def _section(kind: str) -> str:
+    return _SECTIONS.get(kind, kind.lower())
+
+
+def _recipients(item: Mapping[str, object], kind: str) -> list[object]:
+    if kind in _RECIPIENTS:
+        found = mail.part(item, _section(kind), _RECIPIENTS[kind])
+    else:
+        found = mail.part(item, "mail", "destination")
+    return found if isinstance(found, list) else []
+
+
+def _address(recipient: object) -> object:
+    address = mail.text(
+        mail.part(recipient, "emailAddress") if isinstance(recipient, dict) else recipient
+    )
+    # as the message's header has it, a recipient may come with a name: `Ada <ada@example.com>`
+    _, opened, bare = address.removesuffix(">").rpartition("<")
+    return bare if opened and address.endswith(">") else address
+
+
+def _verdict(kind: str, facts: object, recipients: list[object], rules: Rules) -> mail.Verdict:
+    """Return the event's type, or the word why there is none."""
+    if kind in ("Send", "Delivery"):
+        return mail.send_when("accepted" if kind == "Send" else "delivered", rules)
+    if kind == "Bounce":
+        return _bounce(facts, recipients)
+    if kind == "Complaint":
+        feedback = mail.text(mail.part(facts, "complaintFeedbackType")).lower()
+        return mail.NOT_A_MAIL_EVENT if feedback == "not-spam" else EventType.COMPLAINT
+    if kind == "DeliveryDelay":
+        return mail.deferral(rules)
+    if kind == "Subscription":
+        verdict: mail.Verdict = EventType.UNSUBSCRIBE if _opts_out(facts) else mail.NOT_A_MAIL_EVENT
+    else:
+        verdict = _TYPES.get(kind) or _IGNORED.get(kind, mail.UNMAPPED)
+    # SES does not say which of several recipients it was, and nobody shall be taken for another
+    if isinstance(verdict, EventType) and len(recipients) > 1:
+        return mail.NOT_A_MAIL_EVENT
+    return verdict
+
+
+def _bounce(facts: object, recipients: list[object]) -> EventType:
+    """Return the bounce by SES's own verdict; `Undetermined` is soft, a new word is judged by the status.
+
+    Also what was not even tried, because the address is on a suppression list, is `Permanent` for SES:
+    https://docs.aws.amazon.com/ses/latest/dg/notification-contents.html#bounce-types.
+    """
+    said = mail.text(mail.part(facts, "bounceType")).lower()
+    if said == "permanent":
+        return EventType.HARD_BOUNCE
+    if said in ("transient", "undetermined"):
+        return EventType.SOFT_BOUNCE
+    return mail.bounce_by_status(mail.part(recipients[0], "status") if recipients else None)
+
+
+def _opts_out(facts: object) -> bool:
+    """Tell whether somebody has left a list: all of its topics, or one."""
+    wanted = mail.part(facts, "newTopicPreferences")
+    if mail.part(wanted, "unsubscribeAll") is True:
+        return True
+    topics = mail.part(wanted, "topicSubscriptionStatus")
+    words = (
+        [mail.text(mail.part(one, "subscriptionStatus")) for one in topics]
+        if isinstance(topics, list)
+        else []
+    )
+    return any(word.replace("_", "").lower() == "optout" for word in words)

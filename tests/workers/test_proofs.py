@@ -313,6 +313,7 @@ async def test_what_waits_is_not_asked_for_again_at_once(bench: Workbench, amazo
     await bench.put("ses", signed(message(1)), signed(message(2)))
     other = HOST + "/other.pem"
     await bench.put("ses", signed(message(3, SigningCertURL=other)))
+    waiting = await bench.redis.xrange("{relay}:queue:unpack")
     async with bench.at_work():
         await bench.until(lambda: amazon.asked != [])
         await bench.put("events", mail_events(1))
@@ -321,6 +322,8 @@ async def test_what_waits_is_not_asked_for_again_at_once(bench: Workbench, amazo
         # it is looked at again by a drain for each sweep, and by no more
         await bench.until(lambda: _rung(bench, bells + 3))
     assert amazon.asked == [CERTIFICATE]
+    # written anew they would be new work at once, and the drain would go round and round
+    assert await bench.redis.xrange("{relay}:queue:unpack") == waiting
     assert await row(bench) == {"in": 4, "waiting": 3, "done": 1}
 
 

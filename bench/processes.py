@@ -46,8 +46,11 @@ class Place:
         return AsyncRedis.from_url(self.url)
 
     def environment(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment of a child: ours without the relay's settings, then *settings*."""
-        names = {name.upper() for name in Settings.model_fields}
+        """Return the environment of a child: ours without the relay's settings, then *settings*.
+
+        Where the tests' coverage is measured, the children are not traced: a tracer would be measured too.
+        """
+        names = {"COVERAGE_PROCESS_CONFIG", *(name.upper() for name in Settings.model_fields)}
         inherited = {name: value for name, value in os.environ.items() if name not in names}
         return {
             **inherited,

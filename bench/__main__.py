@@ -18,7 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import flow, machine, memory, receive, seen
+from bench import flow, imports, machine, memory, receive, seen
 from bench.processes import Fsync, Place, place
 from bench.results import Figure, WrongCount
 from bench.sizes import FULL, QUICK, Sizes
@@ -34,6 +34,7 @@ class Bench(StrEnum):
     FLOW = "flow"
     MEMORY = "memory"
     SEEN = "seen"
+    IMPORT = "import"
 
 
 def bench(
@@ -99,6 +100,8 @@ def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Pl
         plan.append(("memory", "everysec", memory.measure))
     if Bench.SEEN in chosen:
         plan.append(("seen", "no", seen.measure))
+    if Bench.IMPORT in chosen:
+        plan.append(("import", "everysec", imports.measure))
     return plan
 
 

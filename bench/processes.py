@@ -154,12 +154,17 @@ def python(
 
 
 def memory_kb(pid: int) -> tuple[int, int] | None:
-    """Return what a process holds in memory now and held at most, in kB; None without /proc."""
+    """Return what a process holds in memory now and held at most, in kB.
+
+    None without /proc, and for a process that has ended.
+    """
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return None
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    if "VmRSS" not in lines:  # it has ended and was not waited for yet
+        return None
     return int(lines["VmRSS"].split()[0]), int(lines["VmHWM"].split()[0])
 
 

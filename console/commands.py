@@ -85,12 +85,14 @@ def _what_happened(error: Exception, settings: Settings) -> str:
     """
     from redis import exceptions as of_redis
 
+    is_replica = "This Redis is a replica: REDIS_URL has to lead to the primary."
+    is_full = "Redis is full: let the workers drain it, or raise its maxmemory."
     sentences: dict[type[Exception], str] = {
         of_redis.AuthenticationError: "Redis refuses the password of its address: look at REDIS_URL.",
         of_redis.NoPermissionError: "Redis does not let the user of REDIS_URL do this.",
         of_redis.BusyLoadingError: "Redis is still loading its data: try again in a moment.",
-        of_redis.ReadOnlyError: "This Redis is a replica: REDIS_URL has to lead to the primary.",
-        of_redis.OutOfMemoryError: "Redis is full: let the workers drain it, or raise its maxmemory.",
+        of_redis.ReadOnlyError: is_replica,
+        of_redis.OutOfMemoryError: is_full,
     }
     for kind, sentence in sentences.items():
         # what is said while connecting comes wrapped, by Redis 6
@@ -100,6 +102,10 @@ def _what_happened(error: Exception, settings: Settings) -> str:
     if isinstance(error, of_redis.ResponseError):
         # what was sent is none of its words, except behind this one
         words = str(error).partition(", with args")[0]
+        # Redis 6 wraps what it refuses to a script
+        for code, sentence in {"READONLY": is_replica, "OOM": is_full}.items():
+            if f": -{code} " in words:
+                return sentence
         return f"Redis refuses the command: {words[:200]}"
     if settings.redis_url is None:
         return (

@@ -11,7 +11,20 @@ from collections.abc import Sequence
 
 import typer
 
-from console import dead, send, senders, stages, status, visitors
+from console import (
+    audiences,
+    dead,
+    doctor,
+    imports,
+    lookups,
+    pixels,
+    segments,
+    send,
+    senders,
+    stages,
+    status,
+    visitors,
+)
 from console.commands import AsJson, Failed, load
 
 # Typer brings its own copy of Click or uses the one that is installed, depending on its version
@@ -53,6 +66,22 @@ relay.command("pause", epilog='Example: relay pause forward --reason "maintenanc
 )
 relay.command("resume", epilog="Example: relay resume forward")(stages.resume)
 relay.add_typer(visitors.visitors, name="visitors")
+pixels.pixels.command("backfill", epilog="Example: relay pixels backfill ID --tag shop")(
+    imports.backfill_pixel
+)
+relay.add_typer(pixels.pixels, name="pixels")
+relay.add_typer(segments.segments, name="segments")
+relay.add_typer(audiences.audiences, name="audiences")
+relay.command("enrich", epilog="Example: relay enrich --email ana@example.com")(lookups.enrich)
+relay.command("scores", epilog="Example: relay scores ana@example.com --select score,send_time")(
+    lookups.scores
+)
+relay.command("verify", epilog="Example: relay verify ana@example.com")(lookups.verify)
+relay.command(
+    "send-times",
+    epilog="Example: relay send-times --start 2026-01-31T08:00 --end 2026-02-01T08:00 ana@example.com",
+)(lookups.send_times)
+relay.command("doctor", epilog="Example: relay doctor --json")(doctor.doctor)
 relay.command("send", epilog="Example: relay send pixel; relay send sendgrid events.json")(
     send.send
 )

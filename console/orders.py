@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import RedisError
 
 from console.commands import Failed, operator, ring
 from console.output import progress
@@ -124,7 +124,7 @@ class RetryOrder:
     def _retrier(self, redis: Redis, count: int) -> Iterator[tuple[Retrier, asyncio.Event]]:
         """Give what retries, with a bar for *count* letters, and the event that Ctrl-C sets."""
         with (
-            _stopping() as stopping,
+            stopping_on_signals() as stopping,
             progress("retrying", count, wanted=not self.as_json) as (advance, name),
         ):
 
@@ -185,7 +185,7 @@ class DropOrder:
         finished = True
         await _begin(redis, "drop", count, words)
         with (
-            _stopping() as stopping,
+            stopping_on_signals() as stopping,
             progress("dropping", count, wanted=not self.as_json) as (advance, _),
             _failure_told("drop", "dropped", lambda: dropped),
         ):
@@ -231,9 +231,8 @@ async def _chunks(pages: AsyncIterator[list[str]], rate: float) -> AsyncIterator
 
 
 async def _begin(redis: Redis, what: str, count: int, words: Mapping[str, object]) -> None:
-    """Write down how many letters are meant; where there is no room, letting them go is what makes some."""
-    with suppress(OutOfMemoryError):
-        await audit.record(redis, what, who=operator(), count=count, wanted=words)
+    """Write down how many letters are meant."""
+    await audit.record(redis, what, who=operator(), count=count, wanted=words)
 
 
 async def _end(
@@ -275,7 +274,7 @@ def _ringer(redis: Redis) -> Callable[[set[Stage]], Awaitable[None]]:
 
 
 @contextmanager
-def _stopping() -> Iterator[asyncio.Event]:
+def stopping_on_signals() -> Iterator[asyncio.Event]:
     """Give an event that the first Ctrl-C sets, so that what is under way is finished and written down."""
     event, loop = asyncio.Event(), asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread():  # signals reach only that one

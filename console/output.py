@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, Protocol
 
 import orjson
 
@@ -60,13 +60,23 @@ def print_table(
     Console(width=None if sys.stdout.isatty() else 1_000).print(table)
 
 
+class Naming(Protocol):
+    """Says what goes on beside a bar and, where that is known only now, of how much."""
+
+    def __call__(self, text: str, total: int | None = None) -> None:
+        """Show *text*, and *total* as the end of the bar."""
+
+
 @contextmanager
 def progress(
-    what: str, total: int | None, *, wanted: bool = True
-) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
-    """Show a bar on stderr while stdout is a terminal; gives a function to advance it and one to name it."""
-    if not (wanted and sys.stdout.isatty()):
-        yield (lambda n: None), (lambda text: None)
+    what: str, total: int | None, *, wanted: bool = True, is_seen: bool | None = None
+) -> Iterator[tuple[Callable[[int], None], Naming]]:
+    """Show a bar on stderr while stdout is a terminal; gives a function to advance it and one to name it.
+
+    *is_seen* says in place of stdout whether anybody looks: a command's rows may go elsewhere.
+    """
+    if not (wanted and (sys.stdout.isatty() if is_seen is None else is_seen)):
+        yield (lambda n: None), (lambda text, total=None: None)
         return
     from rich.console import Console
     from rich.progress import (
@@ -87,5 +97,5 @@ def progress(
         task = bar.add_task(what, total=total)
         yield (
             lambda n: bar.advance(task, n),
-            lambda text: bar.update(task, description=text),
+            lambda text, total=None: bar.update(task, description=text, total=total),
         )

@@ -94,7 +94,7 @@ def _samples(source: str) -> list[Sample]:
 
 def _trial_target(settings: Settings, source: str, url: str | None, token: str | None) -> _Target:
     from pipeline.home import Home, HomeError
-    from pipeline.settings import parse_tokens, token_for
+    from pipeline.hook_tokens import parse_tokens, token_for
 
     try:
         running = Home(settings.relay_home).running()
@@ -116,7 +116,8 @@ def _trial_target(settings: Settings, source: str, url: str | None, token: str |
 
 
 def _real_target(settings: Settings, source: str, url: str | None, token: str | None) -> _Target:
-    from pipeline.settings import SettingsError, token_for
+    from pipeline.hook_tokens import token_for
+    from pipeline.settings import SettingsError
 
     if token is None:
         try:

@@ -50,10 +50,21 @@ def _show(rows: list[dict[str, Any]]) -> None:
     columns = ("source", "last delivery", "deliveries", "dead", "events", "signature")
     print_table(columns, map(_cells, rows), numbers=("deliveries", "dead"), folds="events")
     for row in rows:
-        if hint := _hint(row):
-            say(hint)
+        for hint in (_set_up(row), _hint(row)):
+            if hint:
+                say(hint)
     if any(row["deliveries"]["dead"] for row in rows):
         say("What is dead and why: `relay dead list --source SOURCE`.")
+
+
+def _set_up(row: dict[str, Any]) -> str:
+    """Return what a source was told at its set-up, and what is to be done with it."""
+    if not (told := row["set_up"]):
+        return ""
+    return (
+        f"{row['source']}: to switch callback {told['callback_id']} on, give it back its verification key"
+        f" {told['verification_key']} (it came at {told['received_at']})."
+    )
 
 
 def _hint(row: dict[str, Any]) -> str:

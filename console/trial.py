@@ -16,7 +16,9 @@ import httpx
 from redis.asyncio import Redis
 
 from pipeline import books
-from pipeline.settings import HookToken, Settings, parse_tokens, token_for
+from pipeline.hook_tokens import HookToken, parse_tokens, token_for
+from pipeline.settings import Settings
+from sandbox import crm
 from sandbox.samples import SAMPLES, fresh
 
 KEY = "sandbox"
@@ -47,6 +49,8 @@ def trial_settings(
         "AUDIENCELAB_BASE_URL": f"{sandbox_url}/audiencelab",
         "AUDIENCEPOINT_API_KEY": KEY,
         "AUDIENCEPOINT_BASE_URL": f"{sandbox_url}/audiencepoint/v1",
+        "SCORES_WEBHOOK_URL": f"{sandbox_url}/crm",
+        "SCORES_WEBHOOK_SECRET": crm.KEY,
         # there is no vendor to spare, and somebody is waiting for the result
         "AUDIENCELAB_RATE": "20",
         "AUDIENCEPOINT_RATE": "20",

@@ -28,8 +28,9 @@ from console.processes import ROOT, Child, Terminal, child_environment
 from console.redis_server import EmbeddedRedis, RedisRefused
 from pipeline.connections import console_redis
 from pipeline.home import Address, Home, HomeError
+from pipeline.hook_tokens import parse_tokens
 from pipeline.inbox import Inbox, NotPossible
-from pipeline.settings import Settings, SettingsError, parse_tokens
+from pipeline.settings import Settings, SettingsError
 
 T = TypeVar("T")
 

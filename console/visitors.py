@@ -1,11 +1,12 @@
-"""`relay visitors`: what is known about one person, and how to forget them.
+"""`relay visitors`: what is known about one person or all, and how to forget one.
 
-Addresses are printed here and nowhere else: the operator asked for exactly this person.
+Addresses are printed here because the operator asked for exactly these people; exports are audited.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,10 +20,12 @@ from console.commands import (
     operator,
     run,
 )
+from console.selection import Since, read_since
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from console.export import Order
     from pipeline.forgetting import Forgotten
 
 visitors = typer.Typer(
@@ -34,6 +37,64 @@ visitors = typer.Typer(
 Who = Annotated[
     str, typer.Argument(metavar="ADDRESS|HASH|UUID", help="An address, its SHA-256, or a UUID.")
 ]
+EXPORT_EXAMPLE = (
+    "Example: relay visitors export --format csv --score-min 3 --output warm.csv;"
+    " relay visitors export --format jsonl --changed-since 2h"
+)
+FormOption = Annotated[
+    Literal["csv", "jsonl"] | None, typer.Option("--format", help="csv, or jsonl (with --json).")
+]
+ChangedSince = Annotated[
+    Since | None,
+    typer.Option(
+        parser=read_since,
+        metavar="AGE|TIME",
+        help="Only whose scores changed since then: 2h, 3d, or an ISO-8601 time.",
+    ),
+]
+ScoreMin = Annotated[
+    int | None, typer.Option(min=0, max=5, help="Only with at least this score, 0 to 5.")
+]
+ScoreMax = Annotated[int | None, typer.Option(min=0, max=5, help="Only with at most this score.")]
+Frequencies = Annotated[
+    list[str] | None,
+    typer.Option(metavar="WORD", help="Only with this frequency, a word of AudiencePoint's."),
+]
+SeenSince = Annotated[
+    Since | None,
+    typer.Option(
+        parser=read_since,
+        metavar="AGE|TIME",
+        help="Only who last opened, clicked or unsubscribed then or later (AudiencePoint's last_seen).",
+    ),
+]
+SeenBefore = Annotated[
+    Since | None,
+    typer.Option(parser=read_since, metavar="AGE|TIME", help="Only who did it earlier than that."),
+]
+VisitedSince = Annotated[
+    Since | None,
+    typer.Option(
+        parser=read_since,
+        metavar="AGE|TIME",
+        help="Only who was last sighted by AudienceLab then or later (last_seen_at).",
+    ),
+]
+VisitedBefore = Annotated[
+    Since | None,
+    typer.Option(parser=read_since, metavar="AGE|TIME", help="Only who was, earlier than that."),
+]
+Tags = Annotated[list[str] | None, typer.Option(help="Only with this tag.")]
+ColumnNames = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAMES", help="Only these, in this order; repeat it, or put commas."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Write to this file, readable for you only, once all is there."
+    ),
+]
 NO_UNSUBSCRIBE = (
     "AudiencePoint has no call to unsubscribe: what it was sent before, it still has. Ask them."
 )
@@ -43,27 +104,26 @@ PARTLY = (
 )
 
 
+# looking ------------------------------------------------------------------------------------------------
+
+
 @visitors.command("show", epilog="Example: relay visitors show ada@example.com")
 def show(who: Who, as_json: AsJson = False) -> None:
     """Show everything that is known about one person."""
     from console.output import print_json, say
+    from console.person import lines, look
 
-    async def work(redis: Redis) -> dict[str, Any] | None:
-        from pipeline import forgetting
-        from pipeline.visitors import subscriptions
-
-        visitor = await forgetting.find(redis, _checked(who))
-        if visitor is None:
-            return None
-        return {**visitor.view(), "subscriptions": await subscriptions(redis, visitor)}
-
-    known = run(work)
+    _checked(who)
+    known, is_forgotten = run(lambda redis: look(redis, who))
+    if known is None and is_forgotten:
+        sentence = "Nobody is known by that: forgotten, and kept from coming back until `relay visitors allow`."
+        raise Failed(sentence, {"forgotten": True})
     if known is None:
-        raise Failed("Nobody is known by that.")
+        raise Failed("Nobody is known by that.", {"forgotten": False})
     if as_json:
-        print_json(known)
+        print_json(known.view())
     else:
-        say("\n".join(_lines(known)))
+        say("\n".join(lines(known)))
 
 
 def _checked(who: str) -> str:
@@ -72,23 +132,97 @@ def _checked(who: str) -> str:
     return who
 
 
-def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
-    """Return what is known, a line each; what is not known is left out."""
-    lines: list[str] = []
-    for name, value in facts.items():
-        if isinstance(value, dict) and value:
-            lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines += [f"{indent}{name}", *(f"{indent}  {_page(page)}" for page in value)]
-        elif isinstance(value, list) and value:
-            lines.append(f"{indent}{name:<20} {', '.join(map(str, value))}")
-        elif value:
-            lines.append(f"{indent}{name:<20} {value}")
-    return lines
+# exporting ----------------------------------------------------------------------------------------------
 
 
-def _page(page: dict[str, Any]) -> str:
-    return " ".join(str(value) for value in page.values())
+@visitors.command("export", epilog=EXPORT_EXAMPLE)
+def export(
+    form: FormOption = None,
+    changed_since: ChangedSince = None,
+    score_min: ScoreMin = None,
+    score_max: ScoreMax = None,
+    frequency: Frequencies = None,
+    seen_since: SeenSince = None,
+    seen_before: SeenBefore = None,
+    visited_since: VisitedSince = None,
+    visited_before: VisitedBefore = None,
+    tag: Tags = None,
+    columns: ColumnNames = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export visitors: as CSV for spreadsheets or as JSON Lines for programs; it is audited.
+
+    All filters must hold; of a repeated one any value may. With --json stdout gets JSON Lines, or with --output
+    one object that sums up. CSV cells that a spreadsheet would take for a formula get an apostrophe in front.
+    """
+    from console.export import Order, Wanted, check_output
+
+    if score_min is not None and score_max is not None and score_min > score_max:
+        raise BadUsage("--score-min is above --score-max.")
+    if as_json and form == "csv" and output is None:
+        raise BadUsage("--json prints JSON: leave out --format csv, or give --output.")
+    order = Order(
+        Wanted(
+            changed_since, score_min, score_max, _words(frequency),
+            seen_since, seen_before, visited_since, visited_before, _words(tag),
+        ),
+        form or ("jsonl" if as_json else "csv"),
+        _checked_columns(columns),
+        check_output(output) if output else None,
+        as_json,
+    )  # fmt: skip
+    _carry_out(order)
+
+
+def _carry_out(order: Order) -> None:
+    """Export, and tell what it came to where that does not mix with the rows."""
+    from dataclasses import asdict
+
+    import orjson
+
+    from console.output import print_json, say, warn
+
+    try:
+        done = order.carry_out()
+    except BadUsage:
+        raise
+    except Failed as failed:
+        if not (order.as_json and order.output is None):
+            raise
+        # rows may stand before it: the error is one more line
+        print(orjson.dumps({"error": str(failed), **failed.facts}).decode())
+        raise typer.Exit(failed.status) from None
+    count = f"{done.exported} of {done.looked_at} visitors"
+    again = f"For what changes from now on: --changed-since {done.next_changed_since}"
+    if order.output is None:
+        if not order.as_json:
+            warn(f"{count} exported. {again}")
+    elif order.as_json:
+        print_json({**asdict(done), "format": order.form, "output": str(order.output)})
+    else:
+        say(f"{count} are in {order.output}. {again}")
+
+
+def _words(given: list[str] | None) -> tuple[str, ...]:
+    """Return what an option that may be repeated, or have commas, was given."""
+    return tuple(word.strip() for each in given or () for word in each.split(",") if word.strip())
+
+
+def _checked_columns(given: list[str] | None) -> tuple[str, ...]:
+    from console.export_rows import COLUMNS
+
+    columns = _words(given)
+    if unknown := sorted(set(columns) - COLUMNS.keys()):
+        raise BadUsage(
+            f"No such columns: {', '.join(unknown)}. There are {', '.join(COLUMNS)}.",
+        )
+    if given and not columns:
+        raise BadUsage("--columns names none.")
+    return tuple(dict.fromkeys(columns))
+
+
+# forgetting ---------------------------------------------------------------------------------------------
 
 
 @visitors.command("forget", epilog="Example: relay visitors forget ada@example.com")

@@ -8,10 +8,11 @@ Each mail *event* goes to the stage `forward`, each sighting of a *visitor* to `
 to `scores`, unless it was *seen* before. What cannot be read, and each wrong event alone, becomes a *dead
 letter*.
 
-`enrich` keeps who was seen (`visitors`), asks AudienceLab about those it told too little of, and hands their
-address to `subscribe`, which tells AudiencePoint to watch it, once. `forward` seals events into *batches* of at
-most thirty and posts them. What a vendor refuses for good is buried too; everything else waits as long as it
-takes.
+`enrich` keeps who was seen (`visitors`), asks AudienceLab about those it told too little of (many of them by one
+job, `bulk_jobs`), and hands their address to `subscribe`, which tells AudiencePoint to watch it, once. `forward`
+seals events into *batches* of at most thirty and posts them. `scores` keeps what changed with the visitor, and
+`notify` tells it to whoever wants to hear of it, a CRM. What the other side refuses for good is buried too;
+everything else waits as long as it takes.
 
 A **stage** keeps its work in *queues*, which are Redis streams; arq only wakes the workers (`wake`). Work leaves
 a queue by a *move* (`moves`), which is one atomic step with everything that follows: the acknowledgement, the

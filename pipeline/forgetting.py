@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from pipeline import dead_letters, keys, visitors
+from pipeline import dead_letters, keys, recipients, visitors
 from pipeline.addresses import digest, is_address, is_hash
 from pipeline.dead_letters import Filter
 from pipeline.tombstones import Tombstones
@@ -62,7 +62,9 @@ async def forget(
     if is_address(wanted.strip()):
         addresses.add(wanted.strip().lower())
     dropped = await _drop_letters(redis, Traces(names, addresses), tell)
-    addresses_gone = await _remove(redis, people, [name for name in names if is_hash(name)])
+    hashes = [name for name in names if is_hash(name)]
+    addresses_gone = await recipients.forget(redis, hashes)
+    addresses_gone += await _remove(redis, people, hashes)
     return Forgotten(len(people), addresses_gone, dropped, len(names))
 
 

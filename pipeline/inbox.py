@@ -77,6 +77,10 @@ class Inbox:
     async def start(self) -> None:
         """Make the queues and check that Redis can give what was promised; raises `NotPossible`."""
         await create_groups(self._redis)
+        await self.check()
+
+    async def check(self) -> None:
+        """Check that Redis can give what was promised, writing nothing; raises `NotPossible`."""
         if self._policy == "fsynced":
             await self._prepare_fsync()
         if self._policy == "replicated":

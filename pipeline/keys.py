@@ -13,7 +13,7 @@ which is why two relays must not share a database.
 | {relay}:bells                | hash   | for ever             | drain, sweep           | put, moves, sweep   |
 | {relay}:paused               | hash   | until resumed        | pauses, setback, moves | take, claim, status |
 | {relay}:destination:STAGE    | hash   | for ever             | claim, setback, refusal, moves | claim, dispatch |
-| {relay}:rate:VENDOR          | hash   | minutes              | claim                  | claim               |
+| {relay}:rate:VENDOR          | hash   | minutes              | claim, turn, poll      | claim, turn, poll   |
 | {relay}:seen                 | hash   | for ever             | move, sweep            | move, sweep         |
 | {relay}:seen:SLOT:BUCKET     | set    | SEEN_WINDOW_H * 1.5  | move, sweep            | move                |
 | {relay}:dead                 | zset   | until retried, dropped | bury, dead letters   | dead letters        |
@@ -21,8 +21,10 @@ which is why two relays must not share a database.
 | {relay}:same-body:DIGEST     | string | one day              | receiver               | receiver            |
 | {relay}:visitors             | zset   | VISITOR_KEEP_D       | enrich, scores         | visitors            |
 | {relay}:visitor:ID           | hash   | VISITOR_KEEP_D       | enrich, scores         | visitors            |
-| {relay}:address:DIGEST       | hash   | VISITOR_KEEP_D       | enrich, subscribe      | enrich, subscribe   |
+| {relay}:address:DIGEST       | hash   | VISITOR_KEEP_D       | enrich, subscribe, polled | the same, visitors |
 | {relay}:enrichment:DIGEST    | string | 30 days              | enrich                 | enrich              |
+| {relay}:bulk                 | zset   | until the jobs are over | bulk                 | bulk, sweep         |
+| {relay}:bulk:NAME            | hash   | until the job is over | bulk                   | bulk                |
 | {relay}:tombstones           | set    | until allowed again  | visitors forget        | moves, dispatch     |
 | {relay}:tombstone-key        | string | for ever             | the first forget       | visitors forget     |
 | {relay}:workers              | zset   | an hour              | heartbeat              | readyz, sweep       |
@@ -35,9 +37,16 @@ which is why two relays must not share a database.
 | arq:retry:ID                 | string | until run, 88 400 s  | arq                    | arq                 |
 | {relay}:refused              | hash   | for ever             | receiver               | status              |
 | {relay}:senders              | hash   | for ever             | move, receiver         | senders             |
+| {relay}:set-up:SOURCE        | string | 3 days               | unpack                 | senders             |
+| {relay}:recipient:DIGEST     | string | 30 days              | unpack                 | unpack              |
 | {relay}:proof:KIND:DIGEST    | string | seconds to 7 days    | unpack                 | unpack              |
+| {relay}:import:KIND:ID       | hash   | 90 days              | reconcile, console     | reconcile, console  |
+| {relay}:reconciling          | string | minutes              | reconcile              | reconcile           |
 | {relay}:audit                | stream | last 10 000          | console                | console             |
 | {relay}:retry-run            | hash   | until finished       | dead retry             | dead retry          |
+| {relay}:poll                 | hash   | for ever             | poll scores            | poll scores         |
+| {relay}:polling              | string | a minute             | poll scores            | poll scores         |
+| {relay}:dialects             | hash   | for ever             | calls to AudienceLab   | the same, doctor    |
 """
 
 from __future__ import annotations
@@ -63,18 +72,27 @@ TOMBSTONE_KEY = PREFIX + "tombstone-key"
 WORKERS = PREFIX + "workers"
 REFUSED = PREFIX + "refused"
 SENDERS = PREFIX + "senders"
+BULK = PREFIX + "bulk"
 AUDIT = PREFIX + "audit"
 RETRY_RUN = PREFIX + "retry-run"
+DIALECTS = PREFIX + "dialects"
+POLL = PREFIX + "poll"
+POLLING = PREFIX + "polling"
+
+#: the queue of deliveries that wait for a proof
+UNPROVEN = "unpack:unproven"
 
 #: a stage that calls a vendor has three queues: what waits to be sealed, sealed batches, and batches that
 #: failed for a reason that may be their own and wait until others have succeeded; `:raw` holds single events
-#: in their sender's words that came back from the dead letters and are read again
+#: in their sender's words that came back from the dead letters and are read again; `:bulk` holds the parts of
+#: bulk jobs, whoever is asked about in one
 QUEUES: dict[Stage, tuple[str, ...]] = {
-    Stage.UNPACK: ("unpack",),
-    Stage.ENRICH: ("enrich", "enrich:batches", "enrich:held", "enrich:raw"),
+    Stage.UNPACK: ("unpack", UNPROVEN),
+    Stage.ENRICH: ("enrich", "enrich:batches", "enrich:held", "enrich:raw", "enrich:bulk"),
     Stage.SUBSCRIBE: ("subscribe", "subscribe:batches", "subscribe:held"),
     Stage.FORWARD: ("forward", "forward:batches", "forward:held", "forward:raw"),
     Stage.SCORES: ("scores", "scores:raw"),
+    Stage.NOTIFY: ("notify", "notify:batches", "notify:held"),
 }
 
 COUNTERS = ("in", "waiting", "done", "duplicate", "ignored", "dead", "dropped")
@@ -88,6 +106,16 @@ def queue(name: str) -> str:
 def batches(stage: Stage) -> str:
     """Return the name of the queue that holds the sealed batches of *stage*."""
     return f"{stage}:batches"
+
+
+def bulk(stage: Stage) -> str:
+    """Return the name of the queue that holds the parts of bulk jobs."""
+    return f"{stage}:bulk"
+
+
+def bulk_job(name: str) -> str:
+    """Return the hash of one bulk job."""
+    return f"{PREFIX}bulk:{name}"
 
 
 def held(stage: Stage) -> str:
@@ -116,10 +144,25 @@ def visitor(visitor_id: str) -> str:
 
 
 def address(digest: str) -> str:
-    """Return the hash that knows an address's visitor and its subscription."""
+    """Return the hash that knows an address's visitor, its subscription, what its verification said."""
     return f"{PREFIX}address:{digest}"
 
 
 def enrichment(digest: str) -> str:
     """Return the marker that remembers that AudienceLab was asked about somebody."""
     return f"{PREFIX}enrichment:{digest}"
+
+
+def set_up(source: str) -> str:
+    """Return the key that a sender brought when its webhook was set up, and that it wants back."""
+    return f"{PREFIX}set-up:{source}"
+
+
+def recipient(digest: str) -> str:
+    """Return the address behind a sender's own id of somebody; *digest* is that of sender and id."""
+    return f"{PREFIX}recipient:{digest}"
+
+
+def import_of(kind: str, import_id: str) -> str:
+    """Return the hash that knows how far the walk over a segment or a pixel has come."""
+    return f"{PREFIX}import:{kind}:{import_id}"

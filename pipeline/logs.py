@@ -3,7 +3,8 @@
 `console` lines are `time LEVEL logger message key=value`, `json` lines are one object each with
 the same fields. What is passed as `extra` becomes keys of its own. Lines hold ids and counts,
 never an address, a token, a body; but two libraries print such things at INFO (httpx whole URLs,
-arq job arguments), so these are kept at WARNING whatever LOG_LEVEL says.
+arq job arguments), so these are kept at WARNING whatever LOG_LEVEL says. The reader of forms warns of
+each wrong byte that a sender posts, which could fill a disk: it is kept at ERROR, the refusal has a line.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from datetime import UTC, datetime
 
 import orjson
 
-_CHATTY = ("httpx", "httpcore", "arq", "websockets")
+_AT_LEAST = {
+    **dict.fromkeys(("httpx", "httpcore", "arq", "websockets"), logging.WARNING),
+    "python_multipart": logging.ERROR,
+}
 # What every record has; the rest is `extra`.
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -31,8 +35,8 @@ def configure(log_format: str, level: str) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, at_least in _AT_LEAST.items():
+        logging.getLogger(name).setLevel(at_least)
     _adopt_uvicorn()
 
 

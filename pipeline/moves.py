@@ -170,7 +170,7 @@ class Move:
         self._effect("subscribe", digest, address, origin.pack())
 
     def subscription(self, digest: str, state: str, keep_ms: int) -> None:
-        """Remember what became of an address's subscription."""
+        """Remember what became of an address's subscription; with '' it may be queued again as if it never was."""
         self._effect("subscription", digest, state, keep_ms)
 
     def succeeded(self, stage: Stage) -> None:

@@ -4,10 +4,12 @@
     VisitorEvent   somebody was seen at a site or in an audience  -> stage enrich
     ScoreChange    AudiencePoint's scores of one address          -> stage scores
     Ignored        understood, and nothing is to be done          -> counted in its stage
+    Unaddressed    the same, unless `recipients` knows whose it is: then the MailEvent that it holds
     Invalid        one wrong event in a readable delivery         -> buried alone in its stage
 
 A delivery that cannot be read at all is not an outcome but an `Unreadable`; one that is a vendor's
-probe, ping or test is a `Probe`. Both end the delivery as a whole, in the stage `unpack`.
+probe, ping or test is a `Probe`, and a `SetUp` when it brings a key. They end the delivery as a whole,
+in the stage `unpack`.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """The five stages, in the order of the flow."""
+    """The six stages, in the order of the flow."""
 
     UNPACK = "unpack"
     ENRICH = "enrich"
     SUBSCRIBE = "subscribe"
     FORWARD = "forward"
     SCORES = "scores"
+    NOTIFY = "notify"
 
 
 class Reason(StrEnum):
@@ -56,7 +59,8 @@ class MailEvent:
 
     *email* is a plain address or 64 lower-case hex digits; *occurred_at_utc* is
     `YYYY-MM-DDThh:mm:ss`. *provider_id* is the sender's own id of the event, only for
-    recognising it when it comes again; it never leaves.
+    recognising it when it comes again; it never leaves. *recipient* is the sender's own id of the person,
+    where some of its events have no other name: what has an address teaches whose it is (`recipients`).
     """
 
     email: str
@@ -72,6 +76,7 @@ class MailEvent:
     user_agent: str | None = None
     machine_open: bool | None = None
     provider_id: str | None = None
+    recipient: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,13 @@ class Ignored:
 
 
 @dataclass(frozen=True, slots=True)
+class Unaddressed(Ignored):
+    """Ignored, unless the address is known of the *event*'s recipient; everything else stands in *event*."""
+
+    event: MailEvent
+
+
+@dataclass(frozen=True, slots=True)
 class Invalid:
     """One wrong event: it is buried alone in *stage* with *error* (no personal data) and its own JSON."""
 
@@ -150,3 +162,12 @@ class Unreadable(Exception):
 
 class Probe(Exception):
     """The delivery is a vendor's probe, ping or test body: answered, counted, nothing else."""
+
+
+class SetUp(Probe):
+    """The set-up of a sender's webhook: a probe that brings a key, which the operator must give back to it."""
+
+    def __init__(self, callback_id: str, verification_key: str) -> None:
+        super().__init__("the set-up of a callback")
+        self.callback_id = callback_id
+        self.verification_key = verification_key

@@ -2,17 +2,13 @@
 
 An operator's pause stops the whole stage until it is resumed. The relay's own pause stops only the calls to
 the vendor: it ends at its time, or for good with the first call that goes well. Calls in flight finish, the
-receiver goes on, and both kinds survive restarts.
+receiver goes on, and both kinds survive restarts. A server that is full can be paused and resumed, too.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import orjson
-
-from pipeline import keys
-from pipeline.clock import redis_now_ms
 from pipeline.outcomes import Stage
 from pipeline.scripts import script
 
@@ -24,9 +20,7 @@ NO_KEY = "no key"
 
 async def pause(redis: Redis, stage: Stage, reason: str, *, by: str = "operator") -> None:
     """Pause *stage* until somebody resumes it."""
-    since = await redis_now_ms(redis)
-    paused = {"by": by, "reason": reason, "since_ms": since, "until_ms": None}
-    await redis.hset(keys.PAUSED, stage, orjson.dumps(paused))
+    await script(redis, "pause")(args=[stage, by, reason])
 
 
 async def resume(redis: Redis, stage: Stage) -> bool:

@@ -118,11 +118,20 @@ class Queues:
         if ids:
             await self._with_groups(self._give_back, [queue, self.consumer, len(ids), *ids])
 
-    async def release(self, stage: Stage) -> int:
-        """Give back whatever this consumer still holds of *stage*: leftovers of a drain that failed."""
-        released = 0
-        for name in keys.QUEUES[stage]:
-            released += await self._with_groups(self._release, [name, self.consumer])
+    async def release(self, stage: Stage, *, spares: str = "") -> int:
+        """Give back whatever this consumer still holds of *stage*: leftovers of a drain that failed.
+
+        Nothing is given back of the queue *spares*.
+        """
+        names = [name for name in keys.QUEUES[stage] if name != spares]
+        return sum([await self.release_all(name) for name in names])
+
+    async def release_all(self, queue: str) -> int:
+        """Give back whatever this consumer still holds of *queue*; return how many entries."""
+        released, page = 0, 1
+        while page:  # Redis gives back a thousand at a time
+            page = int(await self._with_groups(self._release, [queue, self.consumer]))
+            released += page
         return released
 
     async def adopt(self) -> int:

@@ -4,7 +4,8 @@ The run is written down in Redis: its filter, when it began, how far it came. It
 were buried before it began, so it ends even when everything it retries dies again. There is one run at a
 time; it shows that it goes on by a beat, and a run without one was interrupted and may be resumed. What may
 go wrong: after a kill -9 in the middle of a chunk, `done` is too low by that chunk, and after a lost reply a chunk
-counts as `skipped`; the letters themselves move one by one, each in one step, and none is lost or doubled.
+counts as `skipped`; the letters themselves move one by one, each in one step, and none is lost or doubled. A full
+server is no hindrance.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline import dead_letters, heartbeats, keys
 from pipeline.clock import iso, redis_now_ms
 from pipeline.dead_letters import Filter, Place
 from pipeline.outcomes import Reason, Stage
+from pipeline.scripts import script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -65,31 +67,24 @@ async def begin(redis: Redis, wanted: Filter) -> Run:
 
     It means the letters that are there now: *wanted* is given its upper bound in time.
     """
-    await _check_free(redis)
     now = await redis_now_ms(redis)
-    run = Run(token_hex(8), replace(wanted, until_ms=wanted.until_ms or now), now)
-    stored = {
-        "id": run.id,
-        "stage": run.wanted.stage or "",
-        "source": run.wanted.source or "",
-        "reason": run.wanted.reason or "",
-        "since_ms": "" if run.wanted.since_ms is None else run.wanted.since_ms,
-        "until_ms": run.wanted.until_ms or now,
-        "started_at_ms": now,
-        "done": 0,
-        "skipped": 0,
-        "beat_at_ms": now,
-    }
-    async with redis.pipeline(transaction=True) as pipe:
-        pipe.delete(keys.RETRY_RUN)
-        pipe.hset(keys.RETRY_RUN, mapping=stored)
-        await pipe.execute()
+    until = wanted.until_ms or now
+    run = Run(token_hex(8), replace(wanted, until_ms=until), now)
+    since = "" if wanted.since_ms is None else wanted.since_ms
+    fields: list[str | int] = ["stage", wanted.stage or "", "source", wanted.source or ""]
+    fields += ["reason", wanted.reason or "", "since_ms", since, "until_ms", until]
+    fields += ["started_at_ms", now, "done", 0, "skipped", 0]
+    args = [run.id, BEAT_FRESH_MS, len(fields), *fields]
+    if not await script(redis, "begin_run")(args=args):
+        raise RunExists
     return run
 
 
 async def interrupted(redis: Redis) -> Run | None:
     """Return the run that was interrupted, or None. Raises `RunExists` while one goes on."""
-    await _check_free(redis)
+    beat = await redis.hget(keys.RETRY_RUN, "beat_at_ms")
+    if beat is not None and int(beat) > await redis_now_ms(redis) - BEAT_FRESH_MS:
+        raise RunExists
     stored: Mapping[bytes, bytes] = await redis.hgetall(keys.RETRY_RUN)
     if not stored:
         return None
@@ -107,12 +102,6 @@ async def interrupted(redis: Redis) -> Run | None:
         done=int(words["done"]),
         skipped=int(words["skipped"]),
     )
-
-
-async def _check_free(redis: Redis) -> None:
-    beat = await redis.hget(keys.RETRY_RUN, "beat_at_ms")
-    if beat is not None and int(beat) > await redis_now_ms(redis) - BEAT_FRESH_MS:
-        raise RunExists
 
 
 class Retrier:
@@ -155,7 +144,7 @@ class Retrier:
         async for chunk in self._chunks(run):
             await self._chunk(chunk, run)
             if self._stopping.is_set() or not await self._beat(run):
-                await self._leave(run)
+                await self._note(run, goes_on=False)  # it may be resumed at once
                 return False
         await self._redis.delete(keys.RETRY_RUN)
         return True
@@ -175,8 +164,8 @@ class Retrier:
         self.retried += found
         self.skipped += len(places) - found.total()
         if run is not None:  # sums, not steps: they may be written twice
-            sums = {"done": run.done + self.retried.total(), "skipped": run.skipped + self.skipped}
-            await self._redis.hset(keys.RETRY_RUN, mapping=sums)
+            done, skipped = run.done + self.retried.total(), run.skipped + self.skipped
+            await self._note(run, "done", done, "skipped", skipped)
         if self._rate:
             self._next_at = max(self._next_at, monotonic() - 1) + len(places) / self._rate
         await self._ring(set(found))
@@ -212,13 +201,12 @@ class Retrier:
 
     async def _beat(self, run: Run) -> bool:
         """Note that the run goes on; return False when it is no longer ours."""
-        if await self._redis.hget(keys.RETRY_RUN, "id") != run.id.encode():
-            self._stopping.set()
-            return False
-        await self._redis.hset(keys.RETRY_RUN, "beat_at_ms", await redis_now_ms(self._redis))
-        return True
+        if await self._note(run):
+            return True
+        self._stopping.set()
+        return False
 
-    async def _leave(self, run: Run) -> None:
-        """Note that the run may be resumed at once."""
-        if await self._redis.hget(keys.RETRY_RUN, "id") == run.id.encode():
-            await self._redis.hset(keys.RETRY_RUN, "beat_at_ms", 0)
+    async def _note(self, run: Run, *fields: str | int, goes_on: bool = True) -> bool:
+        """Write *fields*, names and values in turn, and whether the run goes on; return whether it is still ours."""
+        args = [run.id, int(goes_on), len(fields), *fields]
+        return bool(await script(self._redis, "note_run")(args=args))

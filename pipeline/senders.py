@@ -11,6 +11,9 @@ told by the script that keeps it. One hash holds all, in fields that begin with 
 
 Only our own words stand there, never a sender's, so the hash stays as small as the table of sources. The numbers
 say what happened: a dead delivery that is retried comes to a second fate, and is counted there as well.
+
+What the set-up of a sender's webhook brought stands in a key of its own, for some days: nobody can switch the
+webhook on without giving it back.
 """
 
 from __future__ import annotations
@@ -19,16 +22,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from redis.utils import str_if_bytes
 
 from pipeline import keys
 from pipeline.clock import iso
-from pipeline.outcomes import Ignored, Invalid, MailEvent, Outcome, VisitorEvent
+from pipeline.outcomes import Ignored, Invalid, MailEvent, Outcome, SetUp, VisitorEvent
+from pipeline.scripts import script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 FATES = ("done", "ignored", "dead")
+#: longer than a weekend: who finds it expired over there sees when it came, and that it must be asked for again
+SET_UP_KEEP_MS = 3 * 24 * 3_600_000
 
 
 def word_of(outcome: Outcome) -> str:
@@ -52,6 +59,8 @@ class Sender:
     taken: dict[str, int] = field(default_factory=dict)
     ignored: dict[str, int] = field(default_factory=dict)
     invalid: int = 0
+    set_up: dict[str, str] | None = None
+    """Callback and key of the last set-up, and when it was received."""
 
     def note(self, word: str, number: int) -> None:
         """Take over one field of the hash, *word* without the source; words of other releases are passed over."""
@@ -73,17 +82,44 @@ class Sender:
                 "ignored": dict(sorted(self.ignored.items())),
                 "invalid": self.invalid,
             },
+            "set_up": self.set_up,
         }
 
 
 async def read(redis: Redis, sources: Sequence[str]) -> dict[str, Sender]:
     """Return what is known of each of *sources*, read at one instant and in their order."""
     known = {source: Sender() for source in sources}
-    for name, number in (await redis.hgetall(keys.SENDERS)).items():
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.hgetall(keys.SENDERS)
+        pipe.mget([keys.set_up(source) for source in sources])
+        numbers, set_ups = await pipe.execute()
+    for name, number in numbers.items():
         source, _, word = str_if_bytes(name).partition(":")
         if source in known:
             known[source].note(word, int(number))
+    for source, stored in zip(sources, set_ups, strict=True):
+        known[source].set_up = _set_up_view(stored) if stored else None
     return known
+
+
+async def keep_set_up(redis: Redis, source: str, received_at_ms: int, brought: SetUp) -> None:
+    """Keep what a set-up of *source* brought for `SET_UP_KEEP_MS`, unless a newer one is kept."""
+    value: dict[str, str | int] = {
+        "callback_id": brought.callback_id,
+        "verification_key": brought.verification_key,
+        "received_at_ms": received_at_ms,
+    }
+    args: list[str | bytes | int] = [source, received_at_ms, orjson.dumps(value), SET_UP_KEEP_MS]
+    await script(redis, "set_up")(args=args)
+
+
+def _set_up_view(stored: bytes) -> dict[str, str]:
+    value = orjson.loads(stored)
+    return {
+        "callback_id": value["callback_id"],
+        "verification_key": value["verification_key"],
+        "received_at": iso(value["received_at_ms"]),
+    }
 
 
 def signature_view(wanted: Sequence[str], secrets: Mapping[str, str]) -> dict[str, Any]:

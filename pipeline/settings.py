@@ -9,13 +9,9 @@ repository equal to it.
 
 from __future__ import annotations
 
-import base64
-import re
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -30,41 +26,11 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pipeline import setting_values
 from pipeline.home import Home, HomeError
+from pipeline.hook_tokens import HookToken, parse_tokens
+from pipeline.setting_values import parse_webhook_keys
 from pipeline.sources import Rules
-
-SOURCES = frozenset(
-    [
-        "pixel",
-        "audience",
-        "workflow",
-        "scores",
-        "events",
-        "sendgrid",
-        "mailgun",
-        "postmark",
-        "ses",
-        "sparkpost",
-        "mandrill",
-        "brevo",
-        "mailjet",
-        "resend",
-        "mailersend",
-        "mailtrap",
-        "mailchimp",
-        "klaviyo",
-        "customerio",
-        "iterable",
-        "braze",
-        "sfmc",
-    ]
-)
-"""Every word that can stand in `/hooks/{source}`, also those whose source is yet to come."""
-
-MIN_TOKEN_LENGTH = 16
-# printable ASCII that neither ends nor changes a URL's path or query, nor separates tokens
-_TOKEN = re.compile(r"[!$'()*.0-9;<=>@A-Z\[\]^_`a-z{|}~-]+")
-_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 
 
 class SettingsError(Exception):
@@ -75,136 +41,6 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True)
-class HookToken:
-    """A secret that a sender shows, valid for *source* only; None is every source."""
-
-    source: str | None
-    token: str = field(repr=False)
-
-
-def parse_tokens(text: str) -> list[HookToken]:
-    """Read comma-separated `token` and `source:token`; a ValueError counts, never quotes."""
-    tokens: list[HookToken] = []
-    for number, item in enumerate((part.strip() for part in text.split(",")), start=1):
-        if not item:
-            continue
-        source, colon, token = item.rpartition(":")
-        if colon and source not in SOURCES:
-            raise ValueError(
-                f"the part before ':' of token {number} is no source;"
-                f" known are {', '.join(sorted(SOURCES))}"
-            )
-        if len(token) < MIN_TOKEN_LENGTH:
-            raise ValueError(
-                f"token {number} is shorter than {MIN_TOKEN_LENGTH} characters; make one with"
-                " `python -c 'import secrets; print(secrets.token_urlsafe(24))'`"
-            )
-        if not _TOKEN.fullmatch(token):
-            raise ValueError(
-                f"token {number} has a character that cannot stand in a URL;"
-                " use letters, digits and - . _ ~"
-            )
-        tokens.append(HookToken(source or None, token))
-    if not tokens:
-        raise ValueError("no token in it; set at least one, or leave it out")
-    return tokens
-
-
-def token_for(tokens: list[HookToken], source: str) -> str | None:
-    """Return the first of *tokens* that is valid for *source*, to post something there."""
-    return next((each.token for each in tokens if each.source in (None, source)), None)
-
-
-def _check_tokens(value: SecretStr | None) -> SecretStr | None:
-    if value is not None:
-        parse_tokens(value.get_secret_value())
-    return value
-
-
-def _check_redis_url(value: SecretStr | None) -> SecretStr | None:
-    """Refuse what redis-py would only trip over later, in words that do not show the password."""
-    if value is None:
-        return None
-    parts = _split(value.get_secret_value())
-    if parts is None or parts.scheme not in _REDIS_SCHEMES:
-        raise ValueError("should begin with redis://, rediss://, unix:// or redis+sentinel://")
-    if parts.scheme == "redis+sentinel":
-        _check_sentinel(parts)
-    elif parts.scheme == "unix":
-        if not parts.path.strip("/"):
-            raise ValueError("should name the socket: unix:///path/to/redis.sock")
-    else:
-        _check_host_port_db(parts)
-    return value
-
-
-def _check_host_port_db(parts: SplitResult) -> None:
-    try:
-        has_host = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        has_host = False
-    if not has_host or not re.fullmatch(r"/?|/\d+", parts.path):
-        raise ValueError(f"should have the form {parts.scheme}://[user:password@]host[:port][/db]")
-
-
-def _check_sentinel(parts: SplitResult) -> None:
-    hosts = parts.netloc.rpartition("@")[2].split(",")
-    if not all(re.fullmatch(r"[^:,\s]+:\d{1,5}", host) for host in hosts) or not re.fullmatch(
-        r"/[^/]+(/\d+)?", parts.path
-    ):
-        raise ValueError(
-            "should have the form redis+sentinel://[user:password@]host:port,host:port/master[/db]"
-        )
-
-
-def _check_base_url(value: str) -> str:
-    parts = _split(value)
-    if (
-        parts is None
-        or parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.query
-        or parts.fragment
-        or "@" in parts.netloc
-    ):
-        raise ValueError("should be an http:// or https:// address without user, query or fragment")
-    return value.rstrip("/")
-
-
-def _split(url: str) -> SplitResult | None:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return None
-
-
-def _check_path(value: str) -> str:
-    if not re.fullmatch(r"/[^\s?#]*", value):
-        raise ValueError("should be a path that begins with / and has no query")
-    return value
-
-
-def _check_ec_key(value: SecretStr | None) -> SecretStr | None:
-    """Refuse now what would otherwise refuse every delivery of this sender later."""
-    if value is None:
-        return None
-    # imported here: only a process that has such a key pays for loading OpenSSL
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
-
-    body = re.sub(r"-----[A-Z ]+-----|\s|\\n", "", value.get_secret_value())
-    try:
-        key = load_der_public_key(base64.b64decode(body, validate=True))
-    except Exception:
-        key = None
-    if not isinstance(key, EllipticCurvePublicKey):
-        raise ValueError(  # noqa: TRY004 - pydantic collects only these
-            "is no public key of SendGrid's kind; copy the verification key from its page"
-        )
-    return value
-
-
 def _whatever_the_case(*choices: str) -> BeforeValidator:
     spelt = {choice.casefold(): choice for choice in choices}
     return BeforeValidator(
@@ -212,8 +48,8 @@ def _whatever_the_case(*choices: str) -> BeforeValidator:
     )
 
 
-_BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
-_Path = Annotated[str, AfterValidator(_check_path)]
+_BaseUrl = Annotated[str, AfterValidator(setting_values.check_base_url)]
+_Path = Annotated[str, AfterValidator(setting_values.check_path)]
 _Rate = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 _Key = SecretStr | None
@@ -226,16 +62,21 @@ class Settings(BaseSettings):
         env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
-    redis_url: Annotated[_Key, AfterValidator(_check_redis_url)] = Field(
+    redis_url: Annotated[_Key, AfterValidator(setting_values.check_redis_url)] = Field(
         default=None,
         description="redis://, rediss://, unix:// or redis+sentinel://host:port,host:port/master/db;"
         " unset: the embedded Redis of `relay up`",
     )
-    hook_tokens: Annotated[_Key, AfterValidator(_check_tokens)] = Field(
+    hook_tokens: Annotated[_Key, AfterValidator(setting_values.check_tokens)] = Field(
         default=None,
         description="comma-separated, all valid (rotation), at least 16 characters each;"
         " `source:token` is valid for that source only;"
         " unset: made on the first `relay up`, kept in RELAY_HOME",
+    )
+    public_url: Annotated[str | None, AfterValidator(setting_values.check_public_url)] = Field(
+        default=None,
+        description="where senders reach the receiver, https://host[/prefix] before /hooks; for the"
+        " commands that tell vendors of it",
     )
     audiencelab_api_key: _Key = Field(default=None, description="AudienceLab's API key")
     audiencelab_base_url: _BaseUrl = Field(
@@ -244,6 +85,14 @@ class Settings(BaseSettings):
     audiencelab_hash_filter: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = Field(
         default="sha256_personal_email",
         description="AudienceLab's filter name for a hashed address in POST /enrich",
+    )
+    audiencelab_dialect: Annotated[
+        Literal["auto", "observed", "documented"],
+        _whatever_the_case("auto", "observed", "documented"),
+    ] = Field(
+        default="auto",
+        description="form of AudienceLab's calls: observed (live answers), documented (its older"
+        " reference), auto (what works)",
     )
     audiencepoint_api_key: _Key = Field(default=None, description="AudiencePoint's API key")
     audiencepoint_base_url: _BaseUrl = Field(
@@ -273,12 +122,29 @@ class Settings(BaseSettings):
         default="missing",
         description="whom to enrich: missing (no name and no verified e-mail yet), always, off",
     )
+    enrich_bulk_from: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=100,
+        description="when more visitors than this wait for AudienceLab, up to 1 000 are asked about by one"
+        " bulk job; 0 never. 100 single calls take 200 s at the default rate",
+    )
     subscribe: Annotated[
         Literal["identified", "verified", "all", "off"],
         _whatever_the_case("identified", "verified", "all", "off"),
     ] = Field(
         default="identified",
         description="which addresses of a visitor to subscribe: identified, verified, all, off",
+    )
+    verify: Annotated[
+        Literal["off", "before_subscribe"], _whatever_the_case("off", "before_subscribe")
+    ] = Field(
+        default="off",
+        description="before_subscribe: AudiencePoint verifies each address that is known in plain, one call"
+        " each, before it is subscribed; Invalid and Spamtrap are not. Those addresses leave in plain",
+    )
+    score_poll_every_h: Annotated[float, Field(ge=0, le=8760, allow_inf_nan=False)] = Field(
+        default=24,
+        description="how often each subscribed address is asked for its scores, in hours, while"
+        " AudiencePoint has pushed none for 7 days; 0 never",
     )
     forward_max_wait_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = Field(
         default=2, description="a batch leaves at 30 events or at this age in seconds"
@@ -321,6 +187,28 @@ class Settings(BaseSettings):
     send_id: Annotated[
         Literal["message", "campaign"], _whatever_the_case("message", "campaign")
     ] = Field(default="message", description="what names a send: message or campaign")
+    reconcile_every_h: _Positive = Field(
+        default=24,
+        description="how often the segments and pixels below are walked for what webhooks missed, in hours",
+    )
+    reconcile_segments: Annotated[str, AfterValidator(setting_values.check_ids)] = Field(
+        default="", description="ids of AudienceLab segments to walk, with commas"
+    )
+    reconcile_pixels: Annotated[str, AfterValidator(setting_values.check_ids)] = Field(
+        default="", description="ids of AudienceLab pixels to walk, with commas"
+    )
+    scores_webhook_url: Annotated[_Key, AfterValidator(setting_values.check_webhook_url)] = Field(
+        default=None,
+        description="where changes of scores are posted to, for a CRM; needs SCORES_WEBHOOK_SECRET;"
+        " unset: nobody is told",
+    )
+    scores_webhook_secret: Annotated[_Key, AfterValidator(setting_values.check_webhook_keys)] = (
+        Field(
+            default=None,
+            description="the key that signs them (Standard Webhooks, `whsec_...`); several with commas,"
+            " all sign, while it is changed",
+        )
+    )
     max_body_bytes: Annotated[int, Field(ge=1024, le=512 * 1024**2)] = Field(
         default=20 * 1024**2, description="largest body that is accepted, also after decompression"
     )
@@ -341,9 +229,10 @@ class Settings(BaseSettings):
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
         _whatever_the_case("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     ] = Field(default="INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL")
-    sendgrid_public_key: Annotated[_Key, AfterValidator(_check_ec_key)] = Field(
+    sendgrid_public_key: Annotated[_Key, AfterValidator(setting_values.check_ec_key)] = Field(
         default=None,
-        description="SendGrid's verification key; once it is set, unsigned deliveries are refused",
+        description="SendGrid's verification key, or several with commas; once it is set, unsigned"
+        " deliveries are refused",
     )
     mailgun_signing_key: _Key = Field(
         default=None, description="Mailgun's HTTP webhook signing key; the same for all below"
@@ -360,7 +249,7 @@ class Settings(BaseSettings):
     mandrill_webhook_url: _Key = Field(
         default=None, description="the whole URL that Mandrill was given, which it signs"
     )
-    ses_topic_arns: _Key = Field(
+    ses_topic_arns: Annotated[_Key, AfterValidator(setting_values.check_topics)] = Field(
         default=None,
         description="the SNS topics that Amazon SES may publish to, with commas; once set, messages of"
         " others and unsigned ones are refused, and subscriptions of these confirm themselves",
@@ -400,6 +289,38 @@ class Settings(BaseSettings):
             raise ValueError("should be at least MAX_BODY_BYTES, or the largest body never fits")
         return value
 
+    @field_validator("public_url")
+    @classmethod
+    def _holds_no_token(cls, value: str | None, info: ValidationInfo) -> str | None:
+        tokens: SecretStr | None = info.data.get("hook_tokens")
+        secrets = parse_tokens(tokens.get_secret_value()) if tokens else []
+        if value and any(each.token in value for each in secrets):
+            raise ValueError("should have no hook token in it: it is shown")
+        return value
+
+    @field_validator("mandrill_webhook_url")
+    @classmethod
+    def _goes_with_its_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None and info.data.get("mandrill_webhook_key") is not None:
+            raise ValueError("should be set beside MANDRILL_WEBHOOK_KEY: Mandrill signs its URL")
+        return value
+
+    @field_validator("scores_webhook_secret")
+    @classmethod
+    def _goes_with_its_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None and info.data.get("scores_webhook_url") is not None:
+            raise ValueError(
+                "should be set beside SCORES_WEBHOOK_URL: what is sent there is signed"
+            )
+        return value
+
+    @field_validator("reconcile_segments", "reconcile_pixels")
+    @classmethod
+    def _goes_with_audiencelab(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("audiencelab_api_key") is None:
+            raise ValueError("should be set beside AUDIENCELAB_API_KEY: that is who is asked")
+        return value
+
     @field_validator("relay_home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -410,6 +331,14 @@ class Settings(BaseSettings):
         """Whether neither vendor's key is set, which makes `relay up` a trial."""
         return self.audiencelab_api_key is None and self.audiencepoint_api_key is None
 
+    def reconciled_segments(self) -> list[str]:
+        """Return the segments to walk, once each, in the order they are written."""
+        return setting_values.ids_in(self.reconcile_segments)
+
+    def reconciled_pixels(self) -> list[str]:
+        """Return the pixels to walk, likewise."""
+        return setting_values.ids_in(self.reconcile_pixels)
+
     def rules(self) -> Rules:
         """Return how mail senders' words map to AudiencePoint's."""
         return Rules(
@@ -417,6 +346,11 @@ class Settings(BaseSettings):
             deferral_as=self.deferral_as,
             send_id=self.send_id,
         )
+
+    def webhook_keys(self) -> list[bytes]:
+        """Return the keys that sign what goes to SCORES_WEBHOOK_URL."""
+        secret = self.scores_webhook_secret
+        return parse_webhook_keys(secret.get_secret_value()) if secret else []
 
     def sender_secrets(self) -> dict[str, str]:
         """Return variable name -> value of the senders' secrets that are set."""

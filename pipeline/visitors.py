@@ -130,17 +130,36 @@ def merge(visitor: Visitor, event: VisitorEvent, *, source: str, tag: str | None
     *now* stands in for an event without a time of its own.
     """
     person, seen_at = event.person, event.seen_at or now
-    is_newer = visitor.last_seen_at is None or seen_at >= visitor.last_seen_at
+    last = visitor.last_seen_at
+    is_newer = last is None or _moment(seen_at) >= _moment(last)
     add_facts(visitor, person, is_newer=is_newer)
-    visitor.first_seen_at = min(visitor.first_seen_at or seen_at, seen_at)
-    visitor.last_seen_at = max(visitor.last_seen_at or seen_at, seen_at)
+    visitor.first_seen_at = min(visitor.first_seen_at or seen_at, seen_at, key=_moment)
+    visitor.last_seen_at = seen_at if is_newer else last
     visitor.sources = unique([*visitor.sources, source])
     if tag:
         visitor.tags = unique([*visitor.tags, tag])
     if page := page_of(event, seen_at):
-        if page not in visitor.pages:
-            visitor.pages.append(page)
-        visitor.pages = sorted(visitor.pages, key=lambda seen: seen["at"])[-PAGES:]
+        add_page(visitor, page, is_dated=event.seen_at is not None)
+
+
+def _moment(at: str) -> str:
+    """Return what orders times: a whole second comes before its fractions, but `Z` after the dot."""
+    return at.removesuffix("Z")
+
+
+def add_page(visitor: Visitor, page: dict[str, str], *, is_dated: bool) -> None:
+    """Add *page* unless it is there: a sighting may come again, in another form and after any time.
+
+    It is the same when it was seen at the same moment and none of the known facts differ; one adds then what
+    the other does not tell. Without a moment of its own it is the same wherever its facts are.
+    """
+    for known in visitor.pages:
+        if is_dated and known["at"] != page["at"]:
+            continue
+        if all(known[name] == page[name] for name in known.keys() & page.keys() if name != "at"):
+            known.update({name: value for name, value in page.items() if name not in known})
+            return
+    visitor.pages = sorted([*visitor.pages, page], key=lambda seen: _moment(seen["at"]))[-PAGES:]
 
 
 def page_of(event: VisitorEvent, seen_at: str) -> dict[str, str] | None:

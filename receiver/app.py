@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -74,6 +75,43 @@ def _in_words(send: Send) -> Send:
     return tell
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What lives as long as the receiver does."""
+
+    inbox: Inbox
+    opening: Opening
+    metrics: Metrics
+    commit: GroupCommit
+    room: RoomWatch
+    memory: Memory
+    bodies: Bodies
+    refusals: Refusals
+    summary: Summary
+
+    @classmethod
+    def of(
+        cls, settings: Settings, redis: Redis, limits: Limits | None, read_deadline_s: float
+    ) -> Parts:
+        """Make them; nothing runs yet."""
+        inbox, metrics = Inbox(redis, settings.ack_policy), Metrics()
+        return cls(
+            inbox=inbox,
+            opening=Opening(inbox),
+            metrics=metrics,
+            commit=GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), metrics, limits),
+            room=RoomWatch(inbox),
+            memory=Memory(settings.max_inflight_bytes),
+            bodies=Bodies(settings.max_body_bytes, read_deadline_s),
+            refusals=Refusals(inbox),
+            summary=Summary(metrics),
+        )
+
+    def problem(self) -> str | None:
+        """Return why nothing can be stored at this moment, if anything is known."""
+        return self.opening.problem or self.commit.trouble()
+
+
 def make_app(
     settings: Settings,
     redis: Redis,
@@ -83,65 +121,59 @@ def make_app(
     read_deadline_s: float = READ_DEADLINE_S,
 ) -> Starlette:
     """Return the receiver. *redis* fails fast (`receiver_redis`) and is closed at the end."""
-    inbox = Inbox(redis, settings.ack_policy)
-    metrics = Metrics()
-    commit = GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), metrics, limits)
-    room = RoomWatch(inbox)
-    memory = Memory(settings.max_inflight_bytes)
-    refusals, summary, opening = Refusals(inbox), Summary(metrics), Opening(inbox)
-    bodies = Bodies(settings.max_body_bytes, read_deadline_s)
-    webhooks = Webhooks(
+    parts = Parts.of(settings, redis, limits, read_deadline_s)
+    access_log.tame(sources)
+    _tell_levels(parts)
+    return Receiver(
+        _hooks(settings, sources, parts),
+        routes=_pages(redis, parts),
+        lifespan=_lifespan(parts, at_end=redis.aclose),
+    )
+
+
+def _hooks(settings: Settings, sources: Mapping[str, Source], parts: Parts) -> Webhooks:
+    return Webhooks(
         sources=sources,
         ack_policy=settings.ack_policy,
         tokens=Tokens([(token.source, token.token) for token in settings.tokens()], sources),
         secrets=settings.sender_secrets(),
-        bodies=bodies,
-        memory=memory,
-        commit=commit,
-        inbox=inbox,
-        opening=opening,
-        room=room,
-        refusals=refusals,
-        metrics=metrics,
-    )
-    access_log.tame(sources)
-    _tell_levels(metrics, memory, commit, room)
-    return Receiver(
-        webhooks,
-        routes=_pages(redis, room, lambda: opening.problem or commit.trouble(), metrics),
-        lifespan=_lifespan(
-            opening=opening,
-            background=[
-                *(commit.run, bodies.watch, room.watch),
-                *(refusals.keep_writing, summary.tell, opening.keep_trying),
-            ],
-            at_end=[commit.finish, refusals.write, summary.finish, redis.aclose],
-        ),
+        bodies=parts.bodies,
+        memory=parts.memory,
+        commit=parts.commit,
+        inbox=parts.inbox,
+        opening=parts.opening,
+        room=parts.room,
+        refusals=parts.refusals,
+        metrics=parts.metrics,
     )
 
 
-def _pages(
-    redis: Redis, room: RoomWatch, problem: Callable[[], str | None], metrics: Metrics
-) -> list[Route]:
+def _pages(redis: Redis, parts: Parts) -> list[Route]:
     return [
         Route("/healthz", Healthz()),
-        Route("/readyz", Readyz(room, _heartbeat_age(redis), problem)),
-        Route("/metrics", MetricsPage(metrics, _books(redis))),
+        Route("/readyz", Readyz(parts.room, _heartbeat_age(redis), parts.problem)),
+        Route("/metrics", MetricsPage(parts.metrics, _books(redis))),
     ]
 
 
-def _tell_levels(metrics: Metrics, memory: Memory, commit: GroupCommit, room: RoomWatch) -> None:
-    metrics.gauge("relay_inflight_bytes", "Bytes of bodies held.", lambda: memory.used_bytes)
-    metrics.gauge("relay_waiting_deliveries", "Waiting for a flush.", lambda: commit.waiting)
-    metrics.gauge("relay_redis_used_bytes", "Redis memory in use.", lambda: room.used_bytes)
-    metrics.gauge("relay_redis_limit_bytes", "Redis maxmemory.", lambda: room.limit_bytes)
+def _tell_levels(parts: Parts) -> None:
+    tell, memory, commit, room = parts.metrics.gauge, parts.memory, parts.commit, parts.room
+    tell("relay_inflight_bytes", "Bytes of bodies held.", lambda: memory.used_bytes)
+    tell("relay_waiting_deliveries", "Waiting for a flush.", lambda: commit.waiting)
+    tell("relay_redis_used_bytes", "Redis memory in use.", lambda: room.used_bytes)
+    tell("relay_redis_limit_bytes", "Redis maxmemory.", lambda: room.limit_bytes)
 
 
 def _lifespan(
-    opening: Opening,
-    background: list[Callable[[], Coroutine[None, None, None]]],
-    at_end: list[Callable[[], Awaitable[None]]],
+    parts: Parts, at_end: Callable[[], Awaitable[None]]
 ) -> Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]]:
+    """Return what opens the inbox, runs the background's jobs and, the last of all, does *at_end*."""
+    opening, refusals, summary = parts.opening, parts.refusals, parts.summary
+    background: list[Callable[[], Coroutine[None, None, None]]] = [
+        *(parts.commit.run, parts.bodies.watch, parts.room.watch),
+        *(refusals.keep_writing, summary.tell, opening.keep_trying),
+    ]
+
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         tasks: list[asyncio.Task[None]] = []
@@ -153,7 +185,7 @@ def _lifespan(
             yield
         finally:
             await _stop(tasks)
-            for close in at_end:
+            for close in (parts.commit.finish, refusals.write, summary.finish, at_end):
                 # Redis may be gone; the process ends all the same.
                 with contextlib.suppress(Exception):
                     await close()

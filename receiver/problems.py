@@ -3,7 +3,8 @@
 A sender's programmer reads these, so each has a stable `type`, and a sentence that says what to
 do. Nothing of the request comes back in them: an answer lands in the sender's logs, where neither
 a token nor a body belongs. The status decides the sender's next move: 4xx means "it will not get
-better by itself", 503 means "send it again", and says when.
+better by itself", 503 means "send it again", and says when. Senders that read a status otherwise
+get another one (`next_moves`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Problem:
 
 # One second: the causes (a restart, a full flush queue) pass in seconds, and senders back off
 # themselves.
-_RETRY = ((b"retry-after", b"1"),)
+RETRY = ((b"retry-after", b"1"),)
 # A full Redis drains at the vendors' pace.
 _RETRY_LATER = ((b"retry-after", b"30"),)
 # SNS sends its credentials only after this challenge; RFC 9110 wants one on every 401.
@@ -53,11 +54,14 @@ UNKNOWN_ENCODING = Problem(
     ((b"accept-encoding", b"gzip, deflate, identity"),),
 )
 STALLED = Problem("stalled", 408, "The body did not arrive in time", ((b"connection", b"close"),))
-NOT_STORED = Problem("not-stored", 503, "The delivery could not be stored", _RETRY)
+NOT_STORED = Problem("not-stored", 503, "The delivery could not be stored", RETRY)
 STORAGE_FULL = Problem("storage-full", 503, "The storage is nearly full", _RETRY_LATER)
-TOO_BUSY = Problem("too-busy", 503, "Too many bodies are being received", _RETRY)
-INTERNAL = Problem("internal", 503, "The relay failed on this request", _RETRY)
-NOT_READY = Problem("not-ready", 503, "The relay is not ready", _RETRY)
+TOO_BUSY = Problem("too-busy", 503, "Too many bodies are being received", RETRY)
+INTERNAL = Problem("internal", 503, "The relay failed on this request", RETRY)
+NOT_READY = Problem("not-ready", 503, "The relay is not ready", RETRY)
+
+#: refusals of a delivery that would be taken later
+SEND_AGAIN = (STALLED, NOT_STORED, STORAGE_FULL, TOO_BUSY, INTERNAL)
 
 
 class Refused(Exception):
@@ -78,9 +82,9 @@ class Refused(Exception):
         self.id = id
 
 
-def render(refused: Refused) -> tuple[int, Headers, bytes]:
-    """Return status, headers and body of the answer to a refused request."""
-    problem = refused.problem
+def render(refused: Refused, said: Problem | None = None) -> tuple[int, Headers, bytes]:
+    """Return status, headers and body of the answer to a refused request, its problem *said* in another way."""
+    problem = said or refused.problem
     about: dict[str, object] = {
         "type": problem.type,
         "title": problem.title,

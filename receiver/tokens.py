@@ -67,14 +67,12 @@ def parameters(query: bytes) -> dict[str, str]:
 
 
 def _from_authorization(value: bytes) -> list[bytes]:
-    scheme, _, rest = value.strip().partition(b" ")
-    rest = rest.strip()
-    if scheme.lower() == b"bearer":
-        return [rest]
-    if scheme.lower() != b"basic":
-        return []
+    # whatever the word before it is: some senders (Iterable) send what was typed in, alone or after one of theirs
+    scheme, *rest = value.split(maxsplit=1) or [b""]
+    if scheme.lower() != b"basic" or not rest:
+        return [rest[0].strip() if rest else scheme]
     try:
-        _, _, password = b64decode(rest).partition(b":")
+        _, _, password = b64decode(rest[0]).partition(b":")
     except (binascii.Error, ValueError):
         return []
     return [password]

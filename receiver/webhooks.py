@@ -7,6 +7,10 @@ The order of the checks is part of the contract, and each status is the sender's
     408 503   not stored                                              send it again
     202 200   stored; the header Relay-Ack says how safely            done
 
+A sender that would not send it again after 408 or 503 is told so by the status that it needs
+(`next_moves`). A sender's own probe that only its signature tells apart (`verify` raises `Probe`)
+gets the status of a stored delivery and the body of an answer to GET; nothing of it is stored.
+
 Only what is unauthentic or too large leaves no trace but a count. A tag that is not a tag is left
 out and counted, and the delivery is stored without it: a slip in a URL must not cost data.
 
@@ -30,9 +34,9 @@ from starlette.types import Receive, Scope, Send
 
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox, NotStored
-from pipeline.outcomes import Reason
+from pipeline.outcomes import Probe, Reason
 from pipeline.sources import Malformed, Source, Unauthentic
-from receiver import problems
+from receiver import next_moves, problems
 from receiver.answers import Prepared, answer, answer_early
 from receiver.bodies import Bodies, Gone, Held, Memory, Undecodable, UnknownEncoding
 from receiver.group_commit import GroupCommit
@@ -141,6 +145,10 @@ class Webhooks:
         except Refused as refused:
             await self._refuse(refused, scope, headers, receive, send, held)
             return
+        except Probe:
+            log.info("probe source=%s", door.source.name)
+            await answer(send, door.source.success, _echoed(_PROBE_HEADERS, headers), _PROBE)
+            return
         except Gone:
             return
         except Exception as error:
@@ -205,7 +213,7 @@ class Webhooks:
                 wrong = Refused(problems.UNKNOWN_ENCODING, "Send it plain, or packed with gzip.")
             except Undecodable as error:
                 wrong = Refused(problems.MALFORMED, str(error))
-        if self._secrets:
+        if self._secrets:  # without its own secret a source says nothing: see `Source.verify`
             self._verify(source, headers, body)
         content_type = headers.get(b"content-type", b"").decode("latin-1")
         if wrong is None:
@@ -271,15 +279,15 @@ class Webhooks:
         send: Send,
         held: Held,
     ) -> None:
-        problem = refused.problem
         name = route_path(scope)[len(PREFIX) :].partition("/")[0]
         source = name if name in self._doors else "unknown"
+        problem = next_moves.said_to(source, refused.problem)
         self._metrics.answered[source, problem.status] += 1
         self._metrics.refused[source, problem.name] += 1
         if (word := _COUNTED.get(problem.name)) is not None:
             self._refusals.add(word)
         log.info("refused source=%s status=%d cause=%s", source, problem.status, problem.name)
-        status, answer_headers, body = render(refused)
+        status, answer_headers, body = render(refused, problem)
         answer_headers = _echoed(answer_headers, headers)
         if _is_unread(headers, held, refused):
             await answer_early(receive, send, status, answer_headers, body)

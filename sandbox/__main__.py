@@ -10,19 +10,26 @@ import os
 import socket
 from argparse import ArgumentParser
 from contextlib import suppress
+from typing import get_args
 
 import uvicorn
 from starlette.applications import Starlette
 
+from sandbox import crm
 from sandbox.app import create
 from sandbox.desk import Call, say_nothing
 from sandbox.memory import Memory
+from sandbox.settings import Dialect
 
 _THINGS = {
     "events": "events",
     "list-subscription": "addresses",
     "scores": "addresses",
     "enrich": "found",
+    "segment": "rows",
+    "email-verification": "addresses",
+    "sto": "addresses",
+    "crm": "webhooks",
 }
 
 
@@ -60,7 +67,8 @@ def server(app: Starlette) -> uvicorn.Server:
 def announce_call(call: Call) -> None:
     """Print one line about *call*, counts only."""
     status = call.status or "reset"
-    print(f"sandbox: {call.endpoint} {status} {call.count} {_THINGS[call.endpoint]}", flush=True)
+    things = _THINGS.get(call.endpoint, "things")
+    print(f"sandbox: {call.endpoint} {status} {call.count} {things}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -69,12 +77,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--quiet", action="store_true", help="count only: no lines, no bodies kept")
+    parser.add_argument(
+        "--dialect",
+        choices=get_args(Dialect),
+        default="observed",
+        help="AudienceLab's calls as live answers show them, or as its older reference does",
+    )
     chosen = parser.parse_args(arguments)
     listener = listen(chosen.host, chosen.port)
     print(f"sandbox: listening on {url_of(listener)}", flush=True)
     announce = say_nothing if chosen.quiet else announce_call
     key = os.environ.get("SANDBOX_KEY") or "sandbox"
-    app = create(Memory(keeps_bodies=not chosen.quiet), key=key, announce=announce)
+    memory = Memory(keeps_bodies=not chosen.quiet)
+    crm_key = os.environ.get("SANDBOX_CRM_KEY") or crm.KEY
+    app = create(memory, key=key, announce=announce, dialect=chosen.dialect, crm_key=crm_key)
     with suppress(KeyboardInterrupt):
         server(app).run(sockets=[listener])
 

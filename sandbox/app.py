@@ -1,7 +1,8 @@
-"""The sandbox: both vendors in one app, with the switches for faults and a view of what arrived.
+"""The sandbox: both vendors in one app, with switches and a view of what arrived.
 
     /audiencepoint/v1/...    AudiencePoint      /faults   GET, POST (one or a list), DELETE
-    /audiencelab/...         AudienceLab        /seen     GET, DELETE; /seen/{what} the full lists
+    /audiencelab/...         AudienceLab        /settings GET, POST (some of them), DELETE
+    /crm                     signed webhooks    /seen     GET, DELETE; /seen/{what} the full lists
 
 The switches ask for no key: the sandbox listens on loopback and knows invented people only.
 """
@@ -14,10 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from sandbox import audiencelab, audiencepoint
+from sandbox import audiencelab, audiencepoint, crm
 from sandbox.desk import Announce, Answer, Transported, say_nothing
 from sandbox.faults import BadFault, Fault, Faults, fault_from
 from sandbox.memory import Memory
+from sandbox.settings import BadSetting, Dialect, Settings
 
 
 def create(
@@ -26,14 +28,20 @@ def create(
     *,
     key: str = "sandbox",
     announce: Announce = say_nothing,
+    dialect: Dialect = "observed",
+    crm_key: str = crm.KEY,
 ) -> Starlette:
-    """Return the app; `app.state.memory` and `app.state.faults` are what it remembers and obeys."""
+    """Return the app; `app.state` has the `memory`, `faults` and `settings` it keeps and obeys."""
     memory = memory or Memory()
     faults = faults or Faults()
+    settings = Settings(dialect=dialect)
+    offered = (memory, faults, key, announce, settings)
     app = Transported(
         routes=[
-            Mount("/audiencepoint/v1", audiencepoint.create(memory, faults, key, announce)),
-            Mount("/audiencelab", audiencelab.create(memory, faults, key, announce)),
+            Mount("/audiencepoint/v1", audiencepoint.create(*offered)),
+            Mount("/audiencelab", audiencelab.create(*offered)),
+            crm.route(memory, faults, crm_key, announce),
+            Route("/settings", _settings, methods=["GET", "POST", "DELETE"]),
             Route("/faults", _faults, methods=["GET", "POST", "DELETE"]),
             Route("/seen", _seen, methods=["GET", "DELETE"]),
             Route("/seen/{what}", _seen_in_full),
@@ -41,6 +49,7 @@ def create(
     )
     app.state.memory = memory
     app.state.faults = faults
+    app.state.settings = settings
     return app
 
 
@@ -62,6 +71,22 @@ def _faults_in(raw: bytes) -> list[Fault]:
     except orjson.JSONDecodeError as error:
         raise BadFault("not JSON") from error
     return [fault_from(each) for each in (message if isinstance(message, list) else [message])]
+
+
+async def _settings(request: Request) -> Response:
+    settings: Settings = request.app.state.settings
+    memory: Memory = request.app.state.memory
+    if request.method != "GET":
+        # What drifts from now on starts from the size it has by its name.
+        memory.account.drifts.clear()
+    if request.method == "DELETE":
+        settings.reset()
+    elif request.method == "POST":
+        try:
+            settings.change(orjson.loads(await request.body()))
+        except (BadSetting, orjson.JSONDecodeError) as error:
+            return Answer(400, {"message": str(error)}).response()
+    return Answer(200, settings.listed()).response()
 
 
 async def _seen(request: Request) -> Response:

@@ -1,28 +1,50 @@
-"""AudienceLab's stand-in: `POST /enrich` as observed, over a small table of invented people.
+"""AudienceLab's stand-in, over a small account of invented people, in two dialects.
 
-It refuses what the vendor refuses: keys it does not know, at the top or in the filter, and a
-missing `is_or_match`. Answers have the live service's UPPER_CASE keys, not its page's lower-case.
+"Observed" is what the vendor's public pages, live answers and clients show; "documented" is an
+older reference that most live answers contradict. The stand-in speaks one of them at a time
+(`settings`): the other's paths are not there, its keys are unknown. It refuses what the vendor
+refuses, and its rows have the live service's UPPER_CASE columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from hmac import compare_digest
-from time import time
-from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.desk import Announce, Answer, Desk, Refused, Transported, say_nothing
+from sandbox import audiencelab_audiences as audiences
+from sandbox import audiencelab_enrichment as enrichment
+from sandbox import audiencelab_pixels as pixels
+from sandbox import audiencelab_segments as segments
+from sandbox.audiencelab_rules import error, reshaped
+from sandbox.desk import (
+    Announce,
+    Answer,
+    Asked,
+    Desk,
+    Handle,
+    Refused,
+    Transported,
+    say_nothing,
+)
 from sandbox.faults import Faults
 from sandbox.memory import Memory
-from sandbox.people import FILTERS, Row, people_matching
+from sandbox.settings import Settings
 
-_KEYS = {"filter", "is_or_match", "fields", "request_id"}
-_UNKNOWN_KEY = "Malformed JSON/Unknown Field detected: <nil>"
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One call. None is a dialect that does not have it; *name* is what faults and counts say."""
+
+    name: str
+    method: str
+    path: str
+    observed: Handle | None = None
+    documented: Handle | None = None
+    is_open: bool = False
 
 
 def create(
@@ -30,18 +52,122 @@ def create(
     faults: Faults,
     key: str = "sandbox",
     announce: Announce = say_nothing,
+    settings: Settings | None = None,
 ) -> Transported:
     """Return the app; mount it under `/audiencelab`."""
+    settings = settings or Settings()
 
     def admit(request: Request) -> None:
         if not _is_right(request, key):
-            raise Refused(_error(401, "UNAUTHORIZED", "Invalid API key"))
+            raise Refused(reshaped(error(401, "UNAUTHORIZED", "Invalid API key"), settings))
 
-    desk = Desk("enrich", admit, _enrich(memory), memory, faults, announce)
+    def route(offer: Offer) -> Route:
+        check = _let_in if offer.is_open else admit
+
+        def desk(handle: Handle | None) -> Desk | None:
+            if handle is None:
+                return None
+            shaped = _shaped(handle, settings)
+            return Desk(offer.name, check, shaped, memory, faults, announce)
+
+        desks = {"observed": desk(offer.observed), "documented": desk(offer.documented)}
+
+        async def serve(request: Request) -> Response:
+            spoken = desks[settings.dialect]
+            return await (spoken.serve(request) if spoken else unknown_path(request))
+
+        return Route(offer.path, serve, methods=[offer.method])
+
+    async def unknown_path(request: Request, failure: Exception | None = None) -> Response:
+        return reshaped(error(404, "NOT_FOUND", "Not found"), settings).response()
+
     return Transported(
-        routes=[Route("/enrich", desk.serve, methods=["POST"])],
-        exception_handlers={404: _unknown_path, 405: _unknown_path},
+        routes=[route(offer) for offer in _offers(memory, settings)],
+        exception_handlers={404: unknown_path, 405: unknown_path},
     )
+
+
+def _offers(memory: Memory, settings: Settings) -> list[Offer]:
+    """Return every call; where two paths fit, the first does."""
+    return [
+        *_pixel_offers(memory, settings),
+        *_audience_offers(memory, settings),
+        _both("segment", "GET", "/segments/{id}", segments.segment(memory.account, settings)),
+        *_enrichment_offers(memory, settings),
+    ]
+
+
+def _pixel_offers(memory: Memory, settings: Settings) -> list[Offer]:
+    account = memory.account
+    events, one = pixels.v3_events(account, settings), pixels.one(account)
+    made = pixels.created(account), pixels.created_as_documented(account)
+    return [
+        _both("pixels", "GET", "/pixels", pixels.listed(account, settings)),
+        Offer("create-pixel", "POST", "/pixels", *made),
+        Offer("pixel", "GET", "/pixels/{id}", events, one),
+        Offer("pixel-v4", "GET", "/pixels/{id}/v4", pixels.v4_events(account, settings)),
+        _both("delete-pixel", "DELETE", "/pixels/{id}", pixels.deleted(account, settings)),
+    ]
+
+
+def _audience_offers(memory: Memory, settings: Settings) -> list[Offer]:
+    account = memory.account
+    made = audiences.created(account, settings), audiences.created_as_documented(account)
+    attributes = audiences.attributes, audiences.documented_attributes
+    people, one = audiences.people(account, settings), audiences.one(account)
+    path = "/audiences"
+    return [
+        _both("audiences", "GET", path, audiences.listed(account, settings)),
+        Offer("create-audience", "POST", path, *made),
+        Offer("preview", "POST", f"{path}/preview", audiences.preview(account)),
+        Offer("custom-audience", "POST", f"{path}/custom", audiences.custom),
+        Offer("attributes", "GET", f"{path}/attributes", *attributes),
+        Offer("attributes", "GET", f"{path}/attributes/{{kind}}", audiences.attributes_of_kind),
+        Offer("audience", "GET", f"{path}/{{id}}", people, one),
+        _both("delete-audience", "DELETE", f"{path}/{{id}}", audiences.deleted(account, settings)),
+    ]
+
+
+def _enrichment_offers(memory: Memory, settings: Settings) -> list[Offer]:
+    account = memory.account
+    listed, job = enrichment.jobs_listed(account, settings), enrichment.job(account, settings)
+    made, made_otherwise = (
+        enrichment.job_created(account),
+        enrichment.job_created_as_documented(account),
+    )
+    file = enrichment.result_file(account, settings)
+    jobs = "/enrichment/jobs"
+    return [
+        Offer("enrich", "POST", "/enrich", enrichment.one(memory)),
+        Offer("enrich", "POST", "/enrich/contact", None, enrichment.contact(memory)),
+        Offer("create-enrichment", "POST", "/enrichments", made),
+        Offer("create-enrichment", "POST", jobs, None, made_otherwise),
+        Offer("enrichments", "GET", "/enrichments", listed),
+        Offer("enrichments", "GET", jobs, None, listed),
+        Offer("enrichment", "GET", "/enrichments/{id}", job),
+        Offer("enrichment", "GET", f"{jobs}/{{id}}", None, job),
+        Offer("enrichment-file", "GET", "/results/{file}", file, file, is_open=True),
+    ]
+
+
+def _both(name: str, method: str, path: str, handle: Handle) -> Offer:
+    return Offer(name, method, path, handle, handle)
+
+
+def _shaped(handle: Handle, settings: Settings) -> Handle:
+    """Return *handle* with its refusals in the shape that is set."""
+
+    def shaped(asked: Asked) -> Answer:
+        try:
+            return handle(asked)
+        except Refused as refused:
+            raise Refused(reshaped(refused.answer, settings)) from refused
+
+    return shaped
+
+
+def _let_in(request: Request) -> None:
+    """Ask for no key."""
 
 
 def _is_right(request: Request, key: str) -> bool:
@@ -49,68 +175,3 @@ def _is_right(request: Request, key: str) -> bool:
     bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
     given = request.headers.get("x-api-key", bearer)
     return compare_digest(given.encode(), key.encode())
-
-
-async def _unknown_path(request: Request, error: Exception) -> Response:
-    return _error(404, "NOT_FOUND", "Not found").response()
-
-
-def _enrich(memory: Memory) -> Callable[[bytes], Answer]:
-    def handle(raw: bytes) -> Answer:
-        message = _message(raw)
-        people = _find(message)
-        memory.keep_enrich_request(message, len(people))
-        echo = {"request_id": message["request_id"]} if "request_id" in message else {}
-        found = {"timestamp": int(time() * 1000), "found": len(people), "result": people}
-        return Answer(200, echo | found, len(people))
-
-    return handle
-
-
-def _message(raw: bytes) -> dict[str, Any]:
-    """Return the request, held against the vendor's rules."""
-    try:
-        message = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        message = None
-    if not isinstance(message, dict) or set(message) - _KEYS:
-        raise _refusal(_UNKNOWN_KEY)
-    if not isinstance(message.get("is_or_match"), bool):
-        raise _refusal("is_or_match is required")
-    if not isinstance(message.get("request_id", ""), str):
-        raise _refusal("request_id is a string")
-    _check_filter(message.get("filter"))
-    _check_fields(message.get("fields", []))
-    return message
-
-
-def _check_filter(chosen: object) -> None:
-    if not isinstance(chosen, dict) or not chosen:
-        raise _refusal("filter is required")
-    for name, value in chosen.items():
-        if name not in FILTERS:
-            raise _refusal(f"invalid filter field: {name.upper()}")
-        if not isinstance(value, str) or not value:
-            raise _refusal(f"invalid filter value: {name.upper()}")
-
-
-def _check_fields(names: object) -> None:
-    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
-        raise _refusal("fields is an array of strings")
-
-
-def _find(message: dict[str, Any]) -> list[Row]:
-    chosen: dict[str, str] = message["filter"]
-    people = people_matching(chosen, any_will_do=message["is_or_match"])
-    names = {each.upper() for each in message.get("fields", ())}
-    if not names:
-        return people
-    return [{name: value for name, value in row.items() if name in names} for row in people]
-
-
-def _refusal(why: str) -> Refused:
-    return Refused(_error(400, "VALIDATION_ERROR", why))
-
-
-def _error(status: int, code: str, message: str) -> Answer:
-    return Answer(status, {"error": {"code": code, "message": message, "details": {}}})

@@ -12,7 +12,7 @@ import socket
 import struct
 from asyncio import BaseTransport, Transport, sleep
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import orjson
@@ -21,27 +21,90 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sandbox.faults import Fault, Faults
+from sandbox.faults import Cut, Fault, Faults
 from sandbox.memory import Memory
 
 _TRANSPORT = "sandbox.transport"
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One call as a handler sees it."""
+
+    request: Request
+    raw: bytes
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query's parameters, the last of each name."""
+        return self.request.query_params
+
+    def piece(self, name: str) -> str:
+        """Return the piece *name* of the path."""
+        return cast(str, self.request.path_params[name])
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A body that is sent as it is."""
+
+    content: bytes
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What a vendor answers. *count* is how many things the call held, for the log line."""
+    """What a vendor answers. *count* is how many things the call held, for the log line.
+
+    *cut* sends the first half of the body only: as a whole answer ("body"), or with the length of
+    the whole and a connection that ends in the middle ("connection").
+    """
 
     status: int
     body: Any
     count: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
+    cut: Cut | None = None
 
     def response(self) -> Response:
-        """Return it as HTTP: a string is HTML as from a proxy, anything else JSON."""
+        """Return it as HTTP: a string is HTML as from a proxy, 204 is empty, all else JSON."""
+        content, media_type = self._content()
+        if self.cut is None:
+            return Response(content, self.status, dict(self.headers), media_type)
+        half = content[: len(content) // 2]
+        if self.cut == "body":
+            return Response(half, self.status, dict(self.headers), media_type)
+        return _Torn(half, len(content), self, media_type)
+
+    def _content(self) -> tuple[bytes, str | None]:
+        if self.status == 204:
+            return b"", None
+        if isinstance(self.body, File):
+            return self.body.content, self.body.media_type
         if isinstance(self.body, str):
-            return Response(self.body, self.status, dict(self.headers), "text/html")
-        content = orjson.dumps(self.body)
-        return Response(content, self.status, dict(self.headers), "application/json")
+            return self.body.encode(), "text/html"
+        return orjson.dumps(self.body), "application/json"
+
+
+class _Torn(Response):
+    """Half of a body that was announced as a whole, and the connection's end."""
+
+    def __init__(self, half: bytes, whole: int, answer: Answer, media_type: str | None) -> None:
+        headers = {**answer.headers, "Content-Length": str(whole)}
+        super().__init__(b"", answer.status, headers, media_type)
+        self._half = half
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what there is, then close; in process, where nothing can be closed, end early."""
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        transport: BaseTransport | None = scope.get(_TRANSPORT)
+        is_all = transport is None
+        await send({"type": "http.response.body", "body": self._half, "more_body": not is_all})
+        if transport is not None:
+            # What was sent is still delivered: the client sees an end, not a reset.
+            transport.close()
+            await _disconnect(receive)
 
 
 class Refused(Exception):
@@ -62,6 +125,7 @@ class Call:
 
 
 Announce = Callable[[Call], None]
+Handle = Callable[[Asked], Answer]
 
 
 def say_nothing(call: Call) -> None:
@@ -74,7 +138,7 @@ class Desk:
 
     name: str
     admit: Callable[[Request], None]
-    handle: Callable[[bytes], Answer]
+    handle: Handle
     memory: Memory
     faults: Faults
     announce: Announce = say_nothing
@@ -84,7 +148,7 @@ class Desk:
         raw = await request.body()
         try:
             self.admit(request)
-            answer = await self._answer(raw)
+            answer = await self._answer(Asked(request, raw))
         except Refused as refused:
             answer = refused.answer
         except ConnectionResetError:
@@ -93,17 +157,21 @@ class Desk:
         self._count(answer)
         return answer.response()
 
-    async def _answer(self, raw: bytes) -> Answer:
-        fault = self.faults.take(self.name, raw)
+    async def _answer(self, asked: Asked) -> Answer:
+        # A call without a body may tell its address in the query.
+        held = asked.raw or orjson.dumps(list(asked.query.values()))
+        fault = self.faults.take(self.name, held)
         if fault is None:
-            return self.handle(raw)
-        return await self._fail(fault, raw)
+            return self.handle(asked)
+        return await self._fail(fault, asked)
 
-    async def _fail(self, fault: Fault, raw: bytes) -> Answer:
+    async def _fail(self, fault: Fault, asked: Asked) -> Answer:
         answer = Answer(fault.status or 200, fault.body, headers=fault.headers)
         if fault.accepts:
-            accepted = self.handle(raw)
-            answer = accepted if fault.status is None else answer
+            accepted = self.handle(asked)
+            if fault.status is None:
+                headers = {**accepted.headers, **fault.headers}
+                answer = replace(accepted, headers=headers, cut=fault.cut)
         await sleep(fault.latency_s)
         if fault.reset:
             raise ConnectionResetError
@@ -130,10 +198,14 @@ async def _hang_up(request: Request) -> Response:
         raise ConnectionResetError("the stand-in tears the connection down")
     _close_without_farewell(transport)
     cast(Transport, transport).abort()
-    # uvicorn answers 500 for a call that ends without an answer, unless it knows of the loss.
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    await _disconnect(request.receive)
     return Response()
+
+
+async def _disconnect(receive: Receive) -> None:
+    # uvicorn answers 500 for a call that ends without an answer, unless it knows of the loss.
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _close_without_farewell(transport: BaseTransport) -> None:

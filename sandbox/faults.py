@@ -5,6 +5,9 @@ of its addresses (or none at all) and has not been used up. Faults come after th
 before the vendor's rules, as a gateway's do.
 
     status + body + headers   the answer; with `stores=True` the call is accepted first
+    headers alone             the call is accepted, and its answer has these as well
+    cut "body" | "connection" the call is accepted and half of its answer is sent: as if it were
+                              all, or with the connection's end in the middle
     reset "before" | "after"  the connection is torn down before or after the call was accepted
     latency_s                 the answer comes late; what is accepted is accepted before the wait
     addresses                 only calls that hold one of them, plain or hashed
@@ -22,12 +25,24 @@ import orjson
 from sandbox.addresses import hash_of
 
 Reset = Literal["before", "after"]
-ENDPOINTS = ("events", "list-subscription", "scores", "enrich", "*")
+Cut = Literal["body", "connection"]
+ENDPOINTS = (
+    # AudiencePoint's
+    *("events", "list-subscription", "scores", "email-verification", "sto"),
+    # AudienceLab's
+    *("enrich", "create-enrichment", "enrichments", "enrichment", "enrichment-file"),
+    *("pixels", "pixel", "pixel-v4", "create-pixel", "delete-pixel"),
+    *("audiences", "audience", "create-audience", "custom-audience", "delete-audience"),
+    *("attributes", "preview", "segment"),
+    # The receiver of what the relay tells others
+    "crm",
+    "*",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One way to fail at one endpoint (`events`, `list-subscription`, `scores`, `enrich`, `*`).
+    """One way to fail at one of the `ENDPOINTS`.
 
     A *body* that is a string is sent as HTML, as a proxy would; anything else as JSON.
     """
@@ -38,6 +53,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     latency_s: float = 0.0
     reset: Reset | None = None
+    cut: Cut | None = None
     stores: bool = False
     addresses: Sequence[str] = ()
     times: int | None = None
@@ -117,6 +133,8 @@ def _check_types(message: dict[str, Any]) -> None:
             raise BadFault(f"{name} has the wrong type")
     if message.get("reset") not in (None, "before", "after"):
         raise BadFault("reset is before or after")
+    if message.get("cut") not in (None, "body", "connection"):
+        raise BadFault("cut is body or connection")
     texts = [*message.get("addresses", ()), *message.get("headers", {}).values()]
     if not all(isinstance(each, str) for each in texts):
         raise BadFault("addresses and header values are strings")
@@ -154,6 +172,17 @@ def slow(endpoint: str, latency_s: float, *, times: int | None = None) -> Fault:
 def reset(endpoint: str, when: Reset = "before", *, times: int | None = None) -> Fault:
     """Tear the connection down, before or after the call was accepted."""
     return Fault(endpoint=endpoint, reset=when, times=times)
+
+
+def cut_off(endpoint: str, cut: Cut = "body", *, times: int | None = None) -> Fault:
+    """Accept the call and send half of the answer."""
+    return Fault(endpoint=endpoint, cut=cut, times=times)
+
+
+def proxied(endpoint: str, *, status: int = 200, times: int | None = None) -> Fault:
+    """Answer a proxy's page in place of the vendor's."""
+    body = "<!doctype html><title>Sign in</title><p>This network asks you to sign in.</p>"
+    return Fault(endpoint=endpoint, status=status, body=body, times=times)
 
 
 def poisoned(endpoint: str, *addresses: str, words: str = "Invalid request body") -> Fault:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandbox.account import Account
 from sandbox.addresses import hash_of, is_hash
 
 Event = dict[str, Any]
@@ -30,6 +31,11 @@ class Memory:
     addresses: list[str] = field(default_factory=list)
     enrich_requests: list[dict[str, Any]] = field(default_factory=list)
     score_requests: list[dict[str, Any]] = field(default_factory=list)
+    verified: list[str] = field(default_factory=list)
+    send_time_requests: list[dict[str, Any]] = field(default_factory=list)
+    told: list[dict[str, str]] = field(default_factory=list)
+    told_ids: set[str] = field(default_factory=set)
+    account: Account = field(default_factory=Account)
     subscribed: set[str] = field(default_factory=set)
     calls: Counter[tuple[str, int]] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
@@ -71,6 +77,25 @@ class Memory:
         if self.keeps_bodies:
             self.score_requests.append(message)
 
+    def keep_verification(self, email: str, *, by_get: bool) -> None:
+        """Remember an address that was verified, and whether it stood in an address line."""
+        self.counts["verified_by_get"] += by_get
+        if self.keeps_bodies:
+            self.verified.append(email)
+
+    def keep_send_time_request(self, message: dict[str, Any]) -> None:
+        """Remember an accepted question for send times."""
+        if self.keeps_bodies:
+            self.send_time_requests.append(message)
+
+    def keep_told(self, webhook_id: str, timestamp: str, raw: bytes) -> None:
+        """Remember a webhook whose signature was right; one id is counted once."""
+        self.counts["told"] += 1
+        self.told_ids.add(webhook_id)
+        if self.keeps_bodies:
+            body = raw.decode(errors="replace")
+            self.told.append({"id": webhook_id, "timestamp": timestamp, "body": body})
+
     def count_call(self, endpoint: str, status: int) -> None:
         """Count one call by how it was answered; status 0 is a reset connection."""
         self.calls[endpoint, status] += 1
@@ -83,7 +108,7 @@ class Memory:
         """Return the counters of `GET /seen`: flat, all present from the start."""
         return {
             "calls": self.calls.total(),
-            "refused": sum(n for (_, status), n in self.calls.items() if status != 200),
+            "refused": sum(n for (_, status), n in self.calls.items() if not 200 <= status < 300),
             "events": self.counts["events"],
             "batches": self.counts["batches"],
             "largest_batch": self.counts["largest_batch"],
@@ -96,6 +121,13 @@ class Memory:
             "score_calls": self.calls_to("scores"),
             "enrich_calls": self.calls_to("enrich"),
             "enrich_found": self.counts["enrich_found"],
+            "verification_calls": self.calls_to("email-verification"),
+            "verified_by_get": self.counts["verified_by_get"],
+            "send_time_calls": self.calls_to("sto"),
+            "segment_calls": self.calls_to("segment"),
+            "crm_calls": self.calls_to("crm"),
+            "crm_accepted": self.counts["told"],
+            "crm_repeated": self.counts["told"] - len(self.told_ids),
         }
 
     def full(self, what: str) -> list[Any] | None:
@@ -106,15 +138,25 @@ class Memory:
             "addresses": self.addresses,
             "enrich_calls": self.enrich_requests,
             "score_calls": self.score_requests,
+            "verification_calls": self.verified,
+            "send_time_calls": self.send_time_requests,
+            "crm": self.told,
             "calls": [[name, status, count] for (name, status), count in self.calls.items()],
         }
         return lists.get(what)
 
     def forget(self) -> None:
-        """Start again from nothing, subscriptions included."""
-        kept = (self.events, self.batches, self.addresses, self.enrich_requests)
-        for each in (*kept, self.score_requests):
-            each.clear()
+        """Start again from nothing, subscriptions included; the account has what it first had."""
+        asked: tuple[list[dict[str, Any]], ...] = (self.enrich_requests, self.score_requests)
+        for requests in (*asked, self.send_time_requests):
+            requests.clear()
+        self.events.clear()
+        self.batches.clear()
+        for texts in (self.addresses, self.verified):
+            texts.clear()
+        self.told.clear()
+        self.told_ids.clear()
+        self.account.forget()
         self.subscribed.clear()
         self.calls.clear()
         self.counts.clear()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Thread
 
 from starlette.applications import Starlette
@@ -17,6 +17,7 @@ from sandbox.__main__ import listen, server, url_of
 from sandbox.app import create
 from sandbox.faults import Faults
 from sandbox.memory import Memory
+from sandbox.settings import Settings
 
 KEY = "sandbox"
 
@@ -28,6 +29,7 @@ class Sandbox:
     url: str
     memory: Memory
     faults: Faults
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def audiencepoint_url(self) -> str:
@@ -49,7 +51,7 @@ def sandbox_in_thread(*, keeps_bodies: bool = True) -> Iterator[Sandbox]:
     thread = Thread(target=stand_in.run, kwargs={"sockets": [listener]}, name="sandbox")
     thread.start()
     try:
-        yield Sandbox(url_of(listener), app.state.memory, app.state.faults)
+        yield Sandbox(url_of(listener), app.state.memory, app.state.faults, app.state.settings)
     finally:
         stand_in.should_exit = True
         thread.join()

@@ -40,6 +40,8 @@ QUICK = Timing(
     patience_s=0.2,
     stop_s=5.0,
     sweep_s=0.05,
+    bulk_poll_s=0.02,
+    bulk_lease_s=5.0,
 )
 
 

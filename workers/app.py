@@ -21,22 +21,26 @@ from typing import Any
 from arq.worker import func
 from redis.exceptions import RedisError
 
-from pipeline import heartbeats, wake
+from pipeline import dialects, heartbeats, wake
 from pipeline.connections import Role, connection_pool
 from pipeline.moves import Mover
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues, create_groups
 from pipeline.settings import Settings
 from pipeline.tombstones import Tombstones
-from workers.clients import audiencelab, audiencepoint
+from workers.clients import crm
 from workers.clients.audiencelab import AudienceLab
-from workers.clients.audiencepoint import AudiencePoint, Paths
+from workers.clients.audiencepoint import AudiencePoint
+from workers.clients.crm import Crm
 from workers.clients.http import DEADLINE_S, VendorHttp, new_client
 from workers.context import HOUR_MS, Context
 from workers.drains import Drains, drain
+from workers.poll_scores import keep_polling
+from workers.reconcile import keep_reconciling
 from workers.ringing import ring_for_work
 from workers.sweep import keep_beating, keep_sweeping, pause_without_keys
 from workers.timing import Timing
+from workers.vendors import audiencelab_client, audiencepoint_client
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +140,8 @@ class _opened:
         self._tasks = [
             asyncio.create_task(keep_beating(self._context)),
             asyncio.create_task(keep_sweeping(self._context)),
+            asyncio.create_task(keep_reconciling(self._context)),
+            asyncio.create_task(keep_polling(self._context)),
         ]
         logger.info("worker started worker=%s", self._context.consumer)
         return self._context
@@ -168,6 +174,7 @@ class _opened:
             tombstones=Tombstones(redis),
             audiencepoint=await self._audiencepoint(),
             audiencelab=await self._audiencelab(),
+            crm=await self._crm(),
             timing=self._timing,
         )
 
@@ -176,16 +183,26 @@ class _opened:
         if settings.audiencepoint_api_key is None:
             return None
         client = await self._stack.enter_async_context(new_client())
-        headers = audiencepoint.headers(settings.audiencepoint_api_key.get_secret_value())
-        http = VendorHttp(audiencepoint.VENDOR, settings.audiencepoint_base_url, headers, client)
-        paths = Paths(settings.audiencepoint_events_path, settings.audiencepoint_subscription_path)
-        return AudiencePoint(http, paths)
+        return audiencepoint_client(settings, settings.audiencepoint_api_key, client)
 
     async def _audiencelab(self) -> AudienceLab | None:
         settings = self._settings
         if settings.audiencelab_api_key is None:
             return None
         client = await self._stack.enter_async_context(new_client())
-        headers = audiencelab.headers(settings.audiencelab_api_key.get_secret_value())
-        http = VendorHttp(audiencelab.VENDOR, settings.audiencelab_base_url, headers, client)
-        return AudienceLab(http, settings.audiencelab_hash_filter)
+        keeper = dialects.Keeper(self._redis)
+        self._stack.push_async_callback(keeper.settle)
+        worked = await dialects.read(self._redis)
+        return audiencelab_client(settings, settings.audiencelab_api_key, client, worked, keeper)
+
+    async def _crm(self) -> Crm | None:
+        settings = self._settings
+        if settings.scores_webhook_url is None:
+            return None
+        base, path = crm.place(settings.scores_webhook_url.get_secret_value())
+        if base.startswith("http://") and not crm.is_loopback(base):
+            logger.warning(
+                "SCORES_WEBHOOK_URL is http: everybody on the way can read what it carries"
+            )
+        client = await self._stack.enter_async_context(new_client())
+        return Crm(VendorHttp(crm.VENDOR, base, {}, client), path, settings.webhook_keys())

@@ -15,8 +15,10 @@ from pipeline.settings import Settings
 from pipeline.sources import Rules
 from pipeline.tombstones import Tombstones
 from pipeline.wake import Bell
+from workers.asking import Asking
 from workers.clients.audiencelab import AudienceLab
 from workers.clients.audiencepoint import AudiencePoint
+from workers.clients.crm import Crm
 from workers.room import Room
 from workers.timing import Timing
 
@@ -58,9 +60,13 @@ class Context:
     tombstones: Tombstones
     audiencepoint: AudiencePoint | None
     audiencelab: AudienceLab | None
+    crm: Crm | None = None
+    """Whom score changes are told; None without an address."""
     timing: Timing = field(default_factory=Timing)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     bells_seen: BellsSeen = field(default_factory=BellsSeen)
+    asking: Asking = field(default_factory=Asking)
+    """What `unpack` asks others about deliveries."""
 
     room: Room = field(init=False)
     """How much may be unpacked."""

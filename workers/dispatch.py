@@ -1,6 +1,6 @@
 """Dispatch: seals what waits in a stage into batches and calls the stage's vendor with them.
 
-Three stages call vendors: `forward`, `subscribe` and `enrich`. Each says what its batches are made of, how
+Four stages call somebody: `forward`, `subscribe`, `enrich` and `notify`. Each says what its batches are made of, how
 the call is made and what success means (`Errand`); everything else is the same for all and stands here:
 taking a batch only when pause, back-off and the rate shared by all workers allow a call, several calls in
 flight, one probe at a time after a failure, and carrying out what `fates` decides. Every step is a move, so
@@ -69,6 +69,12 @@ class Batch:
     def was_held(self) -> bool:
         """Tell whether it waited for others to succeed first."""
         return self.queue.endswith(":held")
+
+
+class Uncalled:
+    """Marks an answer that was known without a call: it settles its batch, and tells nothing of the vendor."""
+
+    __slots__ = ()
 
 
 class Errand(Protocol):
@@ -240,7 +246,8 @@ class Dispatch:
         for _ in range(10):  # a visitor may change between reading and writing
             move = Move(batch.queue, [batch.id])
             outcome = await self._errand.settle(move, batch, answer)
-            move.succeeded(stage)
+            if not isinstance(answer, Uncalled):
+                move.succeeded(stage)
             moved = await self._context.mover.apply([move])
             match moved.results[0]:
                 case Result.CHANGED:
@@ -290,12 +297,12 @@ class Dispatch:
             stage, batch.id, len(batch.items), verdict.fate, sentence(failure),
         )  # fmt: skip
         if verdict.fate is Fate.RETRY:
-            await self._set_back(verdict.setback or Setback(""), batch, sent)
+            await self.set_back(verdict.setback or Setback(""), batch, sent)
             return verdict.fate
         again = attempts(verdict.tries, successes, sent)
         await self._context.mover.apply([await self._taken_out(batch, failure, verdict, again)])
         if verdict.setback:
-            await self._set_back(verdict.setback, None, sent, held=verdict.fate is Fate.HOLD)
+            await self.set_back(verdict.setback, None, sent, held=verdict.fate is Fate.HOLD)
         elif verdict.fate is Fate.HOLD:
             await self._context.redis.hset(keys.destination(stage), "held", successes)
         return verdict.fate
@@ -342,7 +349,7 @@ class Dispatch:
         )
         return case, successes
 
-    async def _set_back(
+    async def set_back(
         self, setback: Setback, batch: Batch | None, sent: int, *, held: bool = False
     ) -> None:
         """Give *batch* back, unless a move took it, and put off the stage's next call."""

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from pipeline import keys
 from pipeline.outcomes import Stage
 from pipeline.scripts import script
 from workers.dispatch import Dispatch
 from workers.enrich import enrich
 from workers.fates import last_line
 from workers.forward import Forward
+from workers.notify import Notify, leave_untold
 from workers.reread import WANTED, reread
 from workers.scores import scores
 from workers.subscribe import Subscribe, leave_unwatched
@@ -49,12 +51,21 @@ async def forward(context: Context, wake: asyncio.Event, until: float) -> None:
         await Dispatch(context, Forward(context, context.audiencepoint)).drain(wake, until)
 
 
+async def notify(context: Context, wake: asyncio.Event, until: float) -> None:
+    """Drain the stage `notify`; without an address what waits is ignored."""
+    if context.crm is None:
+        await leave_untold(context, until)
+    else:
+        await Dispatch(context, Notify(context, context.crm)).drain(wake, until)
+
+
 VERBS: dict[Stage, Verb] = {
     Stage.UNPACK: unpack,
     Stage.ENRICH: enrich,
     Stage.SUBSCRIBE: subscribe,
     Stage.FORWARD: forward,
     Stage.SCORES: scores,
+    Stage.NOTIFY: notify,
 }
 
 
@@ -110,7 +121,8 @@ class Drains:
         """Drain until no bell rang during the last look; return the bell number raised before it."""
         context = self._context
         number = await raise_bell(context, stage)
-        await context.queues.release(stage)
+        # what `unpack` looked at already it keeps in hand, so that each has its turn
+        await context.queues.release(stage, spares=keys.UNPROVEN)
         while True:
             self._rung_again.discard(stage)
             if stage in WANTED:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import orjson
 
-from pipeline import visitors
+from pipeline import bulk_jobs, visitors
 from pipeline.addresses import is_hash
 from pipeline.clock import iso, redis_now_ms
 from pipeline.deliveries import Delivery
@@ -45,29 +45,20 @@ class LookUp:
         self.calls_per_s = context.settings.audiencelab_rate
 
     async def seal(self) -> Sealed:
-        """Do nothing: merging makes a batch of each visitor to ask about."""
+        """Seal a bulk job when many wait; merging has made a batch of each visitor to ask about."""
+        settings = self._context.settings
+        await bulk_jobs.seal(self._context.redis, settings.enrich_bulk_from)
         return Sealed(0, None)
 
     async def call(self, items: Sequence[Item]) -> list[dict[str, object]]:
         """Ask by e-mail, else by hash, else by phone."""
         event = event_of(items[0].payload)
-        visitor = await self._visitor(event)
-        if visitor.emails:
-            return await self._client.enrich(email=visitor.emails[0])
-        if visitor.digests:
-            return await self._client.enrich(hem_sha256=visitor.digests[0])
-        if visitor.phones:
-            return await self._client.enrich(phone=visitor.phones[0])
-        return []
+        fact = fact_of(await self._visitor(event))
+        return await self._client.enrich(**dict([fact])) if fact else []
 
     async def _visitor(self, event: VisitorEvent) -> Visitor:
         """Return the visitor as it is now; the event's own facts when it is gone."""
-        name = await owner_of(self._context, event)
-        known = (await visitors.fetch(self._context.redis, [name])).get(name)
-        if known is None:
-            known = Visitor(name)
-            visitors.add_facts(known, event.person)
-        return known
+        return (await visitors_of(self._context, [event]))[0]
 
     async def settle(self, move: Move, batch: Batch, answer: object) -> str:
         """Merge what AudienceLab told, keep the visitor, hand on addresses that are new."""
@@ -76,19 +67,10 @@ class LookUp:
         visitor = await self._visitor(event_of(item.payload))
         move.versions = {visitor.id: visitor.version}
         now_ms = await redis_now_ms(context.redis)
-        person = person_of(cast(list[dict[str, object]], answer))
-        if person is not None:
-            visitors.add_facts(visitor, person, is_newer=False)
-        visitor.enriched_at = iso(now_ms)
-        visitor.enrichment = "found" if person else "not found"
-        move.macs = await context.tombstones.macs(visitor.identities)
-        save(context, move, visitor, now_ms)
-        for name in visitor.digests:
-            move.alias(name, visitor.id, context.visitor_keep_ms)
-        if person is not None:
-            hand_on(context, move, visitor, origin)
+        learn(visitor, person_of(cast(list[dict[str, object]], answer)), now_ms)
+        await write(context, move, visitor, origin, now_ms)
         move.settle(self.stage, "done")
-        return visitor.enrichment
+        return visitor.enrichment or ""
 
     async def bury(
         self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int
@@ -106,12 +88,56 @@ class LookUp:
         return visitor.identities
 
 
-async def owner_of(context: Context, event: VisitorEvent) -> str:
-    """Return the id of the visitor that the event's person is now: known by a hash only, whoever it belongs to."""
-    name = visitors.visitor_id(event.person) or ""
-    if not (event.person.uuid or event.person.edid) and is_hash(name):
-        return (await visitors.owners(context.redis, [name])).get(name, name)
-    return name
+def fact_of(visitor: Visitor) -> tuple[str, str] | None:
+    """Return what to ask by, as `AudienceLab.enrich` calls it: e-mail, else hash, else phone; None for nothing."""
+    facts = {"email": visitor.emails, "hem_sha256": visitor.digests, "phone": visitor.phones}
+    return next(((name, known[0]) for name, known in facts.items() if known), None)
+
+
+def learn(visitor: Visitor, person: Person | None, now_ms: int) -> None:
+    """Add what AudienceLab told, which is older than what was seen; None: it knows nobody."""
+    if person is not None:
+        visitors.add_facts(visitor, person, is_newer=False)
+    visitor.enriched_at = iso(now_ms)
+    visitor.enrichment = "found" if person else "not found"
+
+
+async def write(
+    context: Context, move: Move, visitor: Visitor, origin: Origin, now_ms: int
+) -> None:
+    """Add to *move* the writing of a *visitor* that was asked about, and the addresses to hand on."""
+    move.macs = [*move.macs, *await context.tombstones.macs(visitor.identities)]
+    save(context, move, visitor, now_ms)
+    for name in visitor.digests:
+        move.alias(name, visitor.id, context.visitor_keep_ms)
+    if visitor.enrichment == "found":
+        hand_on(context, move, visitor, origin)
+
+
+async def visitors_of(context: Context, events: Sequence[VisitorEvent]) -> list[Visitor]:
+    """Return the visitors as they are now, one object for each of them; the event's own facts of who is gone."""
+    names = await owners_of(context, events)
+    known = await visitors.fetch(context.redis, visitors.unique(names))
+    for name, event in zip(names, events, strict=True):
+        if name not in known:
+            known[name] = Visitor(name)
+            visitors.add_facts(known[name], event.person)
+    return [known[name] for name in names]
+
+
+async def owners_of(context: Context, events: Sequence[VisitorEvent]) -> list[str]:
+    """Return the id of the visitor that each event's person is now: known by a hash only, whoever it belongs to."""
+    names = [visitors.visitor_id(event.person) or "" for event in events]
+    by_hash = [
+        is_hash(name) and not (event.person.uuid or event.person.edid)
+        for name, event in zip(names, events, strict=True)
+    ]
+    hashes = [name for name, is_one in zip(names, by_hash, strict=True) if is_one]
+    owners = await visitors.owners(context.redis, visitors.unique(hashes))
+    return [
+        owners.get(name, name) if is_one else name
+        for name, is_one in zip(names, by_hash, strict=True)
+    ]
 
 
 async def may_be_asked_about(context: Context, move: Move, payload: bytes) -> None:
@@ -120,7 +146,8 @@ async def may_be_asked_about(context: Context, move: Move, payload: bytes) -> No
         event = event_of(payload)
     except (ValueError, TypeError, KeyError):
         return  # written by another version: nobody can tell whom it is about
-    move.remember(asked_about(await owner_of(context, event)), 1)
+    (name,) = await owners_of(context, [event])
+    move.remember(asked_about(name), 1)
 
 
 async def leave_unasked(context: Context, until: float) -> None:

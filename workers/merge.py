@@ -151,6 +151,7 @@ class Merge:
             return move
         versions = {visitor.id: visitor.version}
         origin = sighting.origin
+        before = visitor.document() if visitor.version else None
         visitors.merge(visitor, event, source=origin.source, tag=origin.tag, now=iso(now_ms))
         for other in self._same_person(visitor):
             versions[other.id] = other.version
@@ -159,12 +160,18 @@ class Merge:
             self._visitors.pop(other.id)
         move.versions = versions
         move.macs = await context.tombstones.macs(visitor.identities)
-        save(context, move, visitor, now_ms)
-        for name in visitor.digests:
-            move.alias(name, visitor.id, context.visitor_keep_ms)
-            self._owners[name] = visitor.id
+        # an old sighting that comes again, past its seen mark, must not keep anybody for another year
+        is_news = visitor.document() != before
+        if is_news:
+            save(context, move, visitor, now_ms)
+            for name in visitor.digests:
+                move.alias(name, visitor.id, context.visitor_keep_ms)
+                self._owners[name] = visitor.id
         hand_on(context, move, visitor, origin)
-        self._ask_or_settle(move, visitor, sighting)
+        if is_news or not visitor.enriched_at:
+            self._ask_or_settle(move, visitor, sighting)
+        else:
+            move.settle(Stage.ENRICH, "done")
         return move
 
     def _visitor_of(self, person: Person) -> Visitor | None:

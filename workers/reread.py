@@ -31,6 +31,7 @@ from pipeline.outcomes import (
 from pipeline.queues import Entry
 from pipeline.sources.registry import SOURCES
 from workers import mishaps
+from workers.unpack import Read, learn
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -53,7 +54,7 @@ async def reread(context: Context, stage: Stage, until: float) -> None:
             return
         for entry in taken.entries:
             try:
-                move = move_of(context, stage, entry)
+                move = await move_of(context, stage, entry)
             except Exception as failure:
                 # a source that trips over this entry must not stop the stage
                 await mishaps.failed(context, stage, entry, failure)
@@ -61,11 +62,11 @@ async def reread(context: Context, stage: Stage, until: float) -> None:
             await context.mover.apply([move])
 
 
-def move_of(context: Context, stage: Stage, entry: Entry) -> Move:
+async def move_of(context: Context, stage: Stage, entry: Entry) -> Move:
     """Make the move that takes *entry* out and puts what its source makes of it now in its place."""
     origin = Origin.unpack(entry.origins[0])
     move = Move(entry.queue, [entry.id])
-    outcomes = outcomes_of(context, stage, entry, origin)
+    outcomes = await outcomes_of(context, stage, entry, origin)
     found = [outcome for outcome in outcomes if isinstance(outcome, WANTED[stage])]
     wrong = [outcome for outcome in outcomes if isinstance(outcome, Invalid)]
     if found:  # this piece of work goes on as the first of them; what else it tells of is new work
@@ -85,19 +86,23 @@ def move_of(context: Context, stage: Stage, entry: Entry) -> Move:
     return move
 
 
-def outcomes_of(context: Context, stage: Stage, entry: Entry, origin: Origin) -> list[Outcome]:
-    """Return what the event's source makes of it now."""
+async def outcomes_of(
+    context: Context, stage: Stage, entry: Entry, origin: Origin
+) -> list[Outcome]:
+    """Return what the event's source makes of it now, with the address of whom it names by a number."""
     delivery = Delivery("reread", origin.source, entry.payloads[0], origin.first_seen_at_ms)
     source = SOURCES.get(origin.source)
     if source is None:
         error = f"no source is called {origin.source!r} in this version"
         return [Invalid(stage, error, entry.payloads[0])]
     try:
-        return source.parse(delivery, context.rules, time())
+        found = Read(delivery, source.parse(delivery, context.rules, time()))
     except Unreadable as unreadable:
         return [Invalid(stage, unreadable.error, entry.payloads[0])]
     except Probe:
         return [Ignored(stage, "probe")]
+    await learn(context, [found])
+    return found.outcomes
 
 
 def payload_of(context: Context, outcome: Outcome) -> tuple[bytes, Form]:

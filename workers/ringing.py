@@ -26,9 +26,10 @@ STALE_S = 5.0
 
 #: what waits for a call to a vendor; other queues are worked on while calls are put off
 CALLS: dict[Stage, tuple[str, ...]] = {
-    Stage.ENRICH: (keys.batches(Stage.ENRICH), keys.held(Stage.ENRICH)),
+    Stage.ENRICH: (keys.batches(Stage.ENRICH), keys.held(Stage.ENRICH), keys.bulk(Stage.ENRICH)),
     Stage.SUBSCRIBE: keys.QUEUES[Stage.SUBSCRIBE],
     Stage.FORWARD: (Stage.FORWARD, keys.batches(Stage.FORWARD), keys.held(Stage.FORWARD)),
+    Stage.NOTIFY: keys.QUEUES[Stage.NOTIFY],
 }
 
 
@@ -60,6 +61,8 @@ class Seen:
     paused: Mapping[str, tuple[str, float | None]]
     #: when the back-off of a stage ends
     due_ms: Mapping[str, float]
+    #: when the next bulk job is due (None: there is none; parts that are left have lost theirs)
+    bulk_due_ms: float | None
     #: how many entries each queue has
     lengths: Mapping[str, int]
 
@@ -71,11 +74,12 @@ async def look(context: Context) -> Seen:
         pipe.time()
         pipe.hgetall(keys.BELLS)
         pipe.hgetall(keys.PAUSED)
+        pipe.zrange(keys.BULK, 0, 0, withscores=True)
         for stage in CALLS:
             pipe.hget(keys.destination(stage), "due")
         for name in names:
             pipe.xlen(keys.queue(name))
-        (seconds, micros), bells, paused, *numbers = await pipe.execute()
+        (seconds, micros), bells, paused, jobs, *numbers = await pipe.execute()
     due, lengths = numbers[: len(CALLS)], numbers[len(CALLS) :]
     pauses = {stage.decode(): orjson.loads(stored) for stage, stored in paused.items()}
     return Seen(
@@ -83,6 +87,7 @@ async def look(context: Context) -> Seen:
         bells={stage.decode(): int(number) for stage, number in bells.items()},
         paused={stage: (pause["by"], pause.get("until_ms")) for stage, pause in pauses.items()},
         due_ms={stage: float(at or 0) for stage, at in zip(CALLS, due, strict=True)},
+        bulk_due_ms=jobs[0][1] if jobs else None,
         lengths=dict(zip(names, lengths, strict=True)),
     )
 
@@ -97,4 +102,6 @@ def has_something_to_do(context: Context, stage: Stage, seen: Seen) -> bool:
         soon_ms = seen.now_ms + context.timing.patience_s * 1000
         if until_ms is None or max(until_ms, seen.due_ms[stage]) > soon_ms:
             queues -= set(CALLS[stage])
+        if stage is Stage.ENRICH and (seen.bulk_due_ms or 0) > soon_ms:
+            queues.discard(keys.bulk(stage))
     return any(seen.lengths[name] for name in queues)

@@ -68,5 +68,6 @@ class Room:
             for stage, queues in keys.QUEUES.items():
                 if stage is not Stage.UNPACK:
                     for name in queues:
-                        pipe.xlen(keys.queue(name))
+                        if name != keys.bulk(stage):  # a bulk job leaves when AudienceLab likes
+                            pipe.xlen(keys.queue(name))
             return any(await pipe.execute())

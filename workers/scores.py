@@ -1,4 +1,4 @@
-"""Scores: keeps what AudiencePoint says about an address with the visitor it belongs to.
+"""Scores: keeps what AudiencePoint says about an address with the visitor it belongs to, and has changes told.
 
 An address nobody has seen at a site becomes a visitor of its own, known by its hash only.
 """
@@ -6,6 +6,7 @@ An address nobody has seen at a site becomes a visitor of its own, known by its 
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,13 @@ from pipeline import visitors
 from pipeline.addresses import digest
 from pipeline.clock import iso, redis_now_ms
 from pipeline.moves import Move, Result
+from pipeline.origins import Origin
 from pipeline.outcomes import Stage
 from pipeline.queues import Entry
 from pipeline.visitors import Visitor
 from workers import mishaps
+from workers.notify import message
+from workers.switched_off import is_off
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -45,21 +49,24 @@ async def scores(context: Context, wake: asyncio.Event, until: float) -> None:
 async def keep(context: Context, entry: Entry) -> None:
     """Write one address's scores, or count them as unchanged."""
     change = orjson.loads(entry.payloads[0])
-    address_hash = digest(change["email"])
     for _ in range(10):  # somebody else may write the same visitor
-        move = await move_of(context, entry, address_hash, change["scores"])
-        result = (await context.mover.apply([move])).results[0]
+        move = await move_of(context, entry, change["email"], change["scores"])
+        moved = await context.mover.apply([move])
+        result = moved.results[0]
         if result is Result.TOMBSTONE:
             forgotten = Move(entry.queue, [entry.id])
             forgotten.settle(Stage.SCORES, "ignored")
             await context.mover.apply([forgotten])
+        if result is Result.DONE:
+            await context.ring(moved.bells, move.feeds)
         if result is not Result.CHANGED:
             return
     await context.queues.give_back(entry.queue, [entry.id])
 
 
-async def move_of(context: Context, entry: Entry, address_hash: str, fresh: dict[str, str]) -> Move:
-    """Make the move that writes *fresh* to the visitor of the address."""
+async def move_of(context: Context, entry: Entry, email: str, fresh: dict[str, str]) -> Move:
+    """Make the move that writes *fresh* to the visitor of *email* and, if it is news, has it told."""
+    address_hash = digest(email)
     owner = (await visitors.owners(context.redis, [address_hash])).get(address_hash, address_hash)
     known = (await visitors.fetch(context.redis, [owner])).get(owner)
     visitor = known or Visitor(owner, hem_sha256=address_hash)
@@ -70,11 +77,23 @@ async def move_of(context: Context, entry: Entry, address_hash: str, fresh: dict
         move.settle(Stage.SCORES, "ignored")
         return move
     now_ms = await redis_now_ms(context.redis)
-    visitor.scores, visitor.scores_changed_at = merged, iso(now_ms)
+    before, visitor.scores = visitor.scores, merged
+    visitor.scores_changed_at = _time_of_change(visitor.scores_changed_at, now_ms)
+    if not is_off(context, Stage.NOTIFY):
+        told = message(visitor, email, before, context.settings.email_format)
+        move.append(Stage.NOTIFY, told, Origin.unpack(entry.origins[0]))
     save(context, move, visitor, now_ms)
     move.alias(address_hash, owner, context.visitor_keep_ms)
     move.settle(Stage.SCORES, "done")
     return move
+
+
+def _time_of_change(last: str | None, now_ms: int) -> str:
+    """Return now, always later than the *last* change: Redis's clock may stand still, or jump back."""
+    if last is None:
+        return iso(now_ms)
+    last_ms = round(datetime.fromisoformat(last).timestamp() * 1000)
+    return iso(max(now_ms, last_ms + 1))
 
 
 def save(context: Context, move: Move, visitor: Visitor, now_ms: int) -> None:

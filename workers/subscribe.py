@@ -2,11 +2,17 @@
 
 The answer counts invalid addresses without naming them, and the call is safe to repeat, so a batch with
 invalid ones is halved until each stands alone. There is no call to unsubscribe.
+
+With `VERIFY=before_subscribe` the addresses of a batch are verified first (`workers.verify`); what is Invalid or a
+Spamtrap is ignored. When the time for it is up, what is known by then is subscribed, and the rest goes on as a batch
+of its own. Nothing is kept of that in the queues, so the setting may change at any time.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -18,15 +24,30 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Entry, Sealed
 from workers.clients.audiencepoint import AudiencePoint, Subscription
 from workers.clients.errors import Rejected
-from workers.dispatch import MOST_ITEMS, WIDTH, Batch, Item
+from workers.dispatch import MOST_ITEMS, WIDTH, Batch, Item, Uncalled, attempts, batch_fields
 from workers.fates import Verdict
 from workers.switched_off import finish
+from workers.verify import Judged, Verify
 
 if TYPE_CHECKING:
     from workers.context import Context
 
 #: what AudiencePoint says of them (APIs 1.5, the List Subscription Model)
 INVALID = "AudiencePoint counted the address as invalid: invalid email address or hash format"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one batch: how many addresses were subscribed, and what was judged of the others."""
+
+    counts: Subscription
+    judged: Judged = field(default_factory=Judged)
+
+
+class Known(Answer, Uncalled):
+    """Everything was known from earlier verifications: nobody was called."""
+
+    __slots__ = ()
 
 
 class Subscribe:
@@ -41,6 +62,8 @@ class Subscribe:
         self._client = client
         self.calls_per_s = context.settings.audiencepoint_rate
         self._ripe_s = context.settings.forward_max_wait_s
+        is_on = context.settings.verify == "before_subscribe"
+        self._verify = Verify(context, client, self.vendor, self.rank) if is_on else None
 
     async def seal(self) -> Sealed:
         """Make batches of up to thirty addresses, hashed and plain apart."""
@@ -48,28 +71,48 @@ class Subscribe:
             self.stage, most=MOST_ITEMS, batches=WIDTH, ripe_s=self._ripe_s
         )
 
-    async def call(self, items: Sequence[Item]) -> Subscription:
-        """Subscribe the addresses; raises `Rejected` when any of them is invalid."""
-        addresses = dict.fromkeys(item.payload.decode() for item in items)
-        counts = await self._client.subscribe(list(addresses))
+    async def call(self, items: Sequence[Item]) -> Answer:
+        """Verify the addresses, where that is wanted, and subscribe; raises `Rejected` when any is invalid."""
+        addresses = {digest(address): address for address in map(_address, items)}
+        judged = await self._verify.judge(addresses) if self._verify else Judged()
+        out = judged.left.union(judged.unwanted)
+        wanted = [address for name, address in addresses.items() if name not in out]
+        if not wanted:
+            kind = Answer if judged.calls else Known
+            return kind(Subscription(0, 0, 0), judged)
+        counts = await self._client.subscribe(wanted)
         if counts.invalid:
             raise Rejected(INVALID, status=200)
-        return counts
+        return Answer(counts, judged)
 
     async def settle(self, move: Move, batch: Batch, answer: object) -> str:
-        """Remember each address as subscribed."""
-        move.settle(self.stage, "done", len(batch.items))
+        """Remember each address as subscribed; let what was not verified yet wait, and ignore who is unwanted."""
+        told, keep_ms = cast(Answer, answer), self._context.visitor_keep_ms
+        judged, left, fates = told.judged, list[Item](), Counter[str]()
         for item in batch.items:
-            address_hash = digest(item.payload.decode())
-            move.subscription(address_hash, "subscribed", self._context.visitor_keep_ms)
-        counts = cast(Subscription, answer)
-        return f"done new={counts.new} existing={counts.existing}"
+            name = digest(_address(item))
+            if name in judged.left:
+                left.append(item)
+            elif result := judged.unwanted.get(name):
+                fates[result] += 1
+                move.settle(self.stage, "ignored")
+                # not remembered here: when the result holds no longer, the next sighting asks again
+                move.subscription(name, "", keep_ms)
+            else:
+                move.settle(self.stage, "done")
+                move.subscription(name, "subscribed", keep_ms)
+        if left:
+            again = attempts(0, batch.mark, 0)
+            move.pass_on(keys.batches(self.stage), batch_fields(left, batch.root, again))
+            fates["unverified"] = len(left)
+        words = [f"done new={told.counts.new} existing={told.counts.existing}"]
+        return " ".join([*words, *(f"{result}={n}" for result, n in fates.items())])
 
     async def bury(
         self, move: Move, item: Item, verdict: Verdict, error: str, attempts: int
     ) -> None:
         """Bury one address; it is not tried again at its person's next visit."""
-        origin, address_hash = Origin.unpack(item.origin), digest(item.payload.decode())
+        origin, address_hash = Origin.unpack(item.origin), digest(_address(item))
         move.bury(
             self.stage,
             verdict.reason,
@@ -84,7 +127,11 @@ class Subscribe:
 
     def identities(self, item: Item) -> list[str]:
         """Return the address's hash."""
-        return [digest(item.payload.decode())]
+        return [digest(_address(item))]
+
+
+def _address(item: Item) -> str:
+    return item.payload.decode()
 
 
 async def leave_unwatched(context: Context, until: float) -> None:

@@ -86,7 +86,7 @@ async def pause_without_keys(context: Context) -> None:
     A stage that calls nobody needs no pause of the relay's own.
     """
     missing = stages_without_key(context)
-    for stage in (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD):
+    for stage in (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD, Stage.NOTIFY):
         if stage in missing:
             reason = f"{pauses.NO_KEY}: set {missing[stage]} and restart the workers"
             await pauses.pause_without_key(context.redis, stage, reason)

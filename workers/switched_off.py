@@ -1,8 +1,8 @@
 """Switched off: what waits for calls that the settings no longer want is finished without them.
 
-`ENRICH=off` and `SUBSCRIBE=off` are meant for work that was queued before, too. No vendor is called, so neither
-its missing key nor the relay's own pause or a back-off stands in the way; an operator's pause does. What
-another worker has in its hands at that moment is still called for.
+`ENRICH=off`, `SUBSCRIBE=off` and no `SCORES_WEBHOOK_URL` are meant for work that was queued before, too. Nobody
+is called, so neither a missing key nor the relay's own pause or a back-off stands in the way; an operator's
+pause does. What another worker has in its hands at that moment is still called for.
 """
 
 from __future__ import annotations
@@ -29,18 +29,22 @@ MOST_BYTES = 4_000_000
 
 def is_off(context: Context, stage: Stage) -> bool:
     """Tell whether the settings want no calls of *stage*."""
-    wishes = {
-        Stage.ENRICH: context.settings.enrich,
-        Stage.SUBSCRIBE: context.settings.subscribe,
+    settings = context.settings
+    off = {
+        Stage.ENRICH: settings.enrich == "off",
+        Stage.SUBSCRIBE: settings.subscribe == "off",
+        Stage.NOTIFY: settings.scores_webhook_url is None,
     }
-    return wishes.get(stage) == "off"
+    return off.get(stage, False)
 
 
 async def finish(
     context: Context, stage: Stage, until: float, end: Callable[[Entry], Awaitable[Move]]
 ) -> None:
-    """Take every sealed and held batch of *stage* out by the move that *end* makes of it."""
-    for queue in (keys.batches(stage), keys.held(stage)):
+    """Take every batch of *stage*, also held ones and parts of bulk jobs, out by the move that *end* makes of it."""
+    for queue in keys.QUEUES[stage]:
+        if queue not in (keys.batches(stage), keys.held(stage), keys.bulk(stage)):
+            continue
         while not context.stopping.is_set() and monotonic() < until:
             batches = await take(context, stage, queue)
             if not batches:

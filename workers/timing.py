@@ -26,5 +26,19 @@ class Timing:
     #: at a stop, calls in flight may still finish; platforms kill after 30 s
     stop_s: float = 20.0
     sweep_s: float = 1.0
+    #: ten bulk jobs at once then take a third of AudienceLab's default rate
+    bulk_poll_s: float = 60.0
+    #: longer than everything that is done with a bulk job at a time (`workers.bulk`)
+    bulk_lease_s: float = 120.0
+    #: a bulk job that is not over by then is given up; the vendor promises no time
+    bulk_give_up_s: float = 86_400.0
     #: while AudienceLab is asked, how often new visitor events are looked for
     merge_every_s: float = 0.25
+    #: how often it is looked whether a segment or a pixel is to be walked again
+    reconcile_s: float = 5.0
+    #: a batch is verified for so long before it goes on: shorter than `stop_s`, so that a stop lets it finish
+    verify_s: float = 15.0
+    #: how often a poll of scores that rests, or was put off, is looked at again
+    poll_s: float = 30.0
+    #: longer than a call (45 s): another worker goes on with the walk of one that died
+    poll_lease_s: float = 60.0

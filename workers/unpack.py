@@ -4,6 +4,12 @@ One move takes an entry of the inbox (all the deliveries of one flush) out and d
 appends, duplicates, ignored ones, dead letters, counters. A large delivery leaves in slices, with a cursor in
 its entry, so that no script blocks Redis for long. A delivery that cannot be read is buried without the
 others of its flush; code of ours that fails on one is tried three times.
+
+A delivery that waits for a proof is set aside in a queue of its own, which is looked at when nothing else is left
+to do: a handful a drain, each in its turn, and all of them as long as proofs are found.
+
+Before the moves, what an entry teaches is written down: addresses of people who are named by a number elsewhere
+(`recipients`), and the key that a set-up brought (`senders`). That may run twice and comes to the same.
 """
 
 from __future__ import annotations
@@ -11,14 +17,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import orjson
 from redis.exceptions import RedisError
 
-from pipeline import mail_events
+from pipeline import imports, keys, mail_events, recipients, senders
 from pipeline.deliveries import Delivery
 from pipeline.moves import Move
 from pipeline.origins import Form, Origin
@@ -29,12 +35,13 @@ from pipeline.outcomes import (
     Probe,
     Reason,
     ScoreChange,
+    SetUp,
     Stage,
+    Unaddressed,
     Unreadable,
     VisitorEvent,
 )
 from pipeline.queues import Entry
-from pipeline.senders import word_of
 from pipeline.sources.registry import SOURCES
 from workers import proofs
 from workers.fates import BUG_TRIES, last_line
@@ -63,8 +70,9 @@ class Read:
     """One delivery as its source understood it: outcomes, or the fate of the whole."""
 
     delivery: Delivery
-    outcomes: Sequence[Outcome] = ()
+    outcomes: list[Outcome] = field(default_factory=list)
     is_probe: bool = False
+    set_up: SetUp | None = None
     unreadable: Unreadable | None = None
     waits: bool = False
 
@@ -78,8 +86,10 @@ class Proofs:
 
 
 async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
-    """Drain the inbox until it is empty, the worker stops, or monotonic *until*."""
+    """Drain the inbox until it is empty, the worker stops, or monotonic *until*; last, what waits for proofs."""
     written: asyncio.Task[None] | None = None
+    waiting: set[str] = set()
+    has_looked = False
     try:
         while not context.stopping.is_set() and monotonic() < until:
             most_bytes = await context.room.bytes_to_unpack()
@@ -88,18 +98,39 @@ async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
             taken = await context.queues.take(
                 Stage.UNPACK, Stage.UNPACK, most=MOST_ENTRIES, most_bytes=most_bytes
             )
-            if not taken.entries:
-                return
-            context.room.take(taken.entries)
-            async for moves in slices(context, taken.entries):
+            entries, is_stuck = taken.entries, False
+            if not entries:
+                entries = await unproven(context, most_bytes, anew=not has_looked)
+                has_looked = is_stuck = True
+            context.room.take(entries)
+            async for moves in slices(context, entries, waiting):
+                is_stuck = False
                 if written is not None:
                     await written
                 # the next slice is read while Redis writes this one
                 written = asyncio.create_task(write(context, moves))
                 await asyncio.sleep(0)
+            if is_stuck:
+                return
     finally:
+        if waiting:
+            logger.info("unpack: deliveries wait for a proof deliveries=%d", len(waiting))
         if written is not None:
             await written
+
+
+async def unproven(context: Context, most_bytes: int, *, anew: bool) -> list[Entry]:
+    """Take some of the deliveries that wait for a proof; when each had its turn, begin *anew*, if that is wanted.
+
+    What had its turn stays in this worker's hands until then.
+    """
+    queues, name = context.queues, keys.UNPROVEN
+    if not await context.redis.xlen(keys.queue(name)):
+        return []
+    taken = await queues.take(name, Stage.UNPACK, most=MOST_ENTRIES, most_bytes=most_bytes)
+    if not taken.entries and anew and await queues.release_all(name):
+        taken = await queues.take(name, Stage.UNPACK, most=MOST_ENTRIES, most_bytes=most_bytes)
+    return taken.entries
 
 
 async def write(context: Context, moves: list[Move]) -> None:
@@ -108,12 +139,14 @@ async def write(context: Context, moves: list[Move]) -> None:
     await context.ring(moved.bells, set[Stage]().union(*(move.feeds for move in moves)))
 
 
-async def slices(context: Context, entries: Sequence[Entry]) -> AsyncIterator[list[Move]]:
-    """Make the moves of *entries*, in lists of about a slice of outcomes each."""
+async def slices(
+    context: Context, entries: Sequence[Entry], waiting: set[str]
+) -> AsyncIterator[list[Move]]:
+    """Make the moves of *entries*, in lists of about a slice of outcomes each; add to *waiting* who waits."""
     moves: list[Move] = []
     size = 0
     for entry in entries:
-        for move in await moves_of(context, entry):
+        for move in await moves_of(context, entry, waiting):
             if moves and size + move.weight > SLICE:
                 yield moves
                 moves, size = [], 0
@@ -123,19 +156,22 @@ async def slices(context: Context, entries: Sequence[Entry]) -> AsyncIterator[li
         yield moves
 
 
-async def moves_of(context: Context, entry: Entry) -> list[Move]:
-    """Make the moves that take *entry* out; none when it must wait, or our own code failed on it.
+async def moves_of(context: Context, entry: Entry, waiting: set[str]) -> list[Move]:
+    """Make the moves that take *entry* out; none when all of it waits on, or our own code failed on it.
 
-    What waits for a proof stays in this worker's hands: the next drain, which the sweep rings for, takes it again.
+    The ids of deliveries that wait for a proof are added to *waiting*.
     """
     faults: dict[str, str] = {}
     deliveries = [Delivery.unpack(payload) for payload in entry.payloads]
     while True:
         try:
             found = await prove(context, [one for one in deliveries if one.id not in faults])
-            if len(found.waiting) == len(deliveries):
+            waiting |= found.waiting
+            if len(found.waiting) == len(deliveries) and entry.queue == keys.UNPROVEN:
                 return []
-            return list(make_moves(context, entry, deliveries, found, faults))
+            reads = [read(context, one, found, faults) for one in deliveries]
+            await learn(context, reads)
+            return list(make_moves(context, entry, reads))
         except OurFault as fault:
             tries, error = await context.queues.failed(entry), last_line(fault.__cause__ or fault)
             logger.error(  # noqa: TRY400 - a traceback could show what the delivery holds
@@ -155,8 +191,7 @@ async def prove(context: Context, deliveries: Sequence[Delivery]) -> Proofs:
             await proofs.check(context, delivery)
         except Unreadable as unreadable:
             found.false[delivery.id] = unreadable
-        except proofs.Later as later:
-            logger.info("unpack waits delivery=%s reason=%s", delivery.id, later)
+        except proofs.Later:
             found.waiting.add(delivery.id)
         except (RedisError, OSError):
             raise
@@ -165,15 +200,40 @@ async def prove(context: Context, deliveries: Sequence[Delivery]) -> Proofs:
     return found
 
 
-def make_moves(
-    context: Context,
-    entry: Entry,
-    deliveries: Sequence[Delivery],
-    found: Proofs,
-    faults: Mapping[str, str],
-) -> Iterator[Move]:
-    """Make slices with a cursor, then the final move; *faults* are deliveries to bury, with the error."""
-    reads = [read(context, one, found, faults) for one in deliveries]
+async def learn(context: Context, reads: Sequence[Read]) -> None:
+    """Write down what *reads* teach, and put addresses in where they are known; nothing is asked for most senders."""
+    steps: list[recipients.Step] = []
+    places: list[tuple[Read, int, Unaddressed | None]] = []
+    for one in reads:
+        for place, outcome in enumerate(one.outcomes):
+            if isinstance(outcome, MailEvent):
+                if outcome.recipient:
+                    steps.append((one.delivery.source, outcome.recipient, outcome.email))
+                    places.append((one, place, None))
+            elif isinstance(outcome, Unaddressed):
+                steps.append((one.delivery.source, outcome.event.recipient or "", ""))
+                places.append((one, place, outcome))
+        if one.set_up:
+            await keep_set_up(context, one.delivery, one.set_up)
+    if not steps:
+        return
+    found = await recipients.resolve(context.redis, context.tombstones, steps)
+    for (one, place, unaddressed), address in zip(places, found, strict=True):
+        if unaddressed and address:
+            one.outcomes[place] = replace(unaddressed.event, email=address)
+
+
+async def keep_set_up(context: Context, delivery: Delivery, brought: SetUp) -> None:
+    """Keep the key of a set-up for the operator, and say where it is shown."""
+    await senders.keep_set_up(context.redis, delivery.source, delivery.received_at_ms, brought)
+    logger.warning(
+        "set-up of a webhook delivery=%s source=%s: `relay senders` shows the key that it wants back",
+        *(delivery.id, delivery.source),
+    )
+
+
+def make_moves(context: Context, entry: Entry, reads: Sequence[Read]) -> Iterator[Move]:
+    """Make slices with a cursor, then the final move."""
     outcomes = [(one.delivery, outcome) for one in reads for outcome in one.outcomes]
     start, cursor = begun(entry.cursor, len(outcomes)), entry.cursor
     while len(outcomes) - start > SLICE:
@@ -186,9 +246,17 @@ def make_moves(
     hand_over(context, move, outcomes[start:])
     for one in reads:
         settle(move, one)
-    if waiting := [one.delivery for one in reads if one.waits]:  # the others do not wait for these
-        move.pass_on(Stage.UNPACK, [part for one in waiting for part in ("p", one.pack())])
+    if waiting := [one.delivery for one in reads if one.waits]:  # nobody else waits for these
+        set_aside(move, waiting)
     yield move
+
+
+def set_aside(move: Move, waiting: Sequence[Delivery]) -> None:
+    """Let *waiting* go on among those that wait for proofs; status reads since when from the first origin."""
+    fields: list[str | bytes] = []
+    for one in waiting:
+        fields += ("p", one.pack(), "m", origin_of(one).pack())
+    move.pass_on(keys.UNPROVEN, fields)
 
 
 def begun(cursor: str, outcomes: int) -> int:
@@ -202,7 +270,10 @@ def begun(cursor: str, outcomes: int) -> int:
 
 
 def read(context: Context, delivery: Delivery, found: Proofs, faults: Mapping[str, str]) -> Read:
-    """Let the delivery's source read it. Pure: nothing is written. Raises `OurFault`."""
+    """Let the delivery's source read it; *faults* are deliveries to bury, with the error.
+
+    Pure: nothing is written. Raises `OurFault`.
+    """
     if error := faults.get(delivery.id):
         return Read(delivery, unreadable=Unreadable(Reason.BUG, error))
     if false := found.false.get(delivery.id):
@@ -215,8 +286,9 @@ def read(context: Context, delivery: Delivery, found: Proofs, faults: Mapping[st
         return Read(delivery, unreadable=Unreadable(Reason.UNKNOWN_SHAPE, error))
     try:
         return Read(delivery, source.parse(delivery, context.rules, time()))
-    except Probe:
-        return Read(delivery, is_probe=True)
+    except Probe as probe:
+        brought = probe if isinstance(probe, SetUp) else None
+        return Read(delivery, is_probe=True, set_up=brought)
     except Unreadable as unreadable:
         return Read(delivery, unreadable=unreadable)
     except Exception as failure:
@@ -229,7 +301,9 @@ def settle(move: Move, one: Read) -> None:
     if one.waits:
         return
     fate = "ignored" if one.is_probe else "dead" if one.unreadable else "done"
-    move.delivered(one.delivery.source, fate, one.delivery.received_at_ms)
+    # a page that we fetched is no sign of life of the sender's webhook
+    is_fetched = imports.HEADER in one.delivery.headers
+    move.delivered(one.delivery.source, fate, 0 if is_fetched else one.delivery.received_at_ms)
     if one.is_probe:
         move.settle(Stage.UNPACK, "ignored")
     elif one.unreadable:
@@ -259,7 +333,7 @@ def hand_over(context: Context, move: Move, found: Sequence[tuple[Delivery, Outc
     for delivery, outcome in found:
         try:
             hand_over_one(move, delivery, outcome, email_format)
-            move.tally(delivery.source, word_of(outcome))
+            move.tally(delivery.source, senders.word_of(outcome))
         except Exception as failure:  # fates: as in `read`
             raise OurFault(delivery.id) from failure
 

@@ -13,9 +13,8 @@
 local caller, word, stage, consumer, vendor = arg(), arg(), arg(), arg(), arg()
 local gap, rank, lease = number(), number(), number()
 local now = now_ms()
-local destination = P .. 'destination:' .. stage
-local state = redis.call('HMGET', destination, 'failures', 'due', 'probing', 'successes', 'held')
-local due, successes = tonumber(state[2] or 0), tonumber(state[4] or 0)
+local state = redis.call('HMGET', P .. 'destination:' .. stage, 'successes', 'held')
+local successes = tonumber(state[1] or 0)
 local batches, held = stage .. ':batches', stage .. ':held'
 local batches_waiting, held_waiting = redis.call('XLEN', queue_key(batches)), redis.call('XLEN', queue_key(held))
 local raw_waiting = redis.call('XLEN', queue_key(stage))
@@ -34,38 +33,12 @@ if said then
   if entry and is_held_by(queue_key(queue), id, consumer) then return batch(queue, entry, attempts) end
 end
 
-local probing = false
-local pause = redis.call('HGET', P .. 'paused', stage)
-if pause then
-  pause = cjson.decode(pause)
-  if pause.by == 'operator' or type(pause.until_ms) ~= 'number' then return {'paused'} end
-  if pause.until_ms > now then return {'wait', pause.until_ms - now} end
-  probing = true
-end
-
-if due > now then return {'wait', due - now} end
-if probing or tonumber(state[1] or 0) > 0 then -- after a failure one call at a time finds out how it goes
-  probing = true
-  local busy = tonumber(state[3] or 0) - now
-  if busy > 0 then return {'wait', math.min(busy, 100)} end
-end
-
+local no, probing = put_off(stage, now)
+if no then return no end
 if batches_waiting + held_waiting == 0 then return {'empty'} end
 
-local rate_key, next_call = P .. 'rate:' .. vendor, 0
-if gap > 0 then
-  local rate = redis.call('HGETALL', rate_key)
-  for i = 1, #rate, 2 do
-    if rate[i] == 'next' then next_call = tonumber(rate[i + 1])
-    elseif tonumber(rate[i]) < rank and tonumber(rate[i + 1]) > now then return {'wait', math.ceil(gap)} end
-  end
-  if next_call > now then
-    -- somebody of this rank waits for the next call: whoever ranks lower leaves it to them
-    even_when_full()
-    redis.call('HSET', rate_key, rank, math.ceil(next_call + gap))
-    return {'wait', math.ceil(next_call - now)}
-  end
-end
+local wait, next_call = rate_wait(vendor, gap, rank, now)
+if wait then return {'wait', wait} end
 
 local function first_of(queue)
   local back = take_back(queue, consumer)
@@ -76,7 +49,7 @@ end
 
 -- Held batches come back when others have succeeded since, or when nothing else is there to try.
 local order = {batches, held}
-if held_waiting > 0 and successes > tonumber(state[5] or 0) then order = {held, batches} end
+if held_waiting > 0 and successes > tonumber(state[2] or 0) then order = {held, batches} end
 local entry, queue
 for _, name in ipairs(order) do
   if name == batches or order[1] == held or batches_waiting + raw_waiting == 0 then
@@ -86,13 +59,9 @@ for _, name in ipairs(order) do
 end
 if not entry then return {'empty'} end
 
-if gap > 0 then
-  redis.call('HSET', rate_key, 'next', string.format('%.3f', math.max(next_call, now) + gap))
-  redis.call('HDEL', rate_key, rank)
-  redis.call('PEXPIRE', rate_key, 600000)
-end
+take_call(vendor, gap, rank, now, next_call)
 local place = queue .. '/' .. entry[1]
-if probing then redis.call('HSET', destination, 'probing', string.format('%.0f', now + lease), 'probe', place) end
+if probing then begin_probe(stage, place, now, lease) end
 
 local attempts = redis.call('HGET', P .. 'attempts', place)
 local fields = entry[2]

@@ -150,23 +150,17 @@ effects.subscribe = function()
   end
 end
 
--- subscription DIGEST STATE KEEP_MS: nothing for an address that was forgotten meanwhile
+-- subscription DIGEST STATE KEEP_MS: nothing for an address that was forgotten meanwhile; '' is no subscription at all
 effects.subscription = function()
   local digest, state, keep = arg(), arg(), arg()
   if redis.call('EXISTS', P .. 'address:' .. digest) == 0 then return end
-  redis.call('HSET', P .. 'address:' .. digest, 'subscription', state)
+  if state == '' then redis.call('HDEL', P .. 'address:' .. digest, 'subscription')
+  else redis.call('HSET', P .. 'address:' .. digest, 'subscription', state) end
   redis.call('PEXPIRE', P .. 'address:' .. digest, keep)
 end
 
--- succeeded STAGE: a call to the stage's vendor went well, so a pause that the relay made itself is over
-effects.succeeded = function()
-  local stage = arg()
-  local key = P .. 'destination:' .. stage
-  redis.call('HINCRBY', key, 'successes', 1)
-  redis.call('HDEL', key, 'failures', 'due', 'probing', 'probe', 'refusals', 'words', 'roots')
-  local pause = redis.call('HGET', P .. 'paused', stage)
-  if pause and cjson.decode(pause).by == 'relay' then redis.call('HDEL', P .. 'paused', stage) end
-end
+-- succeeded STAGE
+effects.succeeded = function() succeeded(arg()) end
 
 -- remember KEY KEEP_MS: a marker that leaves by itself
 effects.remember = function()

@@ -48,6 +48,32 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- The rate that all calls to one vendor share. Rank 0 is served first: somebody who waits for the next call leaves a
+-- mark, and whoever ranks lower leaves that call to them. Answer: the milliseconds to wait, nothing when a call may be
+-- made now; then when the next one is free.
+local function rate_wait(vendor, gap, rank, now)
+  local key, next_call = P .. 'rate:' .. vendor, 0
+  if gap <= 0 then return nil, next_call end
+  local rate = redis.call('HGETALL', key)
+  for i = 1, #rate, 2 do
+    if rate[i] == 'next' then next_call = tonumber(rate[i + 1])
+    elseif tonumber(rate[i]) < rank and tonumber(rate[i + 1]) > now then return math.ceil(gap), next_call end
+  end
+  if next_call <= now then return nil, next_call end
+  even_when_full()
+  redis.call('HSET', key, rank, math.ceil(next_call + gap))
+  return math.ceil(next_call - now), next_call
+end
+
+local function take_call(vendor, gap, rank, now, next_call)
+  if gap <= 0 then return end
+  local key = P .. 'rate:' .. vendor
+  even_when_full()
+  redis.call('HSET', key, 'next', string.format('%.3f', math.max(next_call, now) + gap))
+  redis.call('HDEL', key, rank)
+  redis.call('PEXPIRE', key, 600000)
+end
+
 -- The books: changes are collected and written once, at the end of the same script.
 local ledger = {}
 local function count(field, delta) ledger[field] = (ledger[field] or 0) + delta end
@@ -57,8 +83,43 @@ local function close_books()
   end
 end
 
-local STAGES = {'unpack', 'enrich', 'subscribe', 'forward', 'scores'}
+local STAGES = {'unpack', 'enrich', 'subscribe', 'forward', 'scores', 'notify'}
 local function bells() return redis.call('HMGET', P .. 'bells', unpack(STAGES)) end
+
+-- What a call to a stage's vendor waits for: the answer that says why none may be made now, or nothing; then whether
+-- it is a probe, because after a failure one call at a time finds out how it goes.
+local function put_off(stage, now)
+  local state, probing = redis.call('HMGET', P .. 'destination:' .. stage, 'failures', 'due', 'probing'), false
+  local due = tonumber(state[2] or 0)
+  local pause = redis.call('HGET', P .. 'paused', stage)
+  if pause then
+    pause = cjson.decode(pause)
+    if pause.by == 'operator' or type(pause.until_ms) ~= 'number' then return {'paused'} end
+    if pause.until_ms > now then return {'wait', pause.until_ms - now} end
+    probing = true
+  end
+  if due > now then return {'wait', due - now} end
+  if probing or tonumber(state[1] or 0) > 0 then
+    probing = true
+    local busy = tonumber(state[3] or 0) - now
+    if busy > 0 then return {'wait', math.min(busy, 100)} end
+  end
+  return nil, probing
+end
+
+local function begin_probe(stage, place, now, lease)
+  local until_ms = string.format('%.0f', now + lease)
+  redis.call('HSET', P .. 'destination:' .. stage, 'probing', until_ms, 'probe', place)
+end
+
+-- A call to the stage's vendor went well, so a pause that the relay made itself is over.
+local function succeeded(stage)
+  local key = P .. 'destination:' .. stage
+  redis.call('HINCRBY', key, 'successes', 1)
+  redis.call('HDEL', key, 'failures', 'due', 'probing', 'probe', 'refusals', 'words', 'roots')
+  local pause = redis.call('HGET', P .. 'paused', stage)
+  if pause and cjson.decode(pause).by == 'relay' then redis.call('HDEL', P .. 'paused', stage) end
+end
 
 -- Arguments are read one after the other.
 local at = 0

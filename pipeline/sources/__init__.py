@@ -34,16 +34,22 @@ class Rules:
 
 
 class Source(Protocol):
-    """One sender. Every method is pure: same arguments, same answer."""
+    """One sender. Every method is pure: same arguments, same answer.
 
-    name: str
-    """The word in `/hooks/{name}/...`."""
+    Most mail senders are a `JsonSender` (json_sender.py), which needs two functions of them.
+    """
 
-    success: Literal[200, 202]
-    """The status a stored delivery is answered with; mail senders want 200."""
+    @property
+    def name(self) -> str:
+        """The word in `/hooks/{name}/...`."""
 
-    keeps_headers: frozenset[str]
-    """Lower-case names of the request headers that `parse` needs later."""
+    @property
+    def success(self) -> Literal[200, 202]:
+        """The status a stored delivery is answered with; mail senders want 200."""
+
+    @property
+    def keeps_headers(self) -> frozenset[str]:
+        """Lower-case names of the request headers that `parse` needs later."""
 
     def check(self, body: bytes, content_type: str) -> None:
         """Raise `Malformed` unless *body* has the sender's form. A probe's body has it."""
@@ -52,6 +58,8 @@ class Source(Protocol):
         self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
     ) -> None:
         """Raise `Unauthentic` unless the sender signed *body* (raw bytes, decompressed).
+
+        Or `Probe`, for a vendor's test that only its signature tells from events: it is answered, not stored.
 
         *headers* have lower-case names. *secrets* maps setting names (`SENDGRID_PUBLIC_KEY`) to values;
         a source whose secret is not set accepts everything. *now* is Unix time in seconds.

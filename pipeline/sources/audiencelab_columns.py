@@ -8,7 +8,7 @@ is required. What may go wrong: two names for one fact, and the older of two val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from operator import attrgetter
@@ -186,6 +186,10 @@ _AS_SPELT: Mapping[str, Column] = COLUMNS | {
 }
 
 
+#: what a segment's row has of an event; people who were only listed have none of it
+_HAPPENED = ("EVENT_TIMESTAMP", "EVENT_TYPE", "EVENT_DATA", "PIXEL_ID")
+
+
 def column_of(key: str) -> Column | None:
     """Return what *key* stands for, however it is spelt; None when it means nothing to us."""
     column = _AS_SPELT.get(key)
@@ -233,3 +237,8 @@ def _read_best(row: Mapping[str, object]) -> Columns:
         if column.kind is Kind.ADDRESSES and earlier is not known:
             place[column.name] = list(dict.fromkeys([*earlier, *known]))
     return columns
+
+
+def tells_of_events(rows: Iterable[Mapping[str, object]]) -> bool:
+    """Say whether any of *rows* (UPPER_CASE columns) has a value that says what happened, not only who it was."""
+    return any(row.get(name) for row in rows for name in _HAPPENED)

@@ -13,13 +13,11 @@ marketing webhooks have the same names but no `message-id`, only the campaign's 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
-from pipeline.deliveries import Delivery
 from pipeline.mail_events import utc_second
-from pipeline.outcomes import EventType, Outcome, Probe, Reason, Unreadable
+from pipeline.outcomes import EventType
 from pipeline.sources import Rules, mail
-from pipeline.sources.json_body import as_sent, check_json, read_json
+from pipeline.sources.json_sender import JsonSender, one_or_many
 
 # `request`, `delivered` (SEND_FROM) and `deferred` (DEFERRAL_AS) need a look
 _TYPES = {
@@ -43,9 +41,9 @@ _IGNORED = {
     "error": mail.SUPPRESSED,
     # https://developers.brevo.com/docs/marketing-webhooks
     "list_addition": mail.NOT_A_MAIL_EVENT,
-    "contact_updated": mail.NOT_A_MAIL_EVENT,
-    "contact_deleted": mail.NOT_A_MAIL_EVENT,
 }
+# `contact_updated`, `contact_deleted`, ...: the same page
+_OF_CONTACTS = "contact_"
 # "Loaded by proxy" is Apple's Mail Privacy Protection
 _BY_A_MACHINE = frozenset(("proxy_open", "unique_proxy_open"))
 # Best first: in a recorded call of 2018 `ts` and `ts_event` were hours off and only `ts_epoch` was right;
@@ -53,63 +51,24 @@ _BY_A_MACHINE = frozenset(("proxy_open", "unique_proxy_open"))
 _TIMES = ("ts_epoch", "ts_event", "s_epoch", "ts")
 
 
-class Brevo:
-    """The source `brevo`."""
-
-    name = "brevo"
-    success: Literal[200, 202] = 200
-    keeps_headers: frozenset[str] = frozenset()
-
-    def check(self, body: bytes, content_type: str) -> None:
-        """Raise `Malformed` unless *body* is JSON."""
-        check_json(body)
-
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Accept everything: Brevo signs nothing, our token is the proof."""
-
-    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
-        """Return one `MailEvent`, `Ignored` or `Invalid` for each event of the body."""
-        items = _items(read_json(delivery.body))
-        if not items:
-            raise Probe("an empty batch")
-        return as_sent([_outcome(item, rules, now) for item in items], delivery.body, _items)
-
-
-BREVO = Brevo()
-
-
-def _items(body: object) -> list[object]:
-    if isinstance(body, list):
-        return body
-    # text messages are told to the same URL, with `msg_status` instead of `event`
-    if isinstance(body, dict) and ("event" in body or "msg_status" in body):
-        return [body]
-    raise Unreadable(Reason.UNKNOWN_SHAPE, "neither one event nor an array of events")
-
-
-def _outcome(item: object, rules: Rules, now: float) -> Outcome:
-    if not isinstance(item, dict):
-        return mail.invalid("the event is not an object", item)
+def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     if "event" not in item and "msg_status" in item:
-        return mail.ignored(mail.NOT_A_MAIL_EVENT)
-    name = item.get("event")
-    if not isinstance(name, str):
-        return mail.invalid("event is missing or not a string", item)
+        return mail.NOT_A_MAIL_EVENT  # a text message
+    name = mail.word(item, "event")
     verdict = _verdict(name, rules)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
-    told = mail.Told(
+        return verdict
+    return mail.Told(
         type=verdict,
         email=item.get("email"),
         time=_time(item),
-        send_id=_send_id(item, rules),
+        send_id=mail.send_id(
+            rules, campaign=[item.get("camp_id")], message=[item.get("message-id")]
+        ),
         # `id` is the webhook's or the account's, not the event's
         user_agent=item.get("user_agent"),
         machine_open=name in _BY_A_MACHINE,
     )
-    return mail.event_of(told, item, now)
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:
@@ -120,6 +79,8 @@ def _verdict(name: str, rules: Rules) -> mail.Verdict:
         return mail.send_when("accepted" if name == "request" else "delivered", rules)
     if name == "deferred":
         return mail.deferral(rules)
+    if name.startswith(_OF_CONTACTS):
+        return mail.NOT_A_MAIL_EVENT
     return _IGNORED.get(name, mail.UNMAPPED)
 
 
@@ -130,7 +91,5 @@ def _time(item: Mapping[str, object]) -> str | None:
     return None
 
 
-def _send_id(item: Mapping[str, object], rules: Rules) -> str:
-    if rules.send_id == "campaign" and (campaign := mail.text(item.get("camp_id"))):
-        return campaign
-    return mail.bare_id(item.get("message-id"))
+# text messages are told to the same URL, with `msg_status` instead of `event`
+BREVO = JsonSender("brevo", one_or_many("event", "msg_status"), _read)

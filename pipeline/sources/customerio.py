@@ -5,6 +5,7 @@ Signature: https://docs.customer.io/journeys/webhooks-action/#securely-verify-re
 
 Authentication: hex HMAC-SHA256 of `v0:`, the timestamp's header, `:` and the body, in `X-CIO-Signature`.
 Customer.io waits 4 seconds for a 2xx and repeats the call after anything else.
+No field says that an open was a machine's, or whose address and program it was: none is documented.
 What may go wrong: the same webhook tells of push, SMS and in-app messages, and of people whose
 attribute `unsubscribed` was changed: these name no message and are no mail events.
 """
@@ -12,16 +13,10 @@ attribute `unsubscribed` was changed: these name no message and are no mail even
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
-from pipeline.deliveries import Delivery
-from pipeline.outcomes import EventType, Outcome, Reason, Unreadable
+from pipeline.outcomes import EventType
 from pipeline.sources import Rules, mail, signatures
-from pipeline.sources.json_body import as_sent, check_json, read_json
-
-_SECRET = "CUSTOMERIO_SIGNING_KEY"  # noqa: S105 - the setting's name
-_SIGNATURE = "x-cio-signature"
-_TIMESTAMP = "x-cio-timestamp"
+from pipeline.sources.json_sender import JsonSender, by_hex_hmac, one_event
 
 # metrics of `object_type: email`; `sent`, `delivered` (SEND_FROM) and `deferred` (DEFERRAL_AS) need a look
 _TYPES = {
@@ -43,63 +38,27 @@ _IGNORED = {
 _CAMPAIGN_FIELDS = ("campaign_id", "broadcast_id", "newsletter_id", "transactional_message_id")
 
 
-class CustomerIo:
-    """The source `customerio`."""
-
-    name = "customerio"
-    success: Literal[200, 202] = 200
-    keeps_headers: frozenset[str] = frozenset()
-
-    def check(self, body: bytes, content_type: str) -> None:
-        """Raise `Malformed` unless *body* is JSON."""
-        check_json(body)
-
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Raise `Unauthentic` unless Customer.io signed its timestamp and *body*.
-
-        Age is not judged: nobody says that a repeated call is signed anew. A replayed call needs our
-        token too, and its event is recognised by its `event_id`.
-        """
-        secret = secrets.get(_SECRET)
-        if not secret:
-            return
-        given = signatures.header(headers, _SIGNATURE)
-        stamp = signatures.header(headers, _TIMESTAMP)
-        message = f"v0:{stamp}:".encode("utf-8", "replace") + body
-        signatures.check_hex(given, signatures.keys_of(secret), message)
-
-    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
-        """Return the one `MailEvent`, `Ignored` or `Invalid` of the body."""
-        outcomes = [_outcome(item, rules, now) for item in _items(read_json(delivery.body))]
-        return as_sent(outcomes, delivery.body, _items)
-
-
-CUSTOMERIO = CustomerIo()
-
-
-def _items(body: object) -> list[dict[str, object]]:
-    if isinstance(body, dict) and ("metric" in body or "object_type" in body):
-        return [body]
-    raise Unreadable(Reason.UNKNOWN_SHAPE, "neither object_type nor metric: not one event")
-
-
-def _outcome(item: Mapping[str, object], rules: Rules, now: float) -> Outcome:
+def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     kind, metric = item.get("object_type"), item.get("metric")
     if not isinstance(kind, str) or not isinstance(metric, str):
-        return mail.invalid("object_type or metric is missing or not a string", item)
+        raise mail.Wrong("object_type or metric is missing or not a string")
     verdict = _verdict(kind, metric, rules)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
-    told = mail.Told(
+        return verdict
+    data = item.get("data")
+    return mail.Told(
         type=verdict,
-        email=_address(item),
+        # the field "To" of a message; `{{customer.name}} <{{customer.email}}>` may come out without an address
+        email=mail.bare_address(mail.part(data, "recipient"))
+        or mail.part(data, "identifiers", "email"),
         time=item.get("timestamp"),
-        send_id=_send_id(item, rules),
+        send_id=mail.send_id(
+            rules,
+            campaign=[mail.part(data, field) for field in _CAMPAIGN_FIELDS],
+            message=[mail.part(data, "delivery_id")],
+        ),
         provider_id=item.get("event_id"),
     )
-    return mail.event_of(told, item, now)
 
 
 def _verdict(kind: str, metric: str, rules: Rules) -> mail.Verdict:
@@ -115,17 +74,16 @@ def _verdict(kind: str, metric: str, rules: Rules) -> mail.Verdict:
     return _IGNORED.get(metric, mail.UNMAPPED)
 
 
-def _address(item: Mapping[str, object]) -> str:
-    # the field "To" of a message may be written as `{{customer.name}} <{{customer.email}}>`
-    recipient = mail.text(mail.part(item, "data", "recipient"))
-    if recipient.endswith(">"):
-        recipient = recipient[:-1].rpartition("<")[2].strip()
-    return recipient or mail.text(mail.part(item, "data", "identifiers", "email"))
+def _signed(headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return what Customer.io signs.
+
+    Age is not judged: nobody says that a repeated call is signed anew. A replayed call needs our
+    token too, and its event is recognised by its `event_id`.
+    """
+    stamp = signatures.header(headers, "x-cio-timestamp")
+    return f"v0:{stamp}:".encode("utf-8", "replace") + body
 
 
-def _send_id(item: Mapping[str, object], rules: Rules) -> str:
-    if rules.send_id == "campaign":
-        for field in _CAMPAIGN_FIELDS:
-            if found := mail.bare_id(mail.part(item, "data", field)):
-                return found
-    return mail.bare_id(mail.part(item, "data", "delivery_id"))
+_verify = by_hex_hmac("CUSTOMERIO_SIGNING_KEY", "x-cio-signature", _signed)
+
+CUSTOMERIO = JsonSender("customerio", one_event("object_type", "metric"), _read, _verify)

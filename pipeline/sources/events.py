@@ -25,6 +25,7 @@ from pipeline.outcomes import (
 )
 from pipeline.sources import Rules
 from pipeline.sources.json_body import as_json, as_sent, check_json, read_json
+from pipeline.sources.json_sender import by_token_only
 
 _REQUIRED = ("email", "type", "occurred_at_utc", "send_id")
 _OPTIONAL = ("domain", "client", "browser", "os", "device", "ip_address", "user_agent")
@@ -42,10 +43,7 @@ class Events:
         """Raise `Malformed` unless *body* is JSON."""
         check_json(body)
 
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Accept everything: the token is all the proof there is."""
+    verify = staticmethod(by_token_only)
 
     def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
         """Return one `MailEvent` or `Invalid` for each object of the body."""

@@ -1,7 +1,7 @@
 """Source `klaviyo`: Klaviyo's system webhooks, up to 1 000 events of many people in one call.
 
-Envelope and signature: https://developers.klaviyo.com/en/docs/working_with_system_webhooks. Each `payload`
-is an answer of https://developers.klaviyo.com/en/reference/get_event. Signed with HMAC-SHA256 of the raw
+Envelope and signature: https://developers.klaviyo.com/en/docs/system-webhooks. Each `payload` is an
+answer of https://developers.klaviyo.com/en/reference/get_event. Signed with HMAC-SHA256 of the raw
 body and the header `Klaviyo-Timestamp` after it, under KLAVIYO_SIGNING_KEY.
 Klaviyo wants 2xx within five seconds, calls again after ever longer pauses of at most an hour, and
 disables a webhook that has failed for 48 hours.
@@ -12,21 +12,18 @@ the topics are an account's metrics, so any name may come; `meta.timestamp` is t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
-from pipeline.deliveries import Delivery
-from pipeline.outcomes import EventType, Outcome, Probe, Reason, Unreadable
+from pipeline.mail_events import utc_second
+from pipeline.outcomes import EventType, Reason, Unreadable
 from pipeline.sources import Rules, Unauthentic, mail, signatures
-from pipeline.sources.json_body import as_sent, check_json, read_json
+from pipeline.sources.json_body import read_json
+from pipeline.sources.json_sender import JsonSender, by_hex_hmac
 
 _SECRET = "KLAVIYO_SIGNING_KEY"  # noqa: S105 - the setting's name
-_SIGNATURE = "klaviyo-signature"
-_TIMESTAMP = "klaviyo-timestamp"
-_WEBHOOK_ID = "klaviyo-webhook-id"
 
 _TOPICS = "event:klaviyo."
 # `bounced_email` needs a look. `received_email` is the only word for a Send, whatever SEND_FROM says:
-# https://developers.klaviyo.com/en/docs/working_with_system_webhooks#common-webhook-topics
+# https://developers.klaviyo.com/en/docs/system-webhooks#common-webhook-topics
 _TYPES = {
     "received_email": EventType.SEND,
     "opened_email": EventType.OPEN,
@@ -44,44 +41,24 @@ _IGNORED = {
 }
 
 
-class Klaviyo:
-    """The source `klaviyo`."""
-
-    name = "klaviyo"
-    success: Literal[200, 202] = 200
-    keeps_headers: frozenset[str] = frozenset()
-
-    def check(self, body: bytes, content_type: str) -> None:
-        """Raise `Malformed` unless *body* is JSON."""
-        check_json(body)
-
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Raise `Unauthentic` unless Klaviyo signed *body* + timestamp, for the webhook it names.
-
-        Age is not judged: Klaviyo repeats a call for 48 hours, says neither that it signs it anew nor
-        how old a call may be, and its events are recognised by their ids.
-        """
-        secret = secrets.get(_SECRET)
-        if not secret:
-            return
-        stamp = signatures.header(headers, _TIMESTAMP)
-        message = body + stamp.encode("utf-8", "replace")
-        given = signatures.header(headers, _SIGNATURE)
-        signatures.check_hex(given, signatures.keys_of(secret), message)
-        _check_webhook(headers.get(_WEBHOOK_ID, "").strip(), body)
-
-    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
-        """Return one `MailEvent`, `Ignored` or `Invalid` for each event of the body."""
-        items = _items(read_json(delivery.body))
-        if not items:
-            raise Probe("no events")
-        outcomes = [_outcome(item, now) for item in items]
-        return as_sent(outcomes, delivery.body, _items)
+def _signed(headers: Mapping[str, str], body: bytes) -> bytes:
+    return body + signatures.header(headers, "klaviyo-timestamp").encode("utf-8", "replace")
 
 
-KLAVIYO = Klaviyo()
+_check_hmac = by_hex_hmac(_SECRET, "klaviyo-signature", _signed)
+
+
+def _verify(
+    headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
+) -> None:
+    """Raise `Unauthentic` unless Klaviyo signed *body* + timestamp, for the webhook it names.
+
+    Age is not judged: Klaviyo repeats a call for 48 hours, says neither that it signs it anew nor
+    how old a call may be, and its events are recognised by their ids.
+    """
+    if secrets.get(_SECRET):
+        _check_hmac(headers, body, secrets, now)
+        _check_webhook(headers.get("klaviyo-webhook-id", "").strip(), body)
 
 
 def _check_webhook(named: str, body: bytes) -> None:
@@ -104,33 +81,34 @@ def _items(body: object) -> list[object]:
     raise Unreadable(Reason.UNKNOWN_SHAPE, "there is no array of events under data")
 
 
-def _outcome(item: object, now: float) -> Outcome:
-    if not isinstance(item, dict):
-        return mail.invalid("the event is not an object", item)
-    topic = item.get("topic")
-    if not isinstance(topic, str):
-        return mail.invalid("topic is missing or not a string", item)
+def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
+    topic = mail.word(item, "topic")
     event = mail.part(item, "payload", "data")
     properties = mail.part(event, "attributes", "event_properties")
     verdict = _verdict(topic, properties)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
-    program = mail.part(properties, "Client Name")
-    is_browser = mail.text(mail.part(properties, "Client Type")).lower() == "browser"
-    told = mail.Told(
+        return verdict
+    client, browser = mail.client_or_browser(
+        mail.part(properties, "Client Name"),
+        is_browser=mail.text(mail.part(properties, "Client Type")).lower() == "browser",
+    )
+    return mail.Told(
         type=verdict,
         email=_address(item.get("payload")),
-        time=mail.part(event, "attributes", "datetime")
+        time=utc_second(mail.part(event, "attributes", "datetime"))
         or mail.part(event, "attributes", "timestamp"),
-        # the id of the campaign's or the flow's message, so it serves both meanings of SEND_ID
-        send_id=mail.part(properties, "$message"),
+        # the id of the campaign's or the flow's message, so it serves both meanings of SEND_ID; who leaves
+        # by a form, by hand or by the API leaves what the topic says, and no message
+        send_id=mail.first_id(
+            mail.part(properties, "$message"),
+            topic if verdict is EventType.UNSUBSCRIBE else None,
+        ),
         provider_id=mail.text(item.get("external_id")) or mail.part(event, "id"),
-        client=None if is_browser else program,
-        browser=program if is_browser else None,
+        client=client,
+        browser=browser,
         os=mail.part(properties, "Client OS Family"),
-        machine_open=mail.part(properties, "machine_open") is True,
+        machine_open=mail.is_true(mail.part(properties, "machine_open")),
     )
-    return mail.event_of(told, item, now)
 
 
 def _verdict(topic: str, properties: object) -> mail.Verdict:
@@ -147,13 +125,16 @@ def _verdict(topic: str, properties: object) -> mail.Verdict:
 
 
 def _address(payload: object) -> object:
-    """Return the address of the profile that the event is about."""
+    """Return the address of the profile that the event is about; nothing where more than one could be meant."""
     included = mail.part(payload, "included")
     related = mail.part(payload, "data", "relationships", "profile", "data", "id")
-    profiles = [
-        one
+    profiles = {
+        (mail.text(mail.part(one, "id")), mail.text(mail.part(one, "attributes", "email")))
         for one in (included if isinstance(included, list) else [])
         if mail.part(one, "type") == "profile"
         and (related is None or mail.part(one, "id") == related)
-    ]
-    return mail.part(profiles[0], "attributes", "email") if len(profiles) == 1 else None
+    }
+    return profiles.pop()[1] if len(profiles) == 1 else None
+
+
+KLAVIYO = JsonSender("klaviyo", _items, _read, _verify)

@@ -3,20 +3,24 @@
 A sender's file says which of its words is which event and where each field stands; everything after
 that happens here, so that no sender is read more leniently than another:
 
-- a Send once per message and recipient, from "accepted" or from "delivered" (`SEND_FROM`);
+- a Send once per message and recipient, from "accepted" or from "delivered" (`SEND_FROM`); a sender that has
+  one word for a Send only tells it whatever SEND_FROM says (iterable, klaviyo, sfmc), but for mailjet, mailtrap
+  and postmark: theirs says that the other server took it, so with SEND_FROM=accepted they have none;
 - a bounce by the sender's own verdict, only without one by its status;
 - a deferral is no event unless `DEFERRAL_AS` says so; what was never sent is neither Send nor bounce;
-- the time of the event, never of the call; ids as text, never invented;
-- address and program of the machine only on what the person did: Open, Click, Unsubscribe.
+- the time of the event, never of the call; ids as text, never invented; addresses without the name before them;
+- address and program of the machine only on what the person did: Open, Click, Unsubscribe;
+- an Open is a machine's where the sender says so (`is_true`), or where its agent is the one of Apple's proxy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from pipeline import mail_events
-from pipeline.addresses import clean
-from pipeline.outcomes import EventType, Ignored, Invalid, MailEvent, Stage
+from pipeline.outcomes import EventType, Ignored, Invalid, MailEvent, Outcome, Stage, Unaddressed
 from pipeline.sources import Rules
 from pipeline.sources.json_body import as_json
 from pipeline.sources.user_agents import Agent, read_user_agent
@@ -29,11 +33,22 @@ SUPPRESSED = "suppressed"
 DEFERRED = "deferred"
 NOT_THE_SEND = "not_the_send"
 NOT_A_MAIL_EVENT = "not_a_mail_event"
+REPEATED = "repeated"  # it says again what another event of the same message says
+SEVERAL_RECIPIENTS = "several_recipients"  # it is about one of them, and nobody says which
+NO_ADDRESS = "no_address"  # it names its recipient by a number only
 UNMAPPED = "unmapped"
 
 _BY_THE_PERSON = frozenset((EventType.OPEN, EventType.CLICK, EventType.UNSUBSCRIBE))
 # Apple's proxy sends exactly this agent; Gmail's and Yahoo's name themselves and are people's opens
 _APPLES_PROXY = "Mozilla/5.0"
+# stands for the address of an event that has none while everything else of it is looked at
+_NOBODY = "nobody@example.invalid"
+# an SMTP reply or an enhanced status in what a server said, not a part of a longer number or of an IP address
+_STATUS = re.compile(r"(?<![\w.])[45](?:\d\d|\.\d{1,3}\.\d{1,3})(?!\w|\.\d)", re.ASCII)
+
+
+class Wrong(Exception):
+    """An event is not what its sender sends; the message says why and quotes nothing of it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +56,8 @@ class Told:
     """One event as its sender tells it, field by field, of whatever type each is.
 
     *time* in any form that `mail_events.utc_second` reads; *ip*, *user_agent* and what was read from it are
-    the person's; *machine_open* only where the sender says so itself.
+    the person's; *machine_open* only where the sender says so itself. *recipient* is the sender's own id of the
+    person: beside an address it teaches whose it is, without one it stands for it.
     """
 
     type: EventType
@@ -56,31 +72,47 @@ class Told:
     os: object = None
     device: object = None
     machine_open: bool = False
+    recipient: str | None = None
 
 
-def event_of(told: Told, item: object, now: float) -> MailEvent | Invalid:
-    """Return the event, or what is wrong with it; *item* is kept then, *now* is Unix time in seconds."""
+def event_of(told: Told, item: object, now: float) -> Outcome:
+    """Return the event, or what is wrong with it; *item* is kept then, *now* is Unix time in seconds.
+
+    One that names its recipient by a number only is `Unaddressed`, once everything else of it is right.
+    """
+    email = bare_address(told.email)
+    if told.recipient and not email:
+        return _unaddressed(told, item, now)
     occurred_at_utc = mail_events.utc_second(told.time)
     send_id = bare_id(told.send_id)
     event = MailEvent(
-        email=clean(text(told.email)),
+        email=email,
         type=told.type,
         occurred_at_utc=occurred_at_utc or "",
         send_id=send_id,
         provider_id=text(told.provider_id) or None,
+        recipient=told.recipient,
     )
     if told.type in _BY_THE_PERSON:
         _add_person(event, told)
     if told.type is EventType.OPEN:
         event.machine_open = told.machine_open or text(told.user_agent) == _APPLES_PROXY
-    error = None
+    error: str | None
     if occurred_at_utc is None:
         error = "the time of the event is missing or cannot be read"
     elif not send_id:
-        error = "the id of the message is missing"
+        error = "the id of the message is missing, or neither text nor a whole number"
     else:
         error = mail_events.problem(event, now)
     return Invalid(Stage.FORWARD, error, as_json(item)) if error else event
+
+
+def _unaddressed(told: Told, item: object, now: float) -> Outcome:
+    event = event_of(replace(told, email=_NOBODY), item, now)
+    if isinstance(event, MailEvent):
+        event.email = ""
+        return Unaddressed(Stage.FORWARD, NO_ADDRESS, event)
+    return event
 
 
 def ignored(why: str) -> Ignored:
@@ -91,6 +123,14 @@ def ignored(why: str) -> Ignored:
 def invalid(error: str, item: object) -> Invalid:
     """Return that *item* is no event that can be read; *error* quotes nothing of it."""
     return Invalid(Stage.FORWARD, error, as_json(item))
+
+
+def word(item: Mapping[str, object], field: str) -> str:
+    """Return the sender's word for what *item* is, which stands in *field*; raise `Wrong` without one."""
+    found = item.get(field)
+    if isinstance(found, str):
+        return found
+    raise Wrong(f"{field} is missing or not a string")
 
 
 def send_when(told_by: str, rules: Rules, usual: str = "accepted") -> Verdict:
@@ -107,9 +147,18 @@ def deferral(rules: Rules) -> Verdict:
     return EventType.SOFT_BOUNCE if rules.deferral_as == "SoftBounce" else DEFERRED
 
 
-def bounce_by_status(status: object) -> EventType:
-    """Return the bounce that an SMTP or enhanced status tells: 5 is hard, 4 and unknown are soft."""
-    return EventType.HARD_BOUNCE if text(status).startswith("5") else EventType.SOFT_BOUNCE
+def bounce_by_status(*said: object) -> EventType:
+    """Return the bounce that the first SMTP or enhanced status in *said* tells: 5 is hard, 4 and none are soft.
+
+    Each of *said* may be the status itself or a sentence of the other server's with one in it.
+    """
+    for one in said:
+        words = text(one)
+        if words.startswith(("4", "5")) and " " not in words:
+            return EventType.HARD_BOUNCE if words[0] == "5" else EventType.SOFT_BOUNCE
+        if found := _STATUS.search(words):
+            return EventType.HARD_BOUNCE if found[0][0] == "5" else EventType.SOFT_BOUNCE
+    return EventType.SOFT_BOUNCE
 
 
 def text(value: object) -> str:
@@ -119,12 +168,53 @@ def text(value: object) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
+def is_true(value: object) -> bool:
+    """Tell whether a sender says yes: true, 1, or one of these as text."""
+    return value is True or (bool(value) and text(value).lower() in ("true", "1", "yes"))
+
+
 def bare_id(value: object) -> str:
     """Return an id as text, without white space and one pair of `<>`."""
     found = text(value)
     if found.startswith("<") and found.endswith(">"):
         return found[1:-1].strip()
     return found
+
+
+def send_id(rules: Rules, *, campaign: Iterable[object], message: Iterable[object]) -> str:
+    """Return the first id there is: the message's, or with `SEND_ID=campaign` the campaign's before it."""
+    return first_id(*campaign, *message) if rules.send_id == "campaign" else first_id(*message)
+
+
+def first_id(*values: object) -> str:
+    """Return the first of *values* that is an id, as it is written; 0 stands for none."""
+    for value in values:
+        found = text(value)
+        # most have no brackets, in which there might be nothing
+        if found and found != "0" and (found[0] != "<" or bare_id(found)):
+            return found
+    return ""
+
+
+def bare_address(written: object) -> str:
+    """Return the address of `Ada <ada@example.com>`, or what stands there without a name."""
+    found = text(written)
+    if found.endswith(">") and "<" in found:
+        return found[:-1].rpartition("<")[2].strip()
+    return found
+
+
+def client_or_browser(program: object, *, is_browser: bool) -> tuple[object, object]:
+    """Return `client` and `browser` where the sender names one program and tells of which kind it is."""
+    return (None, program) if is_browser else (program, None)
+
+
+def mobile_or_desktop(is_mobile: object) -> str | None:
+    """Return the device, where the sender says no more than whether it is a mobile one."""
+    if is_true(is_mobile):
+        return "Mobile"
+    is_said = is_mobile is False or text(is_mobile).lower() in ("false", "0", "no")
+    return "Desktop" if is_said else None
 
 
 def part(value: object, *path: str) -> object:
@@ -148,5 +238,6 @@ def _add_person(event: MailEvent, told: Told) -> None:
 
 
 def _known(value: object) -> str | None:
+    # senders write "unknown", and their readers of user agents "Other", where they know nothing
     found = text(value)
     return None if found.lower() in ("", "unknown", "other", "null") else found

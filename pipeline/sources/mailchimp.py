@@ -19,6 +19,8 @@ from pipeline.deliveries import Delivery
 from pipeline.outcomes import EventType, Outcome, Reason, Unreadable
 from pipeline.sources import Malformed, Rules, mail
 from pipeline.sources.form_body import check_form, is_form, read_form
+from pipeline.sources.json_body import read_json
+from pipeline.sources.json_sender import by_token_only, outcomes_of
 
 # `cleaned` (its reason) needs a look
 _TYPES = {"unsubscribe": EventType.UNSUBSCRIBE}
@@ -38,49 +40,60 @@ class Mailchimp:
         """Raise `Malformed` unless *body* is a form, and is not said to be anything else."""
         if content_type.strip() and not is_form(content_type):
             raise Malformed("the body is not a form: its Content-Type says otherwise")
+        if _is_read_again(body, content_type):
+            raise Malformed("the body is JSON, not a form")
         check_form(body, content_type)
 
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Accept everything: Mailchimp signs nothing, the token in the URL is all there is."""
+    verify = staticmethod(by_token_only)
 
     def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
         """Return the one `MailEvent`, `Ignored` or `Invalid` of the form."""
-        fields: dict[str, str] = {}
-        for name, value in read_form(delivery.body, delivery.content_type):
-            fields.setdefault(name, value)
+        fields = _fields(delivery.body, delivery.content_type)
         if "type" not in fields:
             raise Unreadable(Reason.UNKNOWN_SHAPE, "the form has no field `type`")
-        return [_outcome(fields, now)]
+        return outcomes_of([fields], _read, rules, now)
 
 
 MAILCHIMP = Mailchimp()
 
 
-def _outcome(fields: Mapping[str, str], now: float) -> Outcome:
+def _is_read_again(body: bytes, content_type: str) -> bool:
+    # a form that was buried comes back as the JSON of its fields, without a Content-Type
+    return not is_form(content_type) and body.lstrip()[:1] == b"{"
+
+
+def _fields(body: bytes, content_type: str) -> dict[str, object]:
+    if _is_read_again(body, content_type):
+        again = read_json(body)
+        return again if isinstance(again, dict) else {}
+    fields: dict[str, object] = {}
+    for name, value in read_form(body, content_type):
+        fields.setdefault(name, value)
+    return fields
+
+
+def _read(fields: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(fields)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
-    told = mail.Told(
+        return verdict
+    return mail.Told(
         type=verdict,
         email=fields.get("data[email]"),
         time=fields.get("fired_at"),
         send_id=_send_id(fields),
     )
-    return mail.event_of(told, dict(fields), now)
 
 
-def _verdict(fields: Mapping[str, str]) -> mail.Verdict:
+def _verdict(fields: Mapping[str, object]) -> mail.Verdict:
     """Return the event's type, or the word why there is none."""
-    name = fields["type"].strip()
+    name = mail.text(fields["type"])
     if name == "cleaned":
         # without a reason that is known nobody has said that the address is dead for good
-        return _CLEANED.get(fields.get("data[reason]", "").strip().lower(), EventType.SOFT_BOUNCE)
+        return _CLEANED.get(mail.text(fields.get("data[reason]")).lower(), EventType.SOFT_BOUNCE)
     return _TYPES.get(name) or _IGNORED.get(name, mail.UNMAPPED)
 
 
-def _send_id(fields: Mapping[str, str]) -> str:
+def _send_id(fields: Mapping[str, object]) -> str:
     # who leaves by hand, by a form or by the API leaves the list, not a campaign
     audience = mail.text(fields.get("data[list_id]"))
-    return mail.bare_id(fields.get("data[campaign_id]")) or (audience and f"list:{audience}")
+    return mail.first_id(fields.get("data[campaign_id]"), audience and f"list:{audience}")

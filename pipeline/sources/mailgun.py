@@ -13,13 +13,13 @@ but `delivered` not at all: https://documentation.mailgun.com/docs/mailgun/user-
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 from pipeline.deliveries import Delivery
 from pipeline.outcomes import EventType, Outcome, Reason, Unreadable
 from pipeline.sources import Rules, Unauthentic, mail, signatures
 from pipeline.sources.form_body import check_form, is_form, read_form
-from pipeline.sources.json_body import as_sent, check_json, read_json
+from pipeline.sources.json_body import check_json, read_json
+from pipeline.sources.json_sender import JsonSender, outcomes_of
 
 _SECRET = "MAILGUN_SIGNING_KEY"  # noqa: S105 - the setting's name
 # Mailgun repeats for 8 hours and does not say that it signs anew; four more for its own delays, which it
@@ -45,64 +45,56 @@ _NOT_TRIED = frozenset(("605", "606", "607", "625"))
 _PROOF = frozenset(("signature", "timestamp", "token", "parent-signature"))
 
 
-class Mailgun:
-    """The source `mailgun`."""
-
-    name = "mailgun"
-    success: Literal[200, 202] = 200
-    keeps_headers: frozenset[str] = frozenset()
-
+class _Mailgun(JsonSender):
     def check(self, body: bytes, content_type: str) -> None:
         """Raise `Malformed` unless *body* is JSON, or the form that *content_type* says."""
-        if _is_form(body, content_type):
+        if is_sent_as_form(body, content_type):
             check_form(body, content_type)
         else:
             check_json(body)
 
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Raise `Unauthentic` unless *body* holds Mailgun's HMAC of its timestamp and token, 12 hours old at most.
-
-        Age matters here: the signature does not cover the event, so whoever has one call could put any
-        other event beside it. An account's key is its subaccounts' too, as `parent-signature`:
-        https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks.
-        """
-        secret = secrets.get(_SECRET)
-        if not secret:
-            return
-        proof = _proof(body, headers.get("content-type", ""))
-        stamp, token = mail.text(proof.get("timestamp")), mail.text(proof.get("token"))
-        if not (stamp and token):
-            raise Unauthentic("the signature is missing")
-        message = (stamp + token).encode("utf-8", "replace")
-        given = [mail.text(proof.get(name)) for name in ("signature", "parent-signature")]
-        matches = [_is_true(one, secret, message) for one in given]
-        if not any(matches):
-            raise Unauthentic("the signature is false")
-        signatures.check_age(stamp, now, _TOLERANCE_S)
-
     def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
         """Return what the one event of the body is."""
         body = delivery.body
-        if _is_form(body, delivery.content_type):
-            return [_outcome(_form_event(body, delivery.content_type), rules, now)]
-        outcomes = [_outcome(item, rules, now) for item in _items(read_json(body))]
-        return as_sent(outcomes, body, _items)
+        if is_sent_as_form(body, delivery.content_type):
+            return outcomes_of([_form_event(body, delivery.content_type)], _read, rules, now)
+        return self.read_document(body, rules, now)
 
 
-MAILGUN = Mailgun()
+def _verify(
+    headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
+) -> None:
+    """Raise `Unauthentic` unless *body* holds Mailgun's HMAC of its timestamp and token, 12 hours old at most.
+
+    Age matters here: the signature does not cover the event, so whoever has one call could put any
+    other event beside it. An account's key is its subaccounts' too, as `parent-signature`:
+    https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks.
+    """
+    secret = secrets.get(_SECRET)
+    if not secret:
+        return
+    proof = _proof(body, headers.get("content-type", ""))
+    stamp, token = mail.text(proof.get("timestamp")), mail.text(proof.get("token"))
+    if not (stamp and token):
+        raise Unauthentic("the signature is missing")
+    message = (stamp + token).encode("utf-8", "replace")
+    given = [mail.text(proof.get(name)) for name in ("signature", "parent-signature")]
+    matches = [_is_true(one, secret, message) for one in given]
+    if not any(matches):
+        raise Unauthentic("the signature is false")
+    signatures.check_age(stamp, now, _TOLERANCE_S)
 
 
-def _is_form(body: bytes, content_type: str) -> bool:
-    # curl calls everything a form unless told otherwise; in a form a brace would be written %7B
+def is_sent_as_form(body: bytes, content_type: str) -> bool:
+    """Tell whether *body* is read as a form; curl calls everything one unless told otherwise."""
+    # in a form a brace would be written %7B
     return is_form(content_type) and not body[:64].lstrip().startswith(b"{")
 
 
 def _proof(body: bytes, content_type: str) -> Mapping[str, object]:
     """Return the fields that prove the call; none where there are none."""
     try:
-        if _is_form(body, content_type):
+        if is_sent_as_form(body, content_type):
             return _fields(read_form(body, content_type))
         found = mail.part(read_json(body), "signature")
     except Unreadable:
@@ -146,18 +138,14 @@ def _items(body: object) -> list[object]:
     raise Unreadable(Reason.UNKNOWN_SHAPE, "neither event-data nor an event")
 
 
-def _outcome(item: object, rules: Rules, now: float) -> Outcome:
-    if not isinstance(item, dict):
-        return mail.invalid("the event is not an object", item)
-    name = item.get("event")
-    if not isinstance(name, str):
-        return mail.invalid("event is missing or not a string", item)
+def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
+    name = mail.word(item, "event")
     verdict = _verdict(name, item, rules)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
+        return verdict
     # a buried legacy event is read again as JSON, so the form is told by the fields alone
     told = _told if isinstance(item.get("message"), dict) else _told_of_old
-    return mail.event_of(told(verdict, item, rules), item, now)
+    return told(verdict, item, rules)
 
 
 def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdict:
@@ -177,11 +165,11 @@ def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdic
 
 def _failure(item: Mapping[str, object], rules: Rules) -> mail.Verdict:
     status = item.get("delivery-status")
-    if not_tried := _not_tried(item, mail.part(status, "code")):
-        return not_tried
     severity = mail.text(item.get("severity")).lower()
     if severity == "temporary":
         return mail.deferral(rules)
+    if not_tried := _not_tried(item, mail.part(status, "code")):
+        return not_tried
     kind = mail.text(mail.part(status, "bounce-type")) or mail.text(item.get("bounce-type"))
     if _reason(item) == "old" or kind.lower() == "soft":
         return EventType.SOFT_BOUNCE
@@ -201,55 +189,56 @@ def _reason(item: Mapping[str, object]) -> str:
 
 
 def _told(kind: EventType, item: Mapping[str, object], rules: Rules) -> mail.Told:
-    client = item.get("client-info")
+    info = item.get("client-info")
     campaigns = item.get("campaigns")
     first = campaigns[0] if isinstance(campaigns, list) and campaigns else None
-    program, is_browser = _program(
-        mail.part(client, "client-name"), mail.part(client, "client-type")
-    )
+    client, browser = _program(mail.part(info, "client-name"), mail.part(info, "client-type"))
     return mail.Told(
         type=kind,
         email=item.get("recipient"),
         time=item.get("timestamp"),
-        send_id=_send_id(
-            mail.part(first, "id"), mail.part(item, "message", "headers", "message-id"), rules
+        send_id=mail.send_id(
+            rules,
+            campaign=[mail.part(first, "id")],
+            message=[mail.part(item, "message", "headers", "message-id")],
         ),
         # unique within a day, so within a second; the token is the call's, and may change when it is repeated
         provider_id=item.get("id"),
         ip=item.get("ip"),
-        user_agent=mail.part(client, "user-agent"),
-        client=None if is_browser else program,
-        browser=program if is_browser else None,
-        os=mail.part(client, "client-os"),
-        device=mail.part(client, "device-type"),
-        machine_open=mail.text(mail.part(client, "bot")).lower() == "apple",
+        user_agent=mail.part(info, "user-agent"),
+        client=client,
+        browser=browser,
+        os=mail.part(info, "client-os"),
+        device=mail.part(info, "device-type"),
+        machine_open=mail.text(mail.part(info, "bot")).lower() == "apple",
     )
 
 
 def _told_of_old(kind: EventType, item: Mapping[str, object], rules: Rules) -> mail.Told:
     """Return what a legacy form tells; an `id` in it is the customer's variable."""
-    program, is_browser = _program(item.get("client-name"), item.get("client-type"))
+    client, browser = _program(item.get("client-name"), item.get("client-type"))
     return mail.Told(
         type=kind,
         email=item.get("recipient"),
         time=item.get("timestamp"),
         # both spellings are seen, the lower one without <>
-        send_id=_send_id(
-            item.get("campaign-id"), item.get("Message-Id") or item.get("message-id"), rules
+        send_id=mail.send_id(
+            rules,
+            campaign=[item.get("campaign-id")],
+            message=[item.get("Message-Id"), item.get("message-id")],
         ),
         ip=item.get("ip"),
         user_agent=item.get("user-agent"),
-        client=None if is_browser else program,
-        browser=program if is_browser else None,
+        client=client,
+        browser=browser,
         os=item.get("client-os"),
         device=item.get("device-type"),
     )
 
 
-def _program(name: object, kind: object) -> tuple[object, bool]:
-    """Return the program, and whether it is a browser ("browser", "mobile browser") or reads mail."""
-    return name, "browser" in mail.text(kind).lower()
+def _program(name: object, kind: object) -> tuple[object, object]:
+    # a "browser" or "mobile browser", or what reads mail
+    return mail.client_or_browser(name, is_browser="browser" in mail.text(kind).lower())
 
 
-def _send_id(campaign: object, message: object, rules: Rules) -> object:
-    return (mail.text(campaign) if rules.send_id == "campaign" else "") or message
+MAILGUN = _Mailgun("mailgun", _items, _read, _verify)

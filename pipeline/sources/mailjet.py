@@ -12,12 +12,10 @@ another message (orjson keeps integers up to 64 bits exact); 0 stands for "no id
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
-from pipeline.deliveries import Delivery
-from pipeline.outcomes import EventType, Outcome, Probe, Reason, Unreadable
+from pipeline.outcomes import EventType
 from pipeline.sources import Rules, mail
-from pipeline.sources.json_body import as_sent, check_json, read_json
+from pipeline.sources.json_sender import JsonSender, one_or_many
 
 # `bounce` and `sent` need a look
 _TYPES = {
@@ -29,63 +27,25 @@ _TYPES = {
 _IGNORED = {"blocked": mail.SUPPRESSED}  # never handed to the recipient's server
 # The second is deprecated: the same number as text, alone in old documented samples.
 _IDS = ("MessageID", "mj_message_id", "Message_GUID")
-# documented as a boolean; without it nothing says that the address is dead
-_YES = (True, "true", "True", "1")
 
 
-class Mailjet:
-    """The source `mailjet`."""
-
-    name = "mailjet"
-    success: Literal[200, 202] = 200
-    keeps_headers: frozenset[str] = frozenset()
-
-    def check(self, body: bytes, content_type: str) -> None:
-        """Raise `Malformed` unless *body* is JSON."""
-        check_json(body)
-
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Accept everything: Mailjet signs nothing, our token is the proof."""
-
-    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
-        """Return one `MailEvent`, `Ignored` or `Invalid` for each event of the body."""
-        items = _items(read_json(delivery.body))
-        if not items:
-            raise Probe("an empty group")
-        return as_sent([_outcome(item, rules, now) for item in items], delivery.body, _items)
-
-
-MAILJET = Mailjet()
-
-
-def _items(body: object) -> list[object]:
-    if isinstance(body, list):
-        return body
-    if isinstance(body, dict) and "event" in body:
-        return [body]
-    raise Unreadable(Reason.UNKNOWN_SHAPE, "neither one event nor an array of events")
-
-
-def _outcome(item: object, rules: Rules, now: float) -> Outcome:
-    if not isinstance(item, dict):
-        return mail.invalid("the event is not an object", item)
-    name = item.get("event")
-    if not isinstance(name, str):
-        return mail.invalid("event is missing or not a string", item)
+def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
+    name = mail.word(item, "event")
     verdict = _bounce(item, rules) if name == "bounce" else _verdict(name, rules)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
-    told = mail.Told(
+        return verdict
+    return mail.Told(
         type=verdict,
         email=item.get("email"),
         time=item.get("time"),
-        send_id=_send_id(item, rules),
+        send_id=mail.send_id(
+            rules,
+            campaign=[item.get("mj_campaign_id")],
+            message=[item.get(field) for field in _IDS],
+        ),
         ip=item.get("ip"),
         user_agent=item.get("agent"),
     )
-    return mail.event_of(told, item, now)
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:
@@ -96,7 +56,8 @@ def _verdict(name: str, rules: Rules) -> mail.Verdict:
 
 
 def _bounce(item: Mapping[str, object], rules: Rules) -> mail.Verdict:
-    if item.get("hard_bounce") in _YES:
+    # without it nothing says that the address is dead
+    if mail.is_true(item.get("hard_bounce")):
         return EventType.HARD_BOUNCE
     # "This is a temporary error ... Delivery will be re-attempted", says the table of errors in
     # https://github.com/mailjet/api-documentation/blob/master/guides/_event-api.md
@@ -105,12 +66,4 @@ def _bounce(item: Mapping[str, object], rules: Rules) -> mail.Verdict:
     return EventType.SOFT_BOUNCE
 
 
-def _send_id(item: Mapping[str, object], rules: Rules) -> str:
-    if rules.send_id == "campaign" and (campaign := _id(item.get("mj_campaign_id"))):
-        return campaign
-    return next((found for field in _IDS if (found := _id(item.get(field)))), "")
-
-
-def _id(value: object) -> str:
-    found = mail.bare_id(value)
-    return "" if found == "0" else found
+MAILJET = JsonSender("mailjet", one_or_many("event"), _read)

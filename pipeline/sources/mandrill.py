@@ -5,20 +5,20 @@ It signs the webhook's URL and the form's fields, so MANDRILL_WEBHOOK_URL must b
 It repeats what is not answered 200 by itself, until it gives up or is told to; the schedule is not published.
 What may go wrong: saving a webhook posts an empty batch, and *Send Test* nine invented events, both signed with
 the key `test-webhook`, because the real one is not known to the receiver yet; an address that does not answer
-them cannot be saved. `ts` is the event's time and `msg.ts` the message's. Changes of the deny list come in the
-same array, without an `event`.
+them cannot be saved. Where no key is set, that test cannot be told from events. `ts` is the event's time and
+`msg.ts` the message's. Changes of the deny list come in the same array, without an `event`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from pipeline.deliveries import Delivery
 from pipeline.outcomes import EventType, Outcome, Probe, Reason, Unreadable
 from pipeline.sources import Malformed, Rules, Unauthentic, mail
-from pipeline.sources.form_body import check_form, is_form, read_form
-from pipeline.sources.json_body import as_sent, check_json, read_json
+from pipeline.sources.form_body import is_form, read_form
+from pipeline.sources.json_body import check_json, read_json
+from pipeline.sources.json_sender import JsonSender, one_or_many
 from pipeline.sources.signatures import check_base64, header, keys_of
 
 _KEY = "MANDRILL_WEBHOOK_KEY"
@@ -50,61 +50,52 @@ _IGNORED = {
 }
 
 
-class Mandrill:
-    """The source `mandrill`."""
-
-    name = "mandrill"
-    success: Literal[200, 202] = 200
-    keeps_headers: frozenset[str] = frozenset((_SIGNATURE,))
-
+class _Mandrill(JsonSender):
     def check(self, body: bytes, content_type: str) -> None:
         """Raise `Malformed` unless *body* is a form with JSON in its field `mandrill_events`."""
-        check_form(body, content_type)
-        events = _field(read_form(body, content_type))
+        if _is_read_again(body, content_type):
+            raise Malformed(_NO_FIELD)
+        try:
+            events = _field(read_form(body, content_type))
+        except Unreadable as error:
+            raise Malformed(error.error) from None
         if events is None:
             raise Malformed(_NO_FIELD)
         check_json(events)
 
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Raise `Unauthentic` unless Mandrill signed the URL and the fields: base64 of HMAC-SHA1.
-
-        Signed with `test-webhook`, only a batch is accepted of which nothing would be forwarded.
-        Nothing in a signature says when it was made, so age cannot be judged.
-        """
-        keys = keys_of(secrets.get(_KEY, ""))
-        if not keys:
-            return
-        url = secrets.get(_URL, "").strip()
-        if not url:
-            raise Unauthentic(f"{_KEY} is set and {_URL} is not: Mandrill signs its whole URL")
-        given = header(headers, _SIGNATURE)
-        try:
-            fields = read_form(body, headers.get("content-type", ""))
-        except Unreadable:
-            raise Unauthentic("the body is not the form that Mandrill signs") from None
-        message = _signed_text(url, fields)
-        try:
-            check_base64(given, keys, message, "sha1")
-        except Unauthentic:
-            if not _is_test_batch(fields):
-                raise
-            check_base64(given, [_TEST_KEY], message, "sha1")
-
     def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
-        """Return one `MailEvent`, `Ignored` or `Invalid` for each event of the body.
-
-        Mandrill signs every call, so a batch of its own examples that came with a signature is its test.
-        """
-        events = _events_json(delivery)
-        items = _items(read_json(events))
-        if not items or (_SIGNATURE in delivery.headers and _are_examples(items)):
-            raise Probe
-        return as_sent([_outcome(item, rules, now) for item in items], events, _items)
+        """Return one `MailEvent`, `Ignored` or `Invalid` for each event of the body."""
+        return self.read_document(_events_json(delivery), rules, now)
 
 
-MANDRILL = Mandrill()
+def _verify(
+    headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
+) -> None:
+    """Raise `Unauthentic` unless Mandrill signed the URL and the fields: base64 of HMAC-SHA1.
+
+    Nothing in a signature says when it was made, so age cannot be judged. A test is a `Probe`: only here is
+    it known which key a call was signed with.
+    """
+    if not secrets.get(_KEY):
+        return
+    url = secrets.get(_URL, "").strip()
+    if not url:
+        raise Unauthentic(f"{_KEY} is set and {_URL} is not: Mandrill signs its whole URL")
+    given = header(headers, _SIGNATURE)
+    try:
+        fields = read_form(body, headers.get("content-type", ""))
+    except Unreadable:
+        raise Unauthentic("the body is not the form that Mandrill signs") from None
+    message = _signed_text(url, fields)
+    keys = [key for key in keys_of(secrets[_KEY]) if key != _TEST_KEY]
+    try:
+        check_base64(given, keys, message, "sha1")
+    except Unauthentic:
+        check_base64(given, [_TEST_KEY], message, "sha1")
+        _check_is_test(fields)
+
+
+_items = one_or_many("event", "type")
 
 
 def _signed_text(url: str, fields: list[tuple[str, str]]) -> bytes:
@@ -120,9 +111,13 @@ def _field(fields: list[tuple[str, str]]) -> bytes | None:
     return None
 
 
-def _events_json(delivery: Delivery) -> bytes:
+def _is_read_again(body: bytes, content_type: str) -> bool:
     # an event that was buried alone comes back as its own JSON, without a Content-Type
-    if not is_form(delivery.content_type) and delivery.body.lstrip()[:1] in (b"{", b"["):
+    return not is_form(content_type) and body.lstrip()[:1] in (b"{", b"[")
+
+
+def _events_json(delivery: Delivery) -> bytes:
+    if _is_read_again(delivery.body, delivery.content_type):
         return delivery.body
     events = _field(read_form(delivery.body, delivery.content_type))
     if events is None:
@@ -130,25 +125,19 @@ def _events_json(delivery: Delivery) -> bytes:
     return events
 
 
-def _items(body: object) -> list[object]:
-    if isinstance(body, list):
-        return body
-    if isinstance(body, dict) and ("event" in body or "type" in body):
-        return [body]
-    raise Unreadable(Reason.UNKNOWN_SHAPE, "neither an array of events nor one event")
+def _check_is_test(fields: list[tuple[str, str]]) -> None:
+    """Raise `Probe` for *Send Test*, and `Unauthentic` when anything in the batch could be about a person.
 
-
-def _is_test_batch(fields: list[tuple[str, str]]) -> bool:
+    The empty batch of a webhook that is being saved passes, and `parse` finds nothing in it.
+    """
     try:
         items = _items(read_json(_field(fields) or b""))
     except Unreadable:
-        return False
-    return not items or _are_examples(items)
-
-
-def _are_examples(items: list[object]) -> bool:
-    """Whether nothing in *items* is about a person."""
-    return all(_is_example(item) for item in items)
+        items = [None]  # what cannot be read is no test
+    if not all(_is_example(item) for item in items):
+        raise Unauthentic("signed with the key of tests, and no test")
+    if items:
+        raise Probe("Mandrill's test")
 
 
 def _is_example(item: object) -> bool:
@@ -162,30 +151,31 @@ def _name(item: object) -> str:
     return mail.text(mail.part(item, "event")) or mail.text(mail.part(item, "type"))
 
 
-def _outcome(item: object, rules: Rules, now: float) -> Outcome:
-    if not isinstance(item, dict):
-        return mail.invalid("the event is not an object", item)
+def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     name = _name(item)
     if not name:
-        return mail.invalid("event is missing or not a string", item)
+        raise mail.Wrong("event is missing or not a string")
     verdict = _verdict(name, rules)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
+        return verdict
     parsed = item.get("user_agent_parsed")
-    program, kind = mail.part(parsed, "ua_name"), mail.text(mail.part(parsed, "type")).lower()
-    told = mail.Told(
+    client, browser = mail.client_or_browser(
+        mail.part(parsed, "ua_name"),
+        # else an "Email Client", or what is neither: a library, a robot
+        is_browser="browser" in mail.text(mail.part(parsed, "type")).lower(),
+    )
+    return mail.Told(
         type=verdict,
         email=mail.part(item, "msg", "email"),
         time=item.get("ts"),
-        send_id=mail.bare_id(item.get("_id")) or mail.part(item, "msg", "_id"),
+        send_id=mail.first_id(item.get("_id"), mail.part(item, "msg", "_id")),
         ip=item.get("ip"),
         user_agent=item.get("user_agent"),
-        client=program if "email" in kind else None,
-        browser=program if "browser" in kind else None,
+        client=client,
+        browser=browser,
         os=mail.part(parsed, "os_name"),
-        device=_device(mail.part(parsed, "mobile")),
+        device=mail.mobile_or_desktop(mail.part(parsed, "mobile")),
     )
-    return mail.event_of(told, item, now)
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:
@@ -197,7 +187,4 @@ def _verdict(name: str, rules: Rules) -> mail.Verdict:
     return mail.deferral(rules) if name == "deferral" else _IGNORED.get(name, mail.UNMAPPED)
 
 
-def _device(is_mobile: object) -> str | None:
-    if not isinstance(is_mobile, bool):
-        return None
-    return "Mobile" if is_mobile else "Desktop"
+MANDRILL = _Mandrill("mandrill", _items, _read, _verify)

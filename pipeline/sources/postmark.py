@@ -3,9 +3,10 @@
 Words and fields: https://postmarkapp.com/developer/webhooks/webhooks-overview and the pages beside it;
 bounce types: https://postmarkapp.com/developer/api/bounce-api#bounce-types.
 What may go wrong: each kind has its time and its address under another name; a hard bounce or a complaint
-comes a second time as `SubscriptionChange`; older bodies have no `RecordType`; `FirstOpen` says nothing
-of machines. There is no webhook for "accepted": only `Delivery` can be the Send, so with
-SEND_FROM=accepted there is none.
+comes a second time as `SubscriptionChange`; who was suppressed by hand or by the API (`Origin` `Customer` or
+`Admin`) left no message, and that change names none: it bears the id `subscription-change`, the same for all;
+older bodies have no `RecordType`; `FirstOpen` says nothing of machines. There is no webhook for "accepted":
+only `Delivery` can be the Send, so with SEND_FROM=accepted there is none.
 Postmark signs nothing. It authenticates by our token, as password or at the end of the URL. After
 anything but 200 it repeats ten times in some ten hours; 403 makes it stop.
 """
@@ -14,12 +15,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
 
-from pipeline.deliveries import Delivery
-from pipeline.outcomes import EventType, Outcome, Reason, Unreadable
+from pipeline.outcomes import EventType, Reason, Unreadable
 from pipeline.sources import Rules, mail
-from pipeline.sources.json_body import as_sent, check_json, read_json
+from pipeline.sources.json_sender import JsonSender
 
 # `Delivery` (SEND_FROM), `Bounce` (its type) and `SubscriptionChange` (why) need a look
 _TYPES = {
@@ -70,6 +69,16 @@ _BOUNCES: dict[str, mail.Verdict] = {
         mail.NOT_A_MAIL_EVENT,
     ),
 }
+# The codes of the types, for a bounce that names its code only: the same page
+_TYPE_CODES = {
+    **{"1": "HardBounce", "2": "Transient", "16": "Unsubscribe", "32": "Subscribe"},
+    **{"64": "AutoResponder", "128": "AddressChange", "256": "DnsError", "512": "SpamNotification"},
+    **{"1024": "OpenRelayTest", "2048": "Unknown", "4096": "SoftBounce"},
+    **{"8192": "VirusNotification", "16384": "ChallengeVerification", "100000": "BadEmailAddress"},
+    **{"100001": "SpamComplaint", "100002": "ManuallyDeactivated", "100003": "Unconfirmed"},
+    **{"100006": "Blocked", "100007": "SMTPApiError", "100008": "InboundError"},
+    **{"100009": "DMARCPolicy", "100010": "TemplateRenderingFailed"},
+}
 # Why somebody gets no more mail: https://postmarkapp.com/developer/webhooks/subscription-change-webhook.
 # A bounce and a complaint have been told by their own webhooks.
 _SUPPRESSIONS: dict[str, mail.Verdict] = {
@@ -77,42 +86,18 @@ _SUPPRESSIONS: dict[str, mail.Verdict] = {
     "HardBounce": mail.NOT_A_MAIL_EVENT,
     "SpamComplaint": mail.NOT_A_MAIL_EVENT,
 }
+# the id of the Unsubscribe of somebody who was suppressed by hand: there is no message
+_BY_HAND = "subscription-change"
 _BROWSERS = re.compile(
     r"\b(?:chrome|chromium|firefox|safari|edge|ie|internet explorer|opera(?! mail)|vivaldi|brave"
-    r"|samsung internet|samsung browser|yandex browser|uc browser|android browser|duckduckgo)\b",
+    r"|samsung|silk|konqueror|seamonkey|yandex browser|uc browser|android browser|duckduckgo)\b",
     re.IGNORECASE,
 )
 # WebMail and Unknown are platforms too, but no machines
 _DEVICES = frozenset(("Desktop", "Mobile", "Tablet"))
-_STATUS = re.compile(r"\b[45](?:[0-9]{2}|\.[0-9]{1,3}\.[0-9]{1,3})\b")
 
 
-class Postmark:
-    """The source `postmark`."""
-
-    name = "postmark"
-    success: Literal[200, 202] = 200
-    keeps_headers: frozenset[str] = frozenset()
-
-    def check(self, body: bytes, content_type: str) -> None:
-        """Raise `Malformed` unless *body* is JSON."""
-        check_json(body)
-
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Accept everything: Postmark signs nothing, the token has been checked already."""
-
-    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
-        """Return what the one event of the body is."""
-        outcomes = [_outcome(item, rules, now) for item in _items(read_json(delivery.body))]
-        return as_sent(outcomes, delivery.body, _items)
-
-
-POSTMARK = Postmark()
-
-
-def _items(body: object) -> list[dict[str, object]]:
+def _items(body: object) -> list[object]:
     if isinstance(body, dict) and (body.get("RecordType") is not None or _kind_of_old(body)):
         return [body]
     raise Unreadable(Reason.UNKNOWN_SHAPE, "not one event: neither a RecordType nor a known field")
@@ -122,16 +107,16 @@ def _kind_of_old(item: Mapping[str, object]) -> str | None:
     return next((kind for field, kind in _KINDS_BY_FIELD if field in item), None)
 
 
-def _outcome(item: Mapping[str, object], rules: Rules, now: float) -> Outcome:
+def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     kind = item.get("RecordType")
     if kind is None:
         kind = _kind_of_old(item)
     if not isinstance(kind, str):
-        return mail.invalid("RecordType is not a string", item)
+        raise mail.Wrong("RecordType is not a string")
     verdict = _verdict(kind, item, rules)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
-    return mail.event_of(_told(kind, verdict, item), item, now)
+        return verdict
+    return _told(kind, verdict, item)
 
 
 def _verdict(kind: str, item: Mapping[str, object], rules: Rules) -> mail.Verdict:
@@ -148,23 +133,25 @@ def _verdict(kind: str, item: Mapping[str, object], rules: Rules) -> mail.Verdic
 
 
 def _bounce(item: Mapping[str, object]) -> mail.Verdict:
-    if word := mail.text(item.get("Type")):
+    word = mail.text(item.get("Type")) or _TYPE_CODES.get(mail.text(item.get("TypeCode")))
+    if word:
         return _BOUNCES.get(word, mail.UNMAPPED)
-    # Details quotes the other server: "smtp;550 5.1.1 The email account ..."
-    status = _STATUS.search(mail.text(item.get("Details")))
-    return mail.bounce_by_status(status[0] if status else None)
+    # it quotes the other server: "smtp;550 5.1.1 The email account ..."
+    return mail.bounce_by_status(item.get("Details"))
 
 
 def _subscription_change(item: Mapping[str, object]) -> mail.Verdict:
-    if item.get("SuppressSending") is not True:
+    if not mail.is_true(item.get("SuppressSending")):
         return mail.NOT_A_MAIL_EVENT  # somebody gets mail again
     return _SUPPRESSIONS.get(mail.text(item.get("SuppressionReason")), mail.UNMAPPED)
 
 
 def _told(kind: str, verdict: EventType, item: Mapping[str, object]) -> mail.Told:
     name = mail.part(item, "Client", "Name")
-    family = mail.text(mail.part(item, "Client", "Family")) or mail.text(name)
-    is_browser = _BROWSERS.search(family) is not None
+    family = mail.text(mail.part(item, "Client", "Family"))
+    if family.lower() in ("", "unknown"):
+        family = mail.text(name)
+    client, browser = mail.client_or_browser(name, is_browser=bool(_BROWSERS.search(family)))
     platform = mail.text(item.get("Platform"))
     return mail.Told(
         type=verdict,
@@ -172,12 +159,17 @@ def _told(kind: str, verdict: EventType, item: Mapping[str, object]) -> mail.Tol
         email=item.get("Email") or item.get("Recipient"),
         time=item.get(_TIMES[kind]),
         # Postmark has no campaigns: SEND_ID changes nothing
-        send_id=item.get("MessageID"),
+        send_id=mail.first_id(
+            item.get("MessageID"), _BY_HAND if kind == "SubscriptionChange" else None
+        ),
         provider_id=item.get("ID"),  # of the bounce; nothing else has an id of its own
         ip=mail.part(item, "Geo", "IP"),
         user_agent=item.get("UserAgent"),
-        client=None if is_browser else name,
-        browser=name if is_browser else None,
+        client=client,
+        browser=browser,
         os=mail.part(item, "OS", "Name"),
         device=platform if platform in _DEVICES else None,
     )
+
+
+POSTMARK = JsonSender("postmark", _items, _read)

@@ -1,11 +1,11 @@
 """Source `resend`: Resend's webhooks, one JSON object for each event.
 
-Words and fields: https://resend.com/docs/dashboard/webhooks/event-types. Signed as Svix does, with
-RESEND_SIGNING_SECRET: https://resend.com/docs/dashboard/webhooks/verify-webhooks-requests.
+Words and fields: https://resend.com/docs/webhooks/event-types. Signed as Svix does, with
+RESEND_SIGNING_SECRET: https://resend.com/docs/webhooks/verify-webhooks-requests.
 After any answer but 2xx Resend calls again: after 5 s, 5 and 30 min, 2, 5, 10 and 10 h, under the
 same `svix-id` and signed anew.
-What may go wrong: a message to several people names all of them in each of its events and never the
-one it is about; `data.created_at` is the message's time, not the event's; addresses come with names;
+What may go wrong: a message to several people, copies included, names all of them in each of its events and
+never the one it is about; `data.created_at` is the message's time, not the event's; addresses come with names;
 older bounces hold nothing but a sentence.
 """
 
@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 from pipeline.deliveries import Delivery
-from pipeline.outcomes import EventType, Outcome, Reason, Unreadable
+from pipeline.outcomes import EventType, MailEvent, Outcome, Reason, Unreadable
 from pipeline.sources import Rules, mail, signatures
-from pipeline.sources.json_body import as_sent, check_json, read_json
+from pipeline.sources.json_sender import JsonSender
 
 _SECRET = "RESEND_SIGNING_SECRET"  # noqa: S105 - the setting's name
 _EVENT_ID = "svix-id"
@@ -39,51 +38,16 @@ _IGNORED = {
 # `contact.updated` may tell of an unsubscription, but of no message
 _OTHER_OBJECTS = frozenset(("contact", "domain", "suppression"))
 _SENT = "email.sent"
-#: word of `Ignored`: the event is about one of several people, and Resend does not say which
-SEVERAL_RECIPIENTS = "several_recipients"
 
 _HARD = ("permanent",)
 _NOT_TRIED = ("suppressed", "onaccountsuppressionlist")
 _SENTENCE_NOT_TRIED = re.compile(r"suppressed sending|suppression list", re.IGNORECASE)
 _SENTENCE_HARD = re.compile(r"hard bounce", re.IGNORECASE)
-_NAMED = re.compile(r"<([^<>]*)>$")
 # https://resend.com/docs/api-reference/emails/send-email allows so many; each is a copy of the event
 _MOST_RECIPIENTS = 50
 
 
-class Resend:
-    """The source `resend`."""
-
-    name = "resend"
-    success: Literal[200, 202] = 200
-    keeps_headers: frozenset[str] = frozenset((_EVENT_ID,))
-
-    def check(self, body: bytes, content_type: str) -> None:
-        """Raise `Malformed` unless *body* is JSON."""
-        check_json(body)
-
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Raise `Unauthentic` unless Resend signed *body* not more than five minutes ago."""
-        if secret := secrets.get(_SECRET):
-            signatures.check_svix(headers, body, secret, now)
-
-    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
-        """Return one outcome, or one for each recipient of `email.sent`."""
-        event_id = delivery.headers.get(_EVENT_ID)
-        items = _items(read_json(delivery.body))
-        # Each of several recipients may have a call of its own that names them all: the message's id
-        # recognises their Sends as the same, the call's would not.
-        told_id = event_id if len(items) == 1 else None
-        outcomes = [_outcome(item, rules, told_id, now) for item in items]
-        return as_sent(outcomes, delivery.body, _items)
-
-
-RESEND = Resend()
-
-
-def _items(body: object) -> list[dict[str, object]]:
+def _items(body: object) -> list[object]:
     """Return the event, and `email.sent` once for each recipient, with that one alone in `to`."""
     if not isinstance(body, dict) or "type" not in body:
         raise Unreadable(Reason.UNKNOWN_SHAPE, "not one event of Resend: type is missing")
@@ -97,45 +61,60 @@ def _items(body: object) -> list[dict[str, object]]:
 
 
 def _people(item: Mapping[str, object]) -> list[object]:
-    """Return the recipients as they are written, each once."""
-    to = mail.part(item, "data", "to")
+    """Return the recipients in `to` as they are written, each once."""
+    return _each_once(_listed(mail.part(item, "data", "to")))
+
+
+def _has_others(item: Mapping[str, object]) -> bool:
+    """Tell whether the message went to more than one, of whom any may have caused the event."""
+    written = [
+        one
+        for field in ("to", "cc", "bcc")
+        for one in _listed(mail.part(item, "data", field))
+        if one is not None
+    ]
+    for header in _listed(mail.part(item, "data", "headers")):
+        if mail.text(mail.part(header, "name")).lower() in ("cc", "bcc"):
+            written += mail.text(mail.part(header, "value")).split(",")
+    return len(_each_once(written)) > 1
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _each_once(written: list[object]) -> list[object]:
     people: dict[object, object] = {}
-    for position, one in enumerate(to if isinstance(to, list) else [to]):
+    for position, one in enumerate(written):
         # what is no text is wrong, and counted by its place
-        people.setdefault(_address(one).lower() if isinstance(one, str) else position, one)
+        people.setdefault(mail.bare_address(one).lower() if isinstance(one, str) else position, one)
     return list(people.values())
 
 
-def _address(written: object) -> str:
-    """Return the bare address of `Name <address>`."""
-    text = mail.text(written)
-    found = _NAMED.search(text)
-    return found[1].strip() if found else text
-
-
-def _outcome(item: Mapping[str, object], rules: Rules, event_id: str | None, now: float) -> Outcome:
-    name = item.get("type")
-    if not isinstance(name, str):
-        return mail.invalid("type is not a string", item)
+def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
+    name = mail.word(item, "type")
     verdict = _verdict(name, item, rules)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
+        return verdict
     people = _people(item)
-    if len(people) > 1:
-        if name == _SENT:
-            return mail.invalid(f"there are more than {_MOST_RECIPIENTS} recipients", item)
-        return mail.ignored(SEVERAL_RECIPIENTS)
-    click = mail.part(item, "data", "click")
-    told = mail.Told(
+    if name == _SENT and len(people) > 1:
+        raise mail.Wrong(f"there are more than {_MOST_RECIPIENTS} recipients")
+    if name != _SENT and _has_others(item):
+        return mail.SEVERAL_RECIPIENTS
+    data = item.get("data")
+    click = mail.part(data, "click")
+    return mail.Told(
         type=verdict,
-        email=_address(people[0]) if people else None,
+        email=people[0] if people else None,
         time=item.get("created_at"),
-        send_id=_send_id(item, rules),
-        provider_id=event_id,
+        send_id=mail.send_id(
+            rules,
+            campaign=[mail.part(data, "broadcast_id")],
+            message=[mail.part(data, "email_id")],
+        ),
         ip=mail.part(click, "ipAddress"),
         user_agent=mail.part(click, "userAgent"),
     )
-    return mail.event_of(told, item, now)
 
 
 def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdict:
@@ -156,18 +135,36 @@ def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdic
 def _bounce(bounce: object) -> mail.Verdict:
     # https://resend.com/docs/dashboard/emails/email-bounces: type and subType are Amazon SES's words
     sentence = mail.text(mail.part(bounce, "message"))
-    if mail.text(mail.part(bounce, "subType")).lower() in _NOT_TRIED:
-        return mail.SUPPRESSED
-    if _SENTENCE_NOT_TRIED.search(sentence):
+    finer = mail.text(mail.part(bounce, "subType")).lower()
+    if finer in _NOT_TRIED or (not finer and _SENTENCE_NOT_TRIED.search(sentence)):
         return mail.SUPPRESSED
     if kind := mail.text(mail.part(bounce, "type")).lower():
         return EventType.HARD_BOUNCE if kind in _HARD else EventType.SOFT_BOUNCE
-    is_hard = _SENTENCE_HARD.search(sentence)
-    return EventType.HARD_BOUNCE if is_hard else EventType.SOFT_BOUNCE
+    if _SENTENCE_HARD.search(sentence):
+        return EventType.HARD_BOUNCE
+    return mail.bounce_by_status(*_listed(mail.part(bounce, "diagnosticCode")), sentence)
 
 
-def _send_id(item: Mapping[str, object], rules: Rules) -> str:
-    broadcast = mail.bare_id(mail.part(item, "data", "broadcast_id"))
-    if rules.send_id == "campaign" and broadcast:
-        return broadcast
-    return mail.bare_id(mail.part(item, "data", "email_id"))
+def _verify(
+    headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
+) -> None:
+    """Raise `Unauthentic` unless Resend signed *body* not more than five minutes ago."""
+    if secret := secrets.get(_SECRET):
+        signatures.check_svix(headers, body, secret, now)
+
+
+class _Resend(JsonSender):
+    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
+        """Return one outcome, or one for each recipient of `email.sent`.
+
+        Each recipient may have a call of `email.sent` of its own, also who gets a copy, that names all in `to`:
+        the message's id recognises a Send as the same, the call's would not.
+        """
+        outcomes = super().parse(delivery, rules, now)
+        for event in outcomes:
+            if isinstance(event, MailEvent) and event.type is not EventType.SEND:
+                event.provider_id = mail.text(delivery.headers.get(_EVENT_ID)) or None
+        return outcomes
+
+
+RESEND = _Resend("resend", _items, _read, _verify, keeps_headers=frozenset((_EVENT_ID,)))

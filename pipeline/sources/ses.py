@@ -7,9 +7,10 @@ https://docs.aws.amazon.com/ses/latest/dg/event-publishing-retrieving-sns-conten
 https://docs.aws.amazon.com/ses/latest/dg/notification-contents.html.
 What may go wrong: the envelope's time is the call's, not the event's; one event tells of several recipients, but
 an open does not say whose it was; `mail.messageId` is SES's id, `mail.commonHeaders.messageId` is not.
-SNS signs the envelope with a certificate that must be fetched, so `verify` looks at topic and form only and
-`workers.proofs` at the signature. What comes by raw delivery is not signed at all. After 5xx SNS repeats, three
-times in a minute unless its policy says otherwise; a 4xx is final for it:
+An identity that publishes its feedback beside event publishing tells each bounce twice, under two ids.
+SNS signs the envelope with a certificate that must be fetched, so everything is let in and `workers.proofs` judges
+topic and signature. What comes by raw delivery is not signed at all, and judged there too. After 5xx SNS repeats,
+three times in a minute unless its policy says otherwise; a 4xx is final for it:
 https://docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html.
 """
 
@@ -21,13 +22,11 @@ from typing import Literal
 
 from pipeline.deliveries import Delivery
 from pipeline.outcomes import EventType, Invalid, Outcome, Probe, Reason, Unreadable
-from pipeline.sources import Rules, Unauthentic, mail, sns
+from pipeline.sources import Rules, mail, sns
 from pipeline.sources.json_body import as_json, as_sent, check_json, read_json
+from pipeline.sources.json_sender import by_token_only, outcomes_of
 
-_TOPICS = "SES_TOPIC_ARNS"
-_RAW = "SES_RAW_DELIVERY"
 _MESSAGE_ID = "x-amz-sns-message-id"
-_TOPIC = "x-amz-sns-topic-arn"
 
 # `Send`, `Delivery` (SEND_FROM), `Bounce` (its type), `DeliveryDelay` (DEFERRAL_AS), `Complaint` and
 # `Subscription` (what they say) need a look
@@ -66,30 +65,8 @@ class Ses:
         """Raise `Malformed` unless *body* is JSON, whatever it is called."""
         check_json(body)
 
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Raise `Unauthentic` for another's topic, a message without signature, raw delivery that is not wanted.
-
-        Whether the signature is true is found out by `workers.proofs`: its certificate must be fetched.
-        """
-        topics = sns.topics_in(secrets.get(_TOPICS, ""))
-        takes_raw = bool(secrets.get(_RAW))
-        if takes_raw and not topics:
-            return
-        try:
-            value = read_json(body)
-        except Unreadable:
-            if topics:
-                raise Unauthentic("the body that should be signed cannot be read") from None
-            return  # `check` says why
-        if is_raw(value):
-            _check_raw(headers, topics, takes_raw=takes_raw)
-        elif topics:
-            envelope = sns.envelope_in(value)
-            if envelope is None:
-                raise Unauthentic("the body is no message of SNS's")
-            sns.check_topic(envelope, topics)
+    # a worker judges topic and signature, and whether raw delivery is wanted
+    verify = staticmethod(by_token_only)
 
     def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
         """Return one outcome for each recipient of the event."""
@@ -116,14 +93,6 @@ def is_raw(value: object) -> bool:
     return isinstance(value, dict) and sns.envelope_in(value) is None and bool(_kind(value))
 
 
-def _check_raw(headers: Mapping[str, str], topics: frozenset[str], *, takes_raw: bool) -> None:
-    if not takes_raw:
-        raise Unauthentic("raw delivery is not signed; it is taken with SES_RAW_DELIVERY only")
-    topic = headers.get(_TOPIC)
-    if topics and topic is not None and topic not in topics:
-        raise Unauthentic("the topic is not one of SES_TOPIC_ARNS")
-
-
 def _message(envelope: sns.Envelope) -> bytes:
     message = envelope["Message"]
     if not isinstance(message, str):
@@ -148,8 +117,11 @@ def _outcomes(
 ) -> list[Outcome]:
     if isinstance(event, dict) and _kind(event) == _SUBSCRIBED:
         raise Probe
-    outcomes = [_outcome(item, outer, rules, now) for item in _items(event)]
-    return as_sent(outcomes, message, _items)
+
+    def read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
+        return _read(item, outer, rules)
+
+    return as_sent(outcomes_of(_items(event), read, rules, now), message, _items)
 
 
 def _wrapped(outcome: Outcome, envelope: sns.Envelope) -> Outcome:
@@ -189,18 +161,16 @@ def _items(event: object) -> list[object]:
     return [{**rest, section: {**facts, where: [one]}} for one in people]
 
 
-def _outcome(item: object, outer: sns.Envelope, rules: Rules, now: float) -> Outcome:
-    if not isinstance(item, dict):
-        return mail.invalid("the event is not an object", item)
+def _read(item: Mapping[str, object], outer: sns.Envelope, rules: Rules) -> mail.Told | str:
     kind = _kind(item)
     facts = item.get(_section(kind))
     recipients = _recipients(item, kind)
     verdict = _verdict(kind, facts, recipients, rules)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
-    told = mail.Told(
+        return verdict
+    return mail.Told(
         type=verdict,
-        email=_address(recipients[0]) if recipients else None,
+        email=_address(recipients[0]) if recipients else None,  # as the header has it, with a name
         # the envelope's time is when SNS was told, and only better than none
         time=mail.part(facts, "timestamp") or outer.get("Timestamp"),
         send_id=mail.part(item, "mail", "messageId"),
@@ -208,7 +178,6 @@ def _outcome(item: object, outer: sns.Envelope, rules: Rules, now: float) -> Out
         ip=mail.part(facts, "ipAddress"),
         user_agent=mail.part(facts, "userAgent"),
     )
-    return mail.event_of(told, item, now)
 
 
 def _section(kind: str) -> str:
@@ -224,12 +193,7 @@ def _recipients(item: Mapping[str, object], kind: str) -> list[object]:
 
 
 def _address(recipient: object) -> object:
-    address = mail.text(
-        mail.part(recipient, "emailAddress") if isinstance(recipient, dict) else recipient
-    )
-    # as the message's header has it, a recipient may come with a name: `Ada <ada@example.com>`
-    _, opened, bare = address.removesuffix(">").rpartition("<")
-    return bare if opened and address.endswith(">") else address
+    return mail.part(recipient, "emailAddress") if isinstance(recipient, dict) else recipient
 
 
 def _verdict(kind: str, facts: object, recipients: list[object], rules: Rules) -> mail.Verdict:
@@ -249,7 +213,7 @@ def _verdict(kind: str, facts: object, recipients: list[object], rules: Rules) -
         verdict = _TYPES.get(kind) or _IGNORED.get(kind, mail.UNMAPPED)
     # SES does not say which of several recipients it was, and nobody shall be taken for another
     if isinstance(verdict, EventType) and len(recipients) > 1:
-        return mail.NOT_A_MAIL_EVENT
+        return mail.SEVERAL_RECIPIENTS
     return verdict
 
 
@@ -270,7 +234,7 @@ def _bounce(facts: object, recipients: list[object]) -> EventType:
 def _opts_out(facts: object) -> bool:
     """Tell whether somebody has left a list: all of its topics, or one."""
     wanted = mail.part(facts, "newTopicPreferences")
-    if mail.part(wanted, "unsubscribeAll") is True:
+    if mail.is_true(mail.part(wanted, "unsubscribeAll")):
         return True
     topics = mail.part(wanted, "topicSubscriptionStatus")
     words = (

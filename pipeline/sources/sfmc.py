@@ -1,31 +1,32 @@
 """Source `sfmc`: Salesforce Marketing Cloud's Event Notification Service, a JSON array of events.
 
-Words and fields: https://developer.salesforce.com/docs/marketing/marketing-cloud/guide/ens-supported-events.html.
+Words and fields: https://developer.salesforce.com/docs/marketing/marketing-cloud/guide/transactional_email_events.html,
+https://developer.salesforce.com/docs/marketing/marketing-cloud/guide/engagement_email_events.html.
 Signature: https://developer.salesforce.com/docs/marketing/marketing-cloud/guide/ens-notification-signing.html.
 Set-up: https://developer.salesforce.com/docs/marketing/marketing-cloud/references/mc_rest_event_notification/createCallback.html.
 
 Authentication: base64 HMAC-SHA256 of the body in `x-sfmc-ens-signature`; the callback's key is used as
 the text that it is. Marketing Cloud repeats what was not answered 200 for up to seven days.
-What may go wrong: opens and clicks name the subscriber by a number and carry no address; the first
-POST, at set-up, is not signed, and only 200 within 30 seconds lets the callback be made; one
-published sample is a bare object.
+What may go wrong: opens and clicks name the subscriber by a number and carry no address, so the address of
+an EmailSent is remembered for them (`pipeline.recipients`); the first POST, at set-up, is not signed, and only
+200 within 30 seconds lets the callback be made; one published sample is a bare object; all who got mail of one
+job share its id (`jobId`), which is the only one that every event has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
-from pipeline.deliveries import Delivery
-from pipeline.outcomes import EventType, Outcome, Probe, Reason, Unreadable
+from pipeline.outcomes import EventType, Probe, SetUp, Unreadable
 from pipeline.sources import Rules, mail, signatures
-from pipeline.sources.json_body import as_sent, check_json, read_json
+from pipeline.sources.json_body import read_json
+from pipeline.sources.json_sender import JsonSender, one_or_many
 
 _SECRET = "SFMC_SIGNING_KEY"  # noqa: S105 - the setting's name
 _SIGNATURE = "x-sfmc-ens-signature"
 
-#: why an open or click that names no address is ignored
-NO_ADDRESS = "no_address"
+# far above both, which are ids; they are kept and shown
+_LONGEST_OF_SET_UP = 255
 
 # `EmailBounced` (its code) needs a look
 _TYPES = {
@@ -37,47 +38,35 @@ _TYPES = {
 }
 _IGNORED = {"TransactionalSendEvents.EmailNotSent": mail.SUPPRESSED}
 # names of other channels, and of automations, begin with these
-_NOT_MAIL = ("TransactionalSendEvents.Sms", "TransactionalSendEvents.Push", "SendEvents.Automation")
+_NOT_MAIL = (
+    *("TransactionalSendEvents.Sms", "TransactionalSendEvents.Push", "TransactionalSendEvents.Ott"),
+    *("EngagementEvents.Ott", "SendEvents.Automation"),
+)
 _BOUNCES = {"HARD": EventType.HARD_BOUNCE, "SOFT": EventType.SOFT_BOUNCE}
 
 
-class Sfmc:
-    """The source `sfmc`."""
-
-    name = "sfmc"
-    success: Literal[200, 202] = 200
-    keeps_headers: frozenset[str] = frozenset()
-
-    def check(self, body: bytes, content_type: str) -> None:
-        """Raise `Malformed` unless *body* is JSON."""
-        check_json(body)
-
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Raise `Unauthentic` unless Marketing Cloud signed *body*, or it is the set-up's POST.
-
-        That one comes before anybody knows a key, and `parse` finds no event in it, whoever sent it.
-        """
-        secret = secrets.get(_SECRET)
-        if not secret or _is_set_up_body(body):
-            return
-        given = signatures.header(headers, _SIGNATURE)
-        signatures.check_base64(given, signatures.keys_of(secret), body)
-
-    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
-        """Return one `MailEvent`, `Ignored` or `Invalid` for each event; the set-up's POST is a probe."""
-        body = read_json(delivery.body)
-        if _is_set_up(body):
-            raise Probe("the set-up of a callback")
-        items = _items(body)
-        if not items:
-            raise Probe("an empty batch")
-        outcomes = [_outcome(item, now) for item in items]
-        return as_sent(outcomes, delivery.body, _items)
+# one published sample is bare
+_array_or_one = one_or_many("eventCategoryType")
 
 
-SFMC = Sfmc()
+def _items(body: object) -> list[object]:
+    if _is_set_up(body):
+        raise _set_up(body)
+    return _array_or_one(body)
+
+
+def _verify(
+    headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
+) -> None:
+    """Raise `Unauthentic` unless Marketing Cloud signed *body*, or it is the set-up's POST.
+
+    That one comes before anybody knows a key, and `parse` finds no event in it, whoever sent it.
+    """
+    secret = secrets.get(_SECRET)
+    if not secret or _is_set_up_body(body):
+        return
+    given = signatures.header(headers, _SIGNATURE)
+    signatures.check_base64(given, signatures.keys_of(secret), body)
 
 
 def _is_set_up_body(body: bytes) -> bool:
@@ -99,44 +88,61 @@ def _is_set_up(body: object) -> bool:
     )
 
 
-def _items(body: object) -> list[object]:
-    if isinstance(body, list):
-        return body
-    if isinstance(body, dict) and "eventCategoryType" in body:
-        return [body]
-    raise Unreadable(Reason.UNKNOWN_SHAPE, "neither an array of events nor one event")
+def _set_up(body: object) -> Probe:
+    callback_id, key = (
+        mail.text(mail.part(body, name)) for name in ("callbackId", "verificationKey")
+    )
+    if all(0 < len(one) <= _LONGEST_OF_SET_UP and one.isprintable() for one in (callback_id, key)):
+        return SetUp(callback_id, key)
+    return Probe("a set-up without a key")
 
 
-def _outcome(item: object, now: float) -> Outcome:
-    if not isinstance(item, dict):
-        return mail.invalid("the event is not an object", item)
-    name = item.get("eventCategoryType")
-    if not isinstance(name, str):
-        return mail.invalid("eventCategoryType is missing or not a string", item)
-    verdict = _verdict(name, item)
+def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
+    verdict = _verdict(mail.word(item, "eventCategoryType"), item)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
-    told = mail.Told(
+        return verdict
+    address, recipient = mail.text(mail.part(item, "info", "to")), None
+    if verdict is EventType.SEND and address:
+        recipient = _subscriber(item)  # it teaches whose number that is
+    elif verdict in (EventType.OPEN, EventType.CLICK) and not address:
+        recipient = _subscriber(item)
+        if recipient is None:
+            return mail.NO_ADDRESS
+    return mail.Told(
         type=verdict,
-        email=mail.part(item, "info", "to"),
+        email=address,
         time=item.get("timestampUTC"),
         # one job is one campaign's run. `definitionKey` would be the campaign, but is "NA" on engagement:
         # with SEND_ID=campaign a message and its unsubscription would no longer belong together
         send_id=mail.part(item, "composite", "jobId"),
         ip=mail.part(item, "info", "ipAddress"),
         user_agent=mail.part(item, "info", "userAgent"),
+        recipient=recipient,
     )
-    return mail.event_of(told, item, now)
+
+
+def _subscriber(item: Mapping[str, object]) -> str | None:
+    """Return the subscriber's number with that of the enterprise, in which alone it means somebody."""
+    enterprise = mail.text(item.get("eid"))
+    subscriber = mail.text(mail.part(item, "composite", "subscriberId"))
+    # what was never sent has 0
+    return f"{enterprise}:{subscriber}" if subscriber.strip("0") else None
 
 
 def _verdict(name: str, item: Mapping[str, object]) -> mail.Verdict:
     """Return the event's type, or the word why there is none."""
     if name == "TransactionalSendEvents.EmailBounced":
-        code = mail.text(mail.part(item, "info", "bounceCode")).upper()
-        return _BOUNCES.get(code) or mail.bounce_by_status(mail.part(item, "info", "smtpReason"))
+        return _bounce(item)
     if name.startswith(_NOT_MAIL):
         return mail.NOT_A_MAIL_EVENT
-    found = _TYPES.get(name)
-    if found in (EventType.OPEN, EventType.CLICK) and not mail.text(mail.part(item, "info", "to")):
-        return NO_ADDRESS
-    return found or _IGNORED.get(name, mail.UNMAPPED)
+    return _TYPES.get(name) or _IGNORED.get(name, mail.UNMAPPED)
+
+
+def _bounce(item: Mapping[str, object]) -> EventType:
+    if code := mail.text(mail.part(item, "info", "bounceCode")).upper():
+        return _BOUNCES.get(code, EventType.SOFT_BOUNCE)
+    said = (mail.part(item, "info", field) for field in ("smtpReason", "bounceMessage"))
+    return mail.bounce_by_status(*said)
+
+
+SFMC = JsonSender("sfmc", _items, _read, _verify)

@@ -3,7 +3,9 @@
 https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html. Everything here is pure; the
 certificate is fetched by `workers.proofs`. What may go wrong: a true signature only says that *some* topic of
 Amazon's published the message, and everybody can have one: the topic must be one of ours. And whoever sends the
-message says where its certificate is: the address must be Amazon's before anything is asked there.
+message says where its certificate is: it must be with SNS in the topic's own region. Any other host is refused,
+also under amazonaws.com: `sns.s3.amazonaws.com` is whosever bucket is called `sns`. That address and TLS are what
+the certificate is believed by; its chain is not judged again.
 """
 
 from __future__ import annotations
@@ -28,10 +30,13 @@ NOTIFICATION = "Notification"
 CONFIRMATION = "SubscriptionConfirmation"
 UNSUBSCRIBED = "UnsubscribeConfirmation"
 
-# Whole addresses, so that no user name, port or other host can hide in them.
-_HOST = r"https://sns\.[a-z0-9-]{1,40}\.amazonaws\.com(?:\.cn)?"
-_ADDRESS = re.compile(_HOST + r"/[\x21-\x7e]{0,2000}")
-_CERTIFICATE = re.compile(_HOST + r"/[A-Za-z0-9_./-]{1,200}\.pem")
+# partition, region, account, name: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
+_TOPIC = re.compile(
+    r"arn:(aws|aws-cn|aws-us-gov):sns:([a-z0-9-]{1,40}):[0-9]{1,20}:[A-Za-z0-9_-]{1,256}(?:\.fifo)?"
+)
+# what follows the host, whole, so that no user name, port or other host can hide in an address
+_CERTIFICATE = re.compile(r"/SimpleNotificationService(?:-[A-Za-z0-9_-]{1,100})?\.pem")
+_CONFIRM = re.compile(r"/[\x21-\x7e]{0,2000}")
 _SIGNATURE_FIELDS = ("SignatureVersion", "Signature", "SigningCertURL")
 _SIGNED = {
     NOTIFICATION: ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
@@ -41,6 +46,8 @@ _SIGNED = {
     ),
 }
 _OPTIONAL = "Subject"
+# the only field that may have several lines: with one more, lines could be moved from field to field
+_OF_LINES = "Message"
 _ALGORITHMS = {"1": SHA1, "2": SHA256}
 
 
@@ -60,6 +67,11 @@ def topics_in(setting: str) -> frozenset[str]:
     return frozenset(topic.strip() for topic in setting.split(",") if topic.strip())
 
 
+def is_topic(name: str) -> bool:
+    """Tell whether *name* is a topic's ARN; that of a subscription has one part more."""
+    return _TOPIC.fullmatch(name) is not None
+
+
 def check_topic(envelope: Envelope, topics: frozenset[str]) -> None:
     """Raise `Unauthentic` unless one of *topics* published the message and it has the fields of a signature."""
     if text(envelope.get("TopicArn")) not in topics:
@@ -69,19 +81,29 @@ def check_topic(envelope: Envelope, topics: frozenset[str]) -> None:
 
 
 def certificate_url(envelope: Envelope) -> str:
-    """Return where the certificate is; raise `Unauthentic` unless that is at Amazon's."""
-    url = text(envelope.get("SigningCertURL"))
-    if not _CERTIFICATE.fullmatch(url):
-        raise Unauthentic("the certificate's address is not Amazon's")
-    return url
+    """Return where the certificate is; raise `Unauthentic` unless that is with SNS in the topic's region."""
+    return _address(envelope, "SigningCertURL", _CERTIFICATE, "the certificate's address")
 
 
 def subscribe_url(envelope: Envelope) -> str:
-    """Return where the subscription is confirmed; raise `Unauthentic` unless that is at Amazon's."""
-    url = text(envelope.get("SubscribeURL"))
-    if not _ADDRESS.fullmatch(url):
-        raise Unauthentic("the address of the confirmation is not Amazon's")
+    """Return where the subscription is confirmed; raise `Unauthentic` unless that is in the topic's region."""
+    return _address(envelope, "SubscribeURL", _CONFIRM, "the address of the confirmation")
+
+
+def _address(envelope: Envelope, field: str, path: re.Pattern[str], what: str) -> str:
+    url, host = text(envelope.get(field)), _host(text(envelope.get("TopicArn")))
+    if not (host and url.startswith(host) and path.fullmatch(url, len(host))):
+        raise Unauthentic(f"{what} is not Amazon's in the topic's region")
     return url
+
+
+def _host(topic: str) -> str:
+    """Return how every address of SNS in the region of *topic* begins; nothing when it is no topic's name."""
+    found = _TOPIC.fullmatch(topic)
+    if found is None:
+        return ""
+    partition, region = found.groups()
+    return f"https://sns.{region}.amazonaws.com" + (".cn" if partition == "aws-cn" else "")
 
 
 def check_signature(envelope: Envelope, certificate: bytes) -> None:
@@ -115,6 +137,8 @@ def signed_text(envelope: Envelope) -> bytes:
             continue
         if not isinstance(value, str):
             raise Unauthentic(f"the message's {name} is missing")
+        if name != _OF_LINES and "\n" in value:
+            raise Unauthentic(f"the message's {name} has several lines")
         lines += (name, value)
     if not lines:
         raise Unauthentic("the message's type is unknown")

@@ -12,13 +12,11 @@ the receiving server's on the others; one transmission can hold two messages to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
-from pipeline.deliveries import Delivery
-from pipeline.outcomes import EventType, Outcome, Probe, Reason, Unreadable
+from pipeline.outcomes import EventType, Probe
 from pipeline.sources import Rules, mail
-from pipeline.sources.json_body import as_sent, check_json, read_json
-from pipeline.sources.user_agents import read_user_agent
+from pipeline.sources.json_sender import JsonSender, one_or_many
+from pipeline.sources.user_agents import is_mail_program
 
 # `injection`, `delivery` (SEND_FROM), `delay` (DEFERRAL_AS), bounces and complaints need a look
 _TYPES = {
@@ -31,8 +29,8 @@ _TYPES = {
 }
 _IGNORED = {
     # the same opening once more, told by the pixel at the top of the mail
-    "initial_open": mail.NOT_A_MAIL_EVENT,
-    "amp_initial_open": mail.NOT_A_MAIL_EVENT,
+    "initial_open": mail.REPEATED,
+    "amp_initial_open": mail.REPEATED,
     # never handed to the recipient's server: neither Send nor bounce
     "policy_rejection": mail.SUPPRESSED,
     "generation_failure": mail.SUPPRESSED,
@@ -56,73 +54,51 @@ _BOUNCE_CLASSES: dict[str, mail.Verdict] = {
 _BY_THE_PERSON = frozenset(("open", "amp_open", "click", "amp_click", "link_unsubscribe"))
 
 
-class SparkPost:
-    """The source `sparkpost`."""
-
-    name = "sparkpost"
-    success: Literal[200, 202] = 200
-    keeps_headers: frozenset[str] = frozenset()
-
-    def check(self, body: bytes, content_type: str) -> None:
-        """Raise `Malformed` unless *body* is JSON."""
-        check_json(body)
-
-    def verify(
-        self, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str], now: float
-    ) -> None:
-        """Accept: SparkPost signs nothing, the token in the URL or in a header is its proof."""
-
-    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
-        """Return one `MailEvent`, `Ignored` or `Invalid` for each event of the body."""
-        items = _items(read_json(delivery.body))
-        # creating a webhook posts one empty `msys`, and wants a 200 for it
-        if all(_is_ping(item) for item in items):
-            raise Probe
-        return as_sent([_outcome(item, rules, now) for item in items], delivery.body, _items)
-
-
-SPARKPOST = SparkPost()
+_array_or_one = one_or_many("msys")
 
 
 def _items(body: object) -> list[object]:
-    if isinstance(body, list):
-        return body
-    # on the wire it is always an array; an event that was buried alone comes back bare
-    if isinstance(body, dict) and "msys" in body:
-        return [body]
-    raise Unreadable(Reason.UNKNOWN_SHAPE, "neither an array of events nor one event")
+    items = _array_or_one(body)
+    # creating a webhook posts one empty `msys`, and wants a 200 for it
+    if all(_is_ping(item) for item in items):
+        raise Probe
+    return items
 
 
 def _is_ping(item: object) -> bool:
     return mail.part(item, "msys") == {}
 
 
-def _outcome(item: object, rules: Rules, now: float) -> Outcome:
+def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     if _is_ping(item):
-        return mail.ignored(mail.NOT_A_MAIL_EVENT)
-    msys = mail.part(item, "msys")
+        return mail.NOT_A_MAIL_EVENT
+    msys = item.get("msys")
     if not isinstance(msys, dict):
-        return mail.invalid("msys is missing or not an object", item)
+        raise mail.Wrong("msys is missing or not an object")
     kind, event = next(iter(msys.items()))
     if kind in _OTHER_CLASSES:
-        return mail.ignored(mail.NOT_A_MAIL_EVENT)
-    name = mail.part(event, "type")
-    if not isinstance(event, dict) or not isinstance(name, str):
-        return mail.invalid("type is missing or not a string", item)
+        return mail.NOT_A_MAIL_EVENT
+    event = event if isinstance(event, dict) else {}
+    name = mail.word(event, "type")
     verdict = _verdict(name, event, rules)
     if not isinstance(verdict, EventType):
-        return mail.ignored(verdict)
+        return verdict
     told = mail.Told(
         type=verdict,
         # rcpt_to is lower-cased by SparkPost
         email=mail.text(event.get("raw_rcpt_to")) or event.get("rcpt_to"),
         time=event.get("timestamp"),
-        send_id=_send_id(event, rules),
+        send_id=mail.send_id(
+            rules,
+            campaign=[event.get("campaign_id")],
+            # the oldest events have no message_id, and out_of_band has no transmission_id
+            message=[event.get("message_id"), event.get("transmission_id")],
+        ),
         provider_id=event.get("event_id"),
     )
     if name in _BY_THE_PERSON:
         _add_person(told, event)
-    return mail.event_of(told, item, now)
+    return told
 
 
 def _verdict(name: str, event: Mapping[str, object], rules: Rules) -> mail.Verdict:
@@ -134,7 +110,7 @@ def _verdict(name: str, event: Mapping[str, object], rules: Rules) -> mail.Verdi
     if name in _BOUNCES:
         # a class that nobody has told us of is judged by what the server answered
         verdict = _BOUNCE_CLASSES.get(mail.text(event.get("bounce_class")))
-        return verdict or mail.bounce_by_status(event.get("error_code"))
+        return verdict or mail.bounce_by_status(event.get("error_code"), event.get("raw_reason"))
     if name == "delay":
         return mail.deferral(rules)
     if name == "spam_complaint":
@@ -144,30 +120,19 @@ def _verdict(name: str, event: Mapping[str, object], rules: Rules) -> mail.Verdi
     return mail.NOT_A_MAIL_EVENT if name.startswith("relay_") else _IGNORED.get(name, mail.UNMAPPED)
 
 
-def _send_id(event: Mapping[str, object], rules: Rules) -> str:
-    if rules.send_id == "campaign" and (campaign := mail.text(event.get("campaign_id"))):
-        return campaign
-    # the oldest events have no message_id, and out_of_band has no transmission_id
-    return mail.bare_id(event.get("message_id")) or mail.bare_id(event.get("transmission_id"))
-
-
 def _add_person(told: mail.Told, event: Mapping[str, object]) -> None:
     told.ip, told.user_agent = event.get("ip_address"), event.get("user_agent")
     parsed = event.get("user_agent_parsed")
     # Apple's proxy loads pictures before anybody looks; other proxies (is_proxy) load them for people
-    told.machine_open = mail.part(parsed, "is_prefetched") is True
-    program = mail.part(parsed, "agent_family")
+    told.machine_open = mail.is_true(mail.part(parsed, "is_prefetched"))
     # SparkPost names the program without saying of which kind it is
-    if read_user_agent(mail.text(told.user_agent)).client:
-        told.client = program
-    else:
-        told.browser = program
-    if mail.part(parsed, "is_proxy") is not True:  # else the machine is the proxy's
+    program = mail.part(parsed, "agent_family")
+    told.client, told.browser = mail.client_or_browser(
+        program, is_browser=not is_mail_program(mail.text(program))
+    )
+    if not mail.is_true(mail.part(parsed, "is_proxy")):  # else the machine is the proxy's
         told.os = mail.part(parsed, "os_family")
-        told.device = _device(mail.part(parsed, "is_mobile"))
+        told.device = mail.mobile_or_desktop(mail.part(parsed, "is_mobile"))
 
 
-def _device(is_mobile: object) -> str | None:
-    if not isinstance(is_mobile, bool):
-        return None
-    return "Mobile" if is_mobile else "Desktop"
+SPARKPOST = JsonSender("sparkpost", _items, _read)

@@ -15,10 +15,15 @@ from ua_parser import parse
 # What reads mail and nothing else; every other program is a browser. Proxies load pictures for people.
 _MAIL_PROGRAMS = re.compile(
     r"outlook|thunderbird|apple mail|mailproxy|imageproxy|postbox|airmail|lotus notes|eudora"
-    r"|the bat|windows mail|spicebird|sparrow|mailbird|em client|barca|zdesktop",
+    r"|the bat|windows mail|spicebird|sparrow|mailbird|em client|barca|zdesktop|gmail|live mail",
     re.IGNORECASE,
 )
-_TABLET = re.compile(r"ipad|tablet|kindle|playbook|silk/", re.IGNORECASE)
+# Windows calls its services for pens "Tablet PC", also on desktops
+_TABLET = re.compile(r"ipad|tablet(?! pc)|kindle|playbook|silk/", re.IGNORECASE)
+# AFT...: Amazon's Fire TV, whose browser is Silk
+_TELEVISION = re.compile(
+    r"\bAFT[A-Z]|\b(?:smart-?|google ?|android ?|apple ?)?tv\b|bravia", re.IGNORECASE
+)
 _MOBILE = re.compile(r"mobi|iphone|ipod|android.*mobile|windows phone|blackberry", re.IGNORECASE)
 _ON_DESKS = frozenset(
     ("Windows", "Mac OS X", "Linux", "Ubuntu", "Fedora", "Debian", "Chrome OS", "FreeBSD")
@@ -41,23 +46,30 @@ def read_user_agent(text: str) -> Agent:
     return _read(text[:_LONGEST])
 
 
+def is_mail_program(name: str) -> bool:
+    """Tell whether the program of that *name* reads mail, and is no browser."""
+    return _MAIL_PROGRAMS.search(name) is not None
+
+
 @lru_cache(maxsize=4096)
 def _read(text: str) -> Agent:
     found = parse(text)
     program = found.user_agent.family if found.user_agent else None
-    is_mail_program = program is not None and _MAIL_PROGRAMS.search(program) is not None
+    reads_mail = program is not None and is_mail_program(program)
     os = found.os.family if found.os else None
     if program is not None and "proxy" in program.lower():
         return Agent(client=program)  # the machine is the proxy's, not the person's
     return Agent(
-        client=program if is_mail_program else None,
-        browser=None if is_mail_program else program,
+        client=program if reads_mail else None,
+        browser=None if reads_mail else program,
         os=os,
         device=_device(text, os),
     )
 
 
 def _device(text: str, os: str | None) -> str | None:
+    if _TELEVISION.search(text):
+        return None
     if _TABLET.search(text) or (os == "Android" and not _MOBILE.search(text)):
         return "Tablet"
     if _MOBILE.search(text):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench import flow, memory, receive, seen
+from bench import flow, imports, memory, receive, seen
 from bench.processes import Place, place
 from bench.results import Figure, WrongCount, expect
 from bench.sizes import TINY
@@ -52,6 +52,12 @@ async def test_each_mark_is_remembered(at: Place) -> None:
     """The window holds as many marks as events went by, and knows them when they come again."""
     found = names(await seen.measure(at, TINY))
     assert f"bytes an event at {TINY.marks[0]:,}" in found
+
+
+async def test_every_row_of_a_segment_is_imported(at: Place) -> None:
+    """Each row is a sighting once, by webhook and by import, and both are taken apart to the last one."""
+    found = names(await imports.measure(at, TINY))
+    assert "import / webhooks" in found
 
 
 def test_a_wrong_count_ends_the_run() -> None:

@@ -17,6 +17,7 @@ import pytest
 from console.main import main
 from console.redis_server import EmbeddedRedis
 from pipeline.settings import Settings
+from tests.vendors import KEY, Sandbox, sandbox_in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,9 @@ class Answer:
 
 
 Relay = Callable[..., Awaitable[Answer]]
+
+HOOK_TOKEN = "hYq3-token-of-pixels_7Kd2"
+OTHER_TOKEN = "Zc81-token-of-senders_Qw0"
 
 
 @pytest.fixture
@@ -68,3 +72,31 @@ def own_redis() -> Iterator[EmbeddedRedis]:
     with EmbeddedRedis(home, Path(binary) if binary else None, appendfsync="no") as server:
         yield server
     shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def stand_ins() -> Iterator[Sandbox]:
+    """Run the vendors' stand-ins, served on loopback, for all tests of this process."""
+    with sandbox_in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def box(stand_ins: Sandbox) -> Sandbox:
+    """Give the stand-ins as they are when they have just been started."""
+    stand_ins.memory.forget()
+    stand_ins.faults.clear()
+    stand_ins.settings.reset()
+    return stand_ins
+
+
+@pytest.fixture
+def relay_at_vendors(relay: Relay, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Relay:
+    """Give `relay` with the keys and addresses of the stand-ins, a token and a public address."""
+    monkeypatch.setenv("AUDIENCELAB_API_KEY", KEY)
+    monkeypatch.setenv("AUDIENCELAB_BASE_URL", box.audiencelab_url)
+    monkeypatch.setenv("AUDIENCEPOINT_API_KEY", KEY)
+    monkeypatch.setenv("AUDIENCEPOINT_BASE_URL", box.audiencepoint_url)
+    monkeypatch.setenv("HOOK_TOKENS", f"sendgrid:{OTHER_TOKEN},{HOOK_TOKEN}")
+    monkeypatch.setenv("PUBLIC_URL", "https://relay.example.com")
+    return relay

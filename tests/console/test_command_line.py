@@ -31,10 +31,28 @@ COMMANDS = [
     "resume",
     "visitors",
     "visitors show",
+    "visitors export",
     "visitors forget",
     "visitors allow",
+    "pixels",
+    "pixels list",
+    "pixels create",
+    "pixels delete",
+    "pixels check",
+    "audiences",
+    "audiences list",
+    "audiences create",
+    "audiences delete",
+    "audiences attributes",
+    "audiences check",
+    "enrich",
+    "scores",
+    "verify",
+    "send-times",
+    "doctor",
     "send",
 ]
+GROUPS = ("dead", "visitors", "pixels", "audiences", "segments")
 
 
 def relay_process(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -58,7 +76,7 @@ async def test_help_shows_an_example(command: str, relay: Relay) -> None:
     assert f"Example: relay {command}" in " ".join(answer.out.split())
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("dead", "visitors")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in GROUPS])
 async def test_every_command_has_a_machine_form(command: str, relay: Relay) -> None:
     """`--json` is an option of every command."""
     assert "--json" in (await relay(*command.split(), "--help")).out
@@ -137,11 +155,20 @@ def test_an_unreachable_redis_is_a_failure() -> None:
     ("spoil", "words", "told"),
     [
         (["CONFIG", "SET", "requirepass", "hidden-word"], ["status"], "password"),
-        (["CONFIG", "SET", "maxmemory", "1"], ["pause", "forward"], "Redis is full"),
+        (
+            ["CONFIG", "SET", "maxmemory", "1"],
+            ["visitors", "forget", "a@b.example", "--yes"],
+            "Redis is full",
+        ),
+        (
+            ["REPLICAOF", "127.0.0.1", "1"],
+            ["visitors", "forget", "a@b.example", "--yes"],
+            "primary",
+        ),
         (["REPLICAOF", "127.0.0.1", "1"], ["pause", "forward"], "primary"),
         (["SET", keys.PAUSED, "no hash"], ["pause", "forward"], "WRONGTYPE"),
     ],
-    ids=["password", "full", "replica", "refused"],
+    ids=["password", "full", "replica", "replica-script", "refused"],
 )
 async def test_what_redis_refuses_is_told_in_words(
     spoil: list[str],

@@ -6,6 +6,8 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline import keys
+from pipeline.outcomes import SetUp
+from pipeline.senders import keep_set_up
 from pipeline.sources.registry import SECRETS, SOURCES
 from tests.console.conftest import Relay
 
@@ -23,6 +25,7 @@ FACTS = {
 }
 
 
+@pytest.mark.usefixtures("redis")
 async def test_every_source_is_shown(relay: Relay) -> None:
     """Before anything came, each source of the table is there, in its order, with nothing counted."""
     answer = await relay("senders", "--json")
@@ -39,6 +42,7 @@ async def test_every_source_is_shown(relay: Relay) -> None:
                 "check": "off" if wanted else "none",
                 "settings": dict.fromkeys(wanted, False),
             },
+            "set_up": None,
         }
 
 
@@ -92,7 +96,26 @@ async def test_half_a_signature_is_told_at_once(
     """A source of whose settings only some are set is named before it delivers: it may be refused."""
     wanted = ("MANDRILL_WEBHOOK_KEY", "MANDRILL_WEBHOOK_URL")
     monkeypatch.setitem(SECRETS, "sendgrid", wanted)
-    monkeypatch.setenv("MANDRILL_WEBHOOK_KEY", SECRET)
+    monkeypatch.setenv("MANDRILL_WEBHOOK_URL", "https://relay.example.com/hooks/mandrill")
     shown = (await relay("senders")).out
-    assert "sendgrid: without MANDRILL_WEBHOOK_URL its signature cannot be checked" in shown
+    assert "sendgrid: without MANDRILL_WEBHOOK_KEY its signature cannot be checked" in shown
     assert "incomplete" in shown
+
+
+async def test_the_key_of_a_set_up_is_shown(relay: Relay, redis: Redis) -> None:
+    """The table and the machine form tell callback, key and time, until the key expires."""
+    await keep_set_up(redis, "sfmc", 1_767_225_600_000, SetUp("65b885ab", "verification-key-1"))
+    rows = {row["source"]: row["set_up"] for row in (await relay("senders", "--json")).json}
+    assert rows.pop("sfmc") == {
+        "callback_id": "65b885ab",
+        "verification_key": "verification-key-1",
+        "received_at": "2026-01-01T00:00:00.000Z",
+    }
+    assert set(rows.values()) == {None}
+    (line,) = (line for line in (await relay("senders")).out.splitlines() if "callback" in line)
+    assert line == (
+        "sfmc: to switch callback 65b885ab on, give it back its verification key verification-key-1"
+        " (it came at 2026-01-01T00:00:00.000Z)."
+    )
+    await redis.delete(keys.set_up("sfmc"))
+    assert "callback" not in (await relay("senders")).out

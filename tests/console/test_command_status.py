@@ -74,3 +74,18 @@ async def test_pauses_are_audited(relay: Relay, redis: Redis) -> None:
     entries = [entry for _, entry in await redis.xrange(keys.AUDIT)]
     assert [entry[b"what"] for entry in entries] == [b"pause", b"resume"]
     assert entries[0][b"filter"] == b'{"stage":"scores"}'
+
+
+async def test_a_full_server_can_be_paused_and_resumed(relay: Relay, redis: Redis) -> None:
+    """An operator stops a stage and lets it go on with no memory left, and both stand in the audit."""
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
+    await redis.config_set("maxmemory", 1)
+    try:
+        paused = await relay("pause", "forward", "--json")
+        resumed = await relay("resume", "forward", "--json")
+    finally:
+        await redis.config_set("maxmemory", limit)
+    assert (paused.status, paused.json["paused"]["by"]) == (0, "operator")
+    assert (resumed.status, resumed.json["was_paused"]) == (0, True)
+    entries = [entry for _, entry in await redis.xrange(keys.AUDIT)]
+    assert [entry[b"what"] for entry in entries] == [b"pause", b"resume"]

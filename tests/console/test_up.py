@@ -24,6 +24,7 @@ from console.trial import trial_settings
 from console.up import up
 from pipeline.home import Address, Home
 from pipeline.settings import Settings, load_settings
+from sandbox import crm
 
 ROOT = Path(__file__).parents[2]
 CODE = (
@@ -83,7 +84,7 @@ def test_a_trial_shows_the_whole_way(folder: Path) -> None:
         text = "\n".join(lines)
         assert all(line.startswith("TRIAL ") for line in lines)
         assert "they balance" in text
-        assert re.search(r"arrived at the stand-ins: .*\bevents [1-9]", text)
+        assert re.search(r"arrived at the stand-ins: .*\bevents [1-9].*\bcrm_accepted [1-9]", text)
         token = home.trial().read_tokens()
         assert token is not None
         assert token not in text
@@ -236,11 +237,15 @@ def test_nothing_of_the_operators_vendors_is_in_a_trial(
     monkeypatch.setenv("REDIS_URL", "redis://example.com/0")
     monkeypatch.setenv("AUDIENCEPOINT_BASE_URL", "https://example.com/own")
     monkeypatch.setenv("AUDIENCEPOINT_EVENTS_PATH", "/own")
+    monkeypatch.setenv("SCORES_WEBHOOK_URL", "https://example.com/crm")
+    monkeypatch.setenv("SCORES_WEBHOOK_SECRET", crm.KEY.replace("whsec_", "whsec_AAAA"))
     monkeypatch.setenv("SEEN_WINDOW_H", "24")
     settings = load_settings()
     children = trial_settings(settings, "unix:///x", "invented-token-012345", "http://127.0.0.1:1")
     assert "example.com" not in str(children)
     assert children["AUDIENCEPOINT_EVENTS_PATH"] == ""
     assert children["AUDIENCEPOINT_BASE_URL"] == "http://127.0.0.1:1/audiencepoint/v1"
+    assert children["SCORES_WEBHOOK_URL"] == "http://127.0.0.1:1/crm"
+    assert children["SCORES_WEBHOOK_SECRET"] == crm.KEY
     assert children["SEEN_WINDOW_H"] == "24"
     assert set(children) == {name.upper() for name in Settings.model_fields}

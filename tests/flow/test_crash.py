@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @contextmanager
-def worker(bench: Workbench) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker as the Procfile does; kill it at the end when it still lives."""
+def worker(bench: Workbench, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker as the Procfile does, *more* being settings; kill it at the end when it still lives."""
     url = bench.settings.redis_url
     assert url is not None
     environment = {
@@ -38,6 +38,7 @@ def worker(bench: Workbench) -> Iterator[subprocess.Popen[bytes]]:
         "AUDIENCEPOINT_RATE": "0",
         "EMAIL_FORMAT": "plain",
         "FORWARD_MAX_WAIT_S": "0.05",
+        **more,
     }
     command = [str(Path(sys.executable).parent / "arq"), "workers.main.WorkerSettings"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from pipeline import forgetting, pauses, visitors
+from pipeline import forgetting, keys, pauses, recipients, visitors
 from pipeline.outcomes import Person, Stage
+from pipeline.tombstones import Tombstones
 from sandbox.faults import slow, throttled
 from sandbox.people import PEOPLE
 from tests.workbench import Workbench, mail_event, mail_events
@@ -71,3 +72,13 @@ async def test_what_comes_later_is_ignored_until_allowed(bench: Workbench) -> No
     await see(bench, person)
     await bench.work_until(bench.is_idle)
     assert await visitors.find(bench.redis, "person1@example.com") is not None
+
+
+async def test_the_memory_of_numbers_forgets_them(bench: Workbench) -> None:
+    """An address that was remembered for a sender's own number is gone, and the number names nobody any more."""
+    await recipients.resolve(
+        bench.redis, Tombstones(bench.redis), [("sfmc", "1:7", "Ada@Example.com")]
+    )
+    gone = await forgetting.forget(bench.redis, "ada@example.com")
+    assert gone.addresses == 1
+    assert await bench.redis.keys(keys.recipient("*")) == []

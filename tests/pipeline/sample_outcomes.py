@@ -7,8 +7,10 @@ the fields that are set, scores are {"email", "scores"}, the others {"ignored": 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -24,9 +26,27 @@ NOW = 1_700_000_000.0
 
 def samples(source: str) -> list[object]:
     """Return the source's samples as parameters, named by their files."""
+    return [pytest.param(orjson.loads(path.read_bytes()), id=path.stem) for path in _paths(source)]
+
+
+def samples_of(sources: Iterable[str]) -> list[object]:
+    """Return each of the *sources* with each of its samples as parameters, named by source and file."""
+    return [
+        pytest.param(source, orjson.loads(path.read_bytes()), id=f"{source}-{path.stem}")
+        for source in sources
+        for path in _paths(source)
+    ]
+
+
+def bare_samples(source: str) -> list[dict[str, Any]]:
+    """Return the source's samples."""
+    return [orjson.loads(path.read_bytes()) for path in _paths(source)]
+
+
+def _paths(source: str) -> list[Path]:
     paths = sorted((_SAMPLES / source).glob("*.json"))
     assert paths, f"no samples of {source}"
-    return [pytest.param(orjson.loads(path.read_bytes()), id=path.stem) for path in paths]
+    return paths
 
 
 def delivery(source: str, body: object) -> Delivery:

@@ -8,12 +8,23 @@ from pathlib import Path
 import pytest
 from redis.asyncio import ConnectionPool, Redis
 
-from pipeline import dead_letters, heartbeats, keys, pauses
+from pipeline import (
+    bulk_jobs,
+    dead_letters,
+    dialects,
+    heartbeats,
+    imports,
+    keys,
+    pauses,
+    recipients,
+    senders,
+)
+from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox
 from pipeline.moves import Move
-from pipeline.outcomes import Reason, Stage
+from pipeline.outcomes import Reason, SetUp, Stage
 from pipeline.queues import Queues, create_groups
-from pipeline.scripts import text
+from pipeline.scripts import script, text
 from pipeline.tombstones import Tombstones
 from pipeline.wake import Bell, arq_redis
 from tests.pipeline.work import (
@@ -64,6 +75,8 @@ async def everything(redis: Redis, url: str) -> None:
     await inbox.count_refused({"token": 1})
     await heartbeats.beat(redis, "one")
     await Tombstones(redis).put(["somebody"])
+    await recipients.resolve(redis, Tombstones(redis), [("sfmc", "1:2", "ann@example.com")])
+    await senders.keep_set_up(redis, "sfmc", 5, SetUp("callback", "key"))
     await put(redis)
     (entry,) = await take(redis)
     move = Move("unpack", [entry.id], "", "1")
@@ -72,12 +85,20 @@ async def everything(redis: Redis, url: str) -> None:
     move.alias("digest", "v", HOUR_MS)
     move.save_visitor("v", "1", b"{}", 5, HOUR_MS)
     move.remember("enrichment:digest", HOUR_MS)
+    for _ in range(2):
+        move.pass_on(keys.batches(Stage.ENRICH), ["p", b"{}", "m", META])
     await apply(redis, move)
+    assert await bulk_jobs.seal(redis, 1) == 2
     await Queues(redis, "one").failed(entry)
     await seal(redis, Stage.FORWARD, [b"1"])
     await set_back(redis, await claim(redis, gap_ms=60_000), at_once=1)
     await refuse(redis, "words", "1-1")
+    await script(redis, "lease")(args=["polling", "one", HOUR_MS])
+    await script(redis, "poll")(args=["audiencepoint", 0, 2, 5, HOUR_MS, HOUR_MS, 0])
     await pauses.pause(redis, Stage.SCORES, "lunch")
+    await imports.take(redis, Import(Kind.SEGMENT, "s-1", 10), "one")
+    await script(redis, "lease")(args=["reconciling", "one", HOUR_MS])
+    await dialects.keep(redis, "enrich", "observed")
     arq = arq_redis(ConnectionPool.from_url(url))
     await Bell(arq).ring(Stage.FORWARD, 1)
     await arq.aclose(close_connection_pool=True)
@@ -127,7 +148,8 @@ def test_the_functions_build_the_names_of_the_legend() -> None:
     constants = [value for value in vars(keys).values() if isinstance(value, str)]
     built = [value for value in constants if value.startswith(keys.PREFIX) and value != keys.PREFIX]
     built += [keys.queue("forward:held"), keys.destination(Stage.FORWARD), keys.letter("1")]
-    built += [keys.visitor("v"), keys.address("d"), keys.enrichment("d")]
+    built += [keys.bulk_job("n"), keys.visitor("v"), keys.address("d"), keys.enrichment("d")]
+    built += [keys.set_up("sfmc"), keys.recipient("d"), keys.import_of("segment", "s-1")]
     assert [name for name in built if entry_of(name) is None] == []
     assert keys.batches(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]
     assert keys.held(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]

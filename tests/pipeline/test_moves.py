@@ -25,6 +25,8 @@ from tests.pipeline.work import (
     check_books,
     claim,
     delivery,
+    full,
+    image,
     numbers,
     put,
     refuse,
@@ -35,12 +37,6 @@ from tests.pipeline.work import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-async def image(redis: Redis) -> dict[bytes, bytes]:
-    """Return everything the server holds."""
-    names = sorted(await redis.keys("*"))
-    return {name: await redis.dump(name) for name in names}
 
 
 async def test_a_move_happens_once(redis: Redis) -> None:
@@ -435,10 +431,8 @@ async def filled(redis: Redis) -> AsyncIterator[Redis]:
     await seal(redis, Stage.SUBSCRIBE, [b"cid@example.com"])
     await put(redis, 3)
     await put(redis, 3)
-    limit = (await redis.config_get("maxmemory"))["maxmemory"]
-    await redis.config_set("maxmemory", 1)
-    yield redis
-    await redis.config_set("maxmemory", limit)
+    async with full(redis):
+        yield redis
 
 
 async def test_a_full_server_still_drains(filled: Redis) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio import ConnectionPool, Redis
 from pipeline import books, keys, pauses
 from pipeline.moves import Move
 from pipeline.outcomes import Stage
-from tests.pipeline.work import add, apply, take
+from tests.pipeline.work import add, apply, full, take
 
 pytestmark = pytest.mark.anyio
 
@@ -163,13 +163,21 @@ async def test_the_relay_lifts_its_own_pause_only(redis: Redis) -> None:
 
 async def test_a_missing_key_pauses_on_a_full_server(redis: Redis) -> None:
     """The sweep, which comes to this before it rings for anybody, is not stopped by it."""
-    limit = (await redis.config_get("maxmemory"))["maxmemory"]
-    await redis.config_set("maxmemory", 1)
-    try:
+    async with full(redis):
         await pauses.pause_without_key(redis, FORWARD, f"{pauses.NO_KEY}: set it")
-    finally:
-        await redis.config_set("maxmemory", limit)
     assert await paused(redis) is not None
+
+
+async def test_an_operator_pauses_and_resumes_a_full_server(redis: Redis) -> None:
+    """That is when it may be wanted most: another pause takes the place of the first, and is lifted."""
+    async with full(redis):
+        for reason in ("full", 'moving "house" é\\'):
+            await pauses.pause(redis, FORWARD, reason)
+            shown = await paused(redis)
+            assert shown is not None
+            assert (shown["by"], shown["reason"], shown["until"]) == ("operator", reason, None)
+        assert await pauses.resume(redis, FORWARD)
+    assert await paused(redis) is None
 
 
 @pytest.mark.parametrize(("by", "is_over"), [("relay", True), ("operator", False)])

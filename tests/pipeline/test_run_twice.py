@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,21 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from pipeline import books, dead_letters, heartbeats, keys, pauses, retry_runs, scripts, seen
+from pipeline import (
+    audit,
+    books,
+    dead_letters,
+    heartbeats,
+    imports,
+    keys,
+    pauses,
+    retry_runs,
+    scripts,
+    seen,
+)
 from pipeline.connections import Role, connection_pool
 from pipeline.dead_letters import Filter
+from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox
 from pipeline.moves import Move, Result
 from pipeline.outcomes import Reason, Stage
@@ -37,6 +50,8 @@ from tests.pipeline.work import (
     check_books,
     claim,
     delivery,
+    full,
+    image,
     numbers,
     put,
     refuse,
@@ -53,11 +68,6 @@ FORWARD = keys.destination(Stage.FORWARD)
 Image = dict[bytes, bytes]
 
 
-async def image(redis: Redis) -> Image:
-    """Return everything the server holds."""
-    return {name: await redis.dump(name) for name in await redis.keys("*")}
-
-
 async def nothing() -> None:
     """Let nothing happen."""
 
@@ -72,13 +82,18 @@ class Broken:
     images: list[Image] = field(default_factory=list)
     #: what happens before the call is sent again
     meanwhile: Callable[[], Awaitable[object]] = nothing
-    #: the commands that it breaks in
-    commands: tuple[str, ...] = ("EVALSHA",)
+    #: the one script that it breaks in; None for every one
+    script: str | None = None
 
     async def breaks(self) -> None:
         """Note what the first run did."""
         self.images.append(await image(self.redis))
         await self.meanwhile()
+
+    def breaks_in(self, call: tuple[object, ...]) -> bool:
+        """Tell whether the reply to *call* is lost."""
+        digest = self.script and sha1(scripts.text(self.script).encode()).hexdigest()  # noqa: S324 - Redis's
+        return call[0] == "EVALSHA" and digest in (None, call[1])
 
     async def check_nothing_more(self) -> None:
         """The second run of the one call so far changed nothing at all, and the books are right."""
@@ -91,8 +106,13 @@ class Breaking:
     """What makes a connection of redis-py one that breaks."""
 
     broken: Broken
-    _call: tuple[object, ...] = ()
+    _call: tuple[object, ...] = ("",)
     _unheard: tuple[object, ...] | None = None
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        """Send several at a time: a pipeline, which is left alone."""
+        self._call = ("",)
+        await super().send_packed_command(*args, **options)  # type: ignore[misc] # a connection's
 
     async def send_command(self, *args: Any, **options: Any) -> None:
         """Send a command, and remember which; another one may have to be sent first, to see if the line is good."""
@@ -102,7 +122,7 @@ class Breaking:
     async def read_response(self, *args: Any, **options: Any) -> object:
         """Read the reply; lose it when it is the first one to a script's call."""
         reply: object = await super().read_response(*args, **options)  # type: ignore[misc] # as above
-        if self._call[0] in self.broken.commands and self._call != self._unheard:
+        if self.broken.breaks_in(self._call) and self._call != self._unheard:
             self._unheard = self._call
             await self.broken.breaks()
             raise RedisConnectionError("the line broke")
@@ -391,6 +411,24 @@ async def test_resume_lifts_one_pause(broken: Broken) -> None:
     assert not await pauses.resume(broken.client, Stage.SCORES)
 
 
+async def test_a_pause_is_the_same_made_twice(broken: Broken) -> None:
+    """The second run writes the pause of the first one again; it stops nothing else and counts nothing."""
+    await pauses.pause(broken.client, Stage.FORWARD, "lunch")
+    snapshot = await books.snapshot(broken.redis)
+    assert snapshot["paused"]["forward"]["reason"] == "lunch"
+    assert [stage for stage, pause in snapshot["paused"].items() if pause] == ["forward"]
+    assert await pauses.resume(broken.redis, Stage.FORWARD)
+    assert not await pauses.resume(broken.redis, Stage.FORWARD)
+
+
+async def test_an_entry_of_the_audit_may_stand_there_twice(broken: Broken) -> None:
+    """Both times with the same time, so that a reader sees that it was one order."""
+    await audit.record(broken.client, "drop", who="ann", count=1)
+    first, second = [entry for _, entry in await broken.redis.xrange(keys.AUDIT)]
+    assert first == second
+    assert (first[b"what"], first[b"who"], first[b"filter"]) == (b"drop", b"ann", b"{}")
+
+
 async def test_a_pause_without_a_key_is_made_once(broken: Broken) -> None:
     """The second run finds it, or what an operator has made of it in between, and leaves either as it is."""
     await pauses.pause_without_key(broken.client, Stage.FORWARD, f"{pauses.NO_KEY}: set it")
@@ -506,7 +544,7 @@ async def test_a_retry_run_counts_a_chunk_once(broken: Broken) -> None:
     async def stop(stages: set[Stage]) -> None:
         stopping.set()
 
-    broken.commands = ("HSET", "HINCRBY")
+    broken.script = "note_run"
     run = await retry_runs.begin(broken.redis, Filter())
     retrier = retry_runs.Retrier(broken.client, rate=0, ring=stop, stopping=stopping)
     assert not await retrier.carry_on(run)
@@ -517,7 +555,49 @@ async def test_a_retry_run_counts_a_chunk_once(broken: Broken) -> None:
         stopping.clear()
         retrier = retry_runs.Retrier(broken.client, rate=0, ring=stop, stopping=stopping)
         assert await retrier.carry_on(left) is (done == 150)
+    assert len(broken.images) > 3
     await check_books(broken.redis)
+
+
+async def test_a_retry_run_begins_once(broken: Broken) -> None:
+    """The second run finds its own run, not another one that goes on; a third one is another."""
+    run = await retry_runs.begin(broken.client, Filter(stage=Stage.FORWARD))
+    assert await broken.redis.hget(keys.RETRY_RUN, "id") == run.id.encode()
+    with pytest.raises(retry_runs.RunExists):
+        await retry_runs.begin(broken.client, Filter())
+    await broken.redis.hset(keys.RETRY_RUN, "beat_at_ms", 0)
+    assert await retry_runs.interrupted(broken.redis) == run
+
+
+# imports --------------------------------------------------------------------------------------------
+
+
+async def test_an_import_is_taken_noted_and_left_once(broken: Broken) -> None:
+    """The second run takes what is in the same hands, writes the same, and finds it left."""
+    one, is_ours = await imports.take(broken.client, Import(Kind.SEGMENT, "s", 10), "me")
+    assert is_ours
+    with pytest.raises(imports.Busy):
+        await imports.take(broken.redis, one, "other")
+    one = await imports.note(broken.client, one, "me", next_page=2, rows=10)
+    assert await imports.read(broken.redis, Kind.SEGMENT, "s") == one
+    one = await imports.leave(broken.client, one, "me", finished_at_ms=7)
+    assert await imports.read(broken.redis, Kind.SEGMENT, "s") == one
+    _, is_ours = await imports.take(broken.redis, one, "other")
+    assert not is_ours
+
+
+async def test_a_lease_is_whose_it_was(broken: Broken) -> None:
+    """The second run finds it in the same hands; left, it is nobody's."""
+    lease = script(broken.client, "lease")
+    assert await lease(args=["reconciling", "me", 60_000]) == 1
+    assert await script(broken.redis, "lease")(args=["reconciling", "other", 60_000]) == 0
+    assert await lease(args=["reconciling", "me", 0]) == 1
+    assert not await broken.redis.exists(keys.PREFIX + "reconciling")
+
+
+async def test_a_turn_that_was_taken_twice_costs_one_call_of_the_rate(broken: Broken) -> None:
+    """The second run has to wait for the next call, and the one before is made by nobody."""
+    assert await script(broken.client, "turn")(args=["audiencelab", 60_000, 1]) > 0
 
 
 # the sweep ------------------------------------------------------------------------------------------
@@ -654,9 +734,7 @@ async def test_answers_are_kept_on_a_full_server(broken: Broken) -> None:
     redis, client = broken.redis, broken.client
     await seal(redis, Stage.FORWARD, [b"1"])
     await put(redis)
-    limit = (await redis.config_get("maxmemory"))["maxmemory"]
-    await redis.config_set("maxmemory", 1)
-    try:
+    async with full(redis):
         assert await dead_letters.drop(client, ["nobody"]) == 0
         assert not await pauses.resume(client, Stage.SCORES)
         assert await refuse(client, "words", "1-1") == (1, 1)
@@ -665,7 +743,5 @@ async def test_answers_are_kept_on_a_full_server(broken: Broken) -> None:
         claimed = await claim(client)
         assert claimed.payloads == [b"1"]
         assert await set_back(client, claimed) == (0, False)
-    finally:
-        await redis.config_set("maxmemory", limit)
     assert len(broken.images) == len(TOLD_APART) == 7
     await check_books(redis)

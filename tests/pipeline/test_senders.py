@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from pipeline import keys, senders
 from pipeline.deliveries import Delivery
+from pipeline.hook_tokens import SOURCES as WORDS
 from pipeline.inbox import Inbox
 from pipeline.moves import Move, Result
 from pipeline.outcomes import (
@@ -26,7 +27,6 @@ from pipeline.outcomes import (
     VisitorEvent,
 )
 from pipeline.settings import _SENDERS_SECRETS
-from pipeline.settings import SOURCES as WORDS
 from pipeline.sources.registry import SECRETS
 from tests.flow.conftest import bench, box, make_bench
 from tests.pipeline.work import apply, delivery, put, take
@@ -192,6 +192,7 @@ async def test_reading_tells_every_source_in_its_order(redis: Redis) -> None:
         "last_delivery_at": "1970-01-01T00:00:00.005Z",
         "deliveries": {"done": 4, "ignored": 0, "dead": 0},
         "events": {"taken": {"Open": 2}, "ignored": {"test": 1}, "invalid": 3},
+        "set_up": None,
     }
     assert known["a"].view()["last_delivery_at"] is None
 

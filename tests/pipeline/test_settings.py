@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -11,26 +12,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.home import Address, Home
+from pipeline.hook_tokens import HookToken, parse_tokens, token_for
 from pipeline.settings import (
-    HookToken,
     Settings,
     SettingsError,
     load_settings,
-    parse_tokens,
     render_example,
     render_table,
     settings_or_exit,
-    token_for,
 )
 from pipeline.sources import Rules
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "invented-token-0123456789"
+WEBHOOK_SECRET = "whsec_" + b64encode(bytes(range(24))).decode()
 # the base point of P-256: a valid key that is nobody's
 PUBLIC_KEY = (
     "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8"
     "D54WK84zV2sxXs7LtkBoN79R9Q=="
 )
+TOPIC = "arn:aws:sns:us-east-1:123456789012:ses"
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +144,10 @@ def test_a_body_must_fit_into_what_is_held_in_memory(monkeypatch: pytest.MonkeyP
         ("REDIS_URL", "unix://"),
         ("REDIS_URL", "redis+sentinel://:hunter2@example.com/main"),
         ("REDIS_URL", "redis+sentinel://:hunter2@example.com:26379"),
+        ("PUBLIC_URL", "hunter2.example.com"),
+        ("PUBLIC_URL", "https://relay.example.com/hooks/pixel/hunter2-hunter2-h"),
+        ("PUBLIC_URL", "https://relay.example.com/?token=hunter2"),
+        ("PUBLIC_URL", "https://relay.example.com/hunter2 or so"),
         ("AUDIENCELAB_BASE_URL", "https://user:hunter2@example.com"),
         ("AUDIENCEPOINT_BASE_URL", "https://example.com/?key=hunter2"),
         ("AUDIENCEPOINT_EVENTS_PATH", "hunter2"),
@@ -150,8 +155,30 @@ def test_a_body_must_fit_into_what_is_held_in_memory(monkeypatch: pytest.MonkeyP
         ("SEEN_WINDOW_H", "0"),
         ("DEAD_KEEP_D", "hunter2"),
         ("LOG_LEVEL", "hunter2"),
+        ("SCORES_WEBHOOK_URL", "hunter2"),
+        ("SCORES_WEBHOOK_URL", "ftp://hunter2.example.com/crm"),
+        ("SCORES_WEBHOOK_URL", "https://user:hunter2@example.com/crm"),
+        ("SCORES_WEBHOOK_URL", "https://example.com/crm#hunter2"),
+        ("SCORES_WEBHOOK_URL", "https://example.com/crm hunter2"),
+        ("SCORES_WEBHOOK_URL", "https://example.com:0/hunter2"),
+        ("SCORES_WEBHOOK_URL", "https://example.com:hunter2/crm"),
+        ("SCORES_WEBHOOK_URL", "https:///hunter2"),
+        ("SCORES_WEBHOOK_SECRET", "hunter2"),
+        ("SCORES_WEBHOOK_SECRET", "whsec_hunter2"),
+        ("SCORES_WEBHOOK_SECRET", "whsec_aHVudGVyMg=="),
+        ("SCORES_WEBHOOK_SECRET", WEBHOOK_SECRET.removeprefix("whsec_")),
+        ("SCORES_WEBHOOK_SECRET", f"{WEBHOOK_SECRET},"),
         ("SENDGRID_PUBLIC_KEY", "hunter2"),
         ("SENDGRID_PUBLIC_KEY", PUBLIC_KEY[:40]),
+        ("SENDGRID_PUBLIC_KEY", f"{PUBLIC_KEY}, hunter2"),
+        ("SENDGRID_PUBLIC_KEY", " , "),
+        ("SES_TOPIC_ARNS", " , "),
+        ("SES_TOPIC_ARNS", "hunter2"),
+        ("SES_TOPIC_ARNS", f"{TOPIC} {TOPIC}"),
+        ("SES_TOPIC_ARNS", f"{TOPIC}, hunter2"),
+        ("SES_TOPIC_ARNS", f"{TOPIC}:6b0e71bd-7e97-4d97-80ce-4a0994e55286"),
+        ("SES_TOPIC_ARNS", TOPIC.replace(":sns:", ":sqs:")),
+        ("SES_TOPIC_ARNS", TOPIC.replace("aws", "hunter2")),
     ],
 )
 def test_a_wrong_value_is_named_and_not_shown(
@@ -161,6 +188,55 @@ def test_a_wrong_value_is_named_and_not_shown(
     (found,) = problems(monkeypatch, **{name: value})
     assert found.startswith(f"{name}: ")
     assert "hunter2" not in found
+
+
+def test_the_public_address_is_shown_and_holds_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have a prefix, loses a slash at its end, and is refused with a hook token in it."""
+    monkeypatch.setenv("PUBLIC_URL", "https://example.com:8443/relay/")
+    assert load_settings().public_url == "https://example.com:8443/relay"
+    (found,) = problems(monkeypatch, HOOK_TOKENS=TOKEN, PUBLIC_URL=f"https://example.com/{TOKEN}")
+    assert found == "PUBLIC_URL: should have no hook token in it: it is shown"
+
+
+def test_what_is_reconciled_is_ids_and_needs_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids come with commas and once each; without AudienceLab's key, or as whole URLs, they are a problem."""
+    ids = {"RECONCILE_SEGMENTS": " a-1, b-2,a-1,, ", "RECONCILE_PIXELS": "p"}
+    assert {problem.split(":")[0] for problem in problems(monkeypatch, **ids)} == set(ids)
+    monkeypatch.setenv("AUDIENCELAB_API_KEY", "sk_test")
+    settings = load_settings()
+    assert settings.reconciled_segments() == ["a-1", "b-2"]
+    assert settings.reconciled_pixels() == ["p"]
+    wrong = {"RECONCILE_SEGMENTS": "https://example.com/a", "RECONCILE_PIXELS": "a b"}
+    found = problems(monkeypatch, RECONCILE_EVERY_H="0", **wrong)
+    assert {problem.split(":")[0] for problem in found} == {"RECONCILE_EVERY_H", *wrong}
+
+
+def test_a_webhook_needs_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address without a secret is a problem; with both, each of several keys is one that signs."""
+    (found,) = problems(monkeypatch, SCORES_WEBHOOK_URL="https://example.com/crm?key=hunter2")
+    assert found.startswith("SCORES_WEBHOOK_SECRET: should be set beside SCORES_WEBHOOK_URL")
+    assert "hunter2" not in found
+
+    monkeypatch.setenv("SCORES_WEBHOOK_SECRET", f"{WEBHOOK_SECRET} , {WEBHOOK_SECRET}")
+    settings = load_settings()
+    assert settings.scores_webhook_url is not None
+    assert settings.scores_webhook_url.get_secret_value() == "https://example.com/crm?key=hunter2"
+    assert settings.webhook_keys() == [bytes(range(24))] * 2
+    assert "hunter2" not in f"{settings!r} {settings.model_dump()}"
+    assert WEBHOOK_SECRET not in f"{settings!r} {settings.model_dump()}"
+    monkeypatch.delenv("SCORES_WEBHOOK_URL")
+    monkeypatch.delenv("SCORES_WEBHOOK_SECRET")
+    assert load_settings().webhook_keys() == []
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov"])
+def test_topics_of_every_partition_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, partition: str
+) -> None:
+    """One topic or several, with commas and spaces as anybody writes them."""
+    topics = f"{TOPIC.replace('aws', partition)} ,{TOPIC}-2.fifo,"
+    monkeypatch.setenv("SES_TOPIC_ARNS", topics)
+    assert load_settings().sender_secrets() == {"SES_TOPIC_ARNS": topics}
 
 
 @pytest.mark.parametrize(
@@ -277,13 +353,14 @@ def test_a_child_sees_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """The rendered environment gives equal settings again, whatever a `.env` says by then."""
     monkeypatch.setenv("REDIS_URL", "redis://localhost/1")
     monkeypatch.setenv("FORWARD_MAX_WAIT_S", "0.25")
-    monkeypatch.setenv("SENDGRID_PUBLIC_KEY", PUBLIC_KEY)
+    keys = f"{PUBLIC_KEY}, {PUBLIC_KEY}"  # while one takes over from the other
+    monkeypatch.setenv("SENDGRID_PUBLIC_KEY", keys)
     settings = load_settings()
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     (tmp_path / ".env").write_text("AUDIENCELAB_API_KEY=late\nENRICH=off\n", encoding="utf-8")
     assert load_settings() == settings
-    assert settings.sender_secrets() == {"SENDGRID_PUBLIC_KEY": PUBLIC_KEY}
+    assert settings.sender_secrets() == {"SENDGRID_PUBLIC_KEY": keys}
 
 
 def test_wrong_settings_end_a_process_with_2(

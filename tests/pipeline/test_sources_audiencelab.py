@@ -25,9 +25,10 @@ from pipeline.outcomes import (
 )
 from pipeline.sources import Malformed, Rules, Source
 from pipeline.sources.audiencelab import AUDIENCE, PIXEL, WORKFLOW
-from pipeline.sources.audiencelab_columns import COLUMNS
+from pipeline.sources.audiencelab_columns import COLUMNS, tells_of_events
 from pipeline.sources.audiencelab_envelopes import ENVELOPES, TEST_JOB, TEST_PERSONA
 from pipeline.sources.audiencelab_values import instant, spell, text
+from sandbox.invented import v3_event, visit
 from tests.pipeline.sample_outcomes import NOW, delivery, samples
 
 SOURCES: dict[str, Source] = {source.name: source for source in (PIXEL, AUDIENCE, WORKFLOW)}
@@ -650,3 +651,25 @@ def test_nesting_without_end_is_survived(key: str) -> None:
     opening = b'{"email":"a@example.com","' + key.encode() + b'":'
     assert verdict(opening + b"[" * 900 + b"]" * 900 + b"}", PIXEL)
     assert verdict(opening * 900 + b"1" + b"}" * 900, PIXEL)
+
+
+def test_whole_answers_of_the_api_read_as_webhooks_do() -> None:
+    """A segment's answer and a pixel's page, envelope and all, give the sightings of the same events by webhook."""
+    events = [v3_event(n, "p") for n in range(30)]
+    by_webhook = visitors({"events": events})
+    about = {"total_records": 30, "page_size": 30, "page": 1, "total_pages": 1}
+    assert visitors({**about, "events": events}) == by_webhook
+    rows = [visit(n, "p") for n in range(30)]
+    named = {"segment_id": "s", "segment_name": "All", "has_more": False}
+    by_segment = visitors({**named, **about, "data": rows})
+    assert [one.fingerprint for one in by_segment] == [one.fingerprint for one in by_webhook]
+    assert [(one.seen_at, one.url) for one in by_segment] == [
+        (o.seen_at, o.url) for o in by_webhook
+    ]
+
+
+def test_rows_tell_whether_something_happened() -> None:
+    """A segment's columns may be there and empty: then its rows are people, not visits."""
+    assert tells_of_events([{"UUID": "u"}, visit(0, "p")])
+    assert not tells_of_events([{"UUID": "u", "EVENT_TYPE": "", "EVENT_DATA": None, "URL": "/a"}])
+    assert not tells_of_events([])

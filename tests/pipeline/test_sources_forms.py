@@ -45,6 +45,15 @@ def test_what_is_no_form_is_malformed(body: bytes, content_type: str) -> None:
     assert "body" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ['name="a"', 'name="a"; filename="x"'])
+def test_a_form_of_endless_parts_is_malformed(name: str) -> None:
+    """Each part costs, a file like a field: a body of nothing else is refused before it has cost seconds."""
+    part = b"--b\r\nContent-Disposition: form-data; %b\r\n\r\n1\r\n" % name.encode()
+    check_form(part * 1000 + PARTS, f"{MULTIPART}; boundary=b")
+    with pytest.raises(Malformed, match="too many fields"):
+        check_form(part * 2001 + PARTS, f"{MULTIPART}; boundary=b")
+
+
 def test_a_wrong_form_is_unreadable_later_too() -> None:
     """What got past an older release's check is a dead letter, not an exception."""
     with pytest.raises(Unreadable) as caught:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.outcomes import EventType, Invalid, MailEvent
+from pipeline.outcomes import EventType, Invalid, MailEvent, Unaddressed
 from pipeline.sources import Rules, mail
 from tests.pipeline.sample_outcomes import NOW
 
@@ -18,7 +18,7 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
     max_leaves=4,
 )
-FIELDS = [name for name in mail.Told.__slots__ if name != "type"]
+FIELDS = [name for name in mail.Told.__slots__ if name not in ("type", "recipient")]
 
 
 def told(**changes: Any) -> mail.Told:
@@ -63,6 +63,63 @@ def test_nothing_is_invented(missing: dict[str, object], error: str) -> None:
     assert isinstance(found, Invalid)
     assert error in found.error
     assert found.payload == b'{"a":1}'
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("ada@example.com", " ada@example.com\n", "<ada@example.com>", "Ada <ada@example.com>"),
+        *('"Lovelace, <A>" <ada@example.com>', "< ada@example.com >"),
+    ],
+)
+def test_an_address_is_bare(written: str) -> None:
+    """A name before it, brackets and white space are not part of it, whoever sends them."""
+    assert event(email=written).email == "ada@example.com"
+
+
+@pytest.mark.parametrize(("written", "bare"), [("<a>", "a"), ("<<a>>", "<a>"), (" < a >", "a")])
+def test_one_pair_of_brackets_is_no_part_of_an_id(written: str, bare: str) -> None:
+    """One, also where the id was chosen among several."""
+    assert event(send_id=written).send_id == bare
+    assert event(send_id=mail.first_id("", written)).send_id == bare
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "<>", 0, "0", None, True, 1.5, []], ids=repr)
+def test_the_first_id_that_there_is(nothing: object) -> None:
+    """What is empty, 0 or no text is no id, and the next one is taken."""
+    assert mail.first_id(nothing, "m-1") == "m-1"
+    assert mail.first_id(nothing) == ""
+
+
+@pytest.mark.parametrize("said", [True, 1, "1", "true", " TRUE", "yes"], ids=repr)
+def test_what_senders_call_true(said: object) -> None:
+    """A flag may come as a boolean, a number or a text."""
+    assert mail.is_true(said)
+
+
+@pytest.mark.parametrize(
+    "said", [False, 0, "0", "false", "no", "", None, 2, 1.0, "Apple", [True]], ids=repr
+)
+def test_everything_else_is_not_true(said: object) -> None:
+    """What is no clear yes is no yes."""
+    assert not mail.is_true(said)
+
+
+@pytest.mark.parametrize("kind", [EventType.OPEN, EventType.CLICK])
+def test_an_event_of_a_number_waits_for_its_address(kind: EventType) -> None:
+    """It is ignored unless somebody knows whose number it is, and has everything else that it needs."""
+    found = mail.event_of(told(type=kind, email=None, recipient="1:7"), {}, NOW)
+    assert isinstance(found, Unaddressed)
+    assert (found.why, found.event.email, found.event.recipient) == ("no_address", "", "1:7")
+    wrong = mail.event_of(told(type=kind, email=None, recipient="1:7", time=None), {}, NOW)
+    assert isinstance(wrong, Invalid)
+    assert "time of the event" in wrong.error
+
+
+def test_an_event_that_names_both_teaches_whose_number_it_is() -> None:
+    """The address is the event's, and the number stands beside it."""
+    found = event(recipient="1:7")
+    assert (found.email, found.recipient) == ("Ada@example.com", "1:7")
 
 
 @pytest.mark.parametrize("kind", list(EventType))
@@ -132,6 +189,24 @@ def test_a_bounce_without_a_verdict_goes_by_its_status(status: object, kind: str
     assert mail.bounce_by_status(status) == kind
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (("", "550 5.1.1 no such user"), "HardBounce"),
+        (("smtp;550-5.1.1 no",), "HardBounce"),
+        (("5.1.1 (bad destination mailbox address)",), "HardBounce"),
+        (("host said: 452 4.2.2 full", "5.1.1"), "SoftBounce"),
+        (("4.4.7", "550"), "SoftBounce"),
+        (("not here", "failed (#5.1.1)"), "HardBounce"),
+        (("refused by 5.9.10.11", "[192.0.2.5.5]", "5000 more", "v5.1.1"), "SoftBounce"),
+        ((None, 7, ["5.1.1"]), "SoftBounce"),
+    ],
+)
+def test_the_first_status_counts_wherever_it_stands(said: tuple[object, ...], kind: str) -> None:
+    """A status may be a number, a text or a part of what the other server said; an IP address is none."""
+    assert mail.bounce_by_status(*said) == kind
+
+
 @given(
     fields=st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, ANYTHING)),
     kind=st.sampled_from(list(EventType)),
@@ -141,4 +216,4 @@ def test_any_fields_at_all_give_an_event_or_say_what_is_wrong(
 ) -> None:
     """Whatever type a sender's field has, nothing is raised."""
     found = mail.event_of(told(**fields | {"type": kind}), {}, NOW)
-    assert isinstance(found, MailEvent | Invalid)
+    assert isinstance(found, MailEvent | Invalid | Unaddressed)

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.deliveries import Delivery
 from pipeline.outcomes import Invalid, Outcome, Reason, Unreadable
 from pipeline.sources import Malformed, Rules, Unauthentic
-from pipeline.sources.form_body import MULTIPART, URLENCODED
+from pipeline.sources.form_body import URLENCODED
 from pipeline.sources.mailgun import MAILGUN
-from tests.pipeline.sample_outcomes import NOW, delivery, samples, shown
+from tests.pipeline import signers
+from tests.pipeline.sample_outcomes import NOW, delivery, shown
+from tests.pipeline.sender_facts import IN_PARTS, JSON, in_parts
+from tests.pipeline.signers import STAMP
+from tests.pipeline.signers import mailgun_proof as proof
 
-JSON = "application/json"
-IN_PARTS = f"{MULTIPART}; boundary=b"
-KEY = "the-signing-key"
-STAMP = str(int(NOW))
-TOKEN = "ab" * 25
 EVENT = {"event": "clicked", "recipient": "ada@example.com", "timestamp": 1_685_620_800.5}
-HOUR = 3_600
 
 
-def proof(key: str = KEY, stamp: str = STAMP, token: str = TOKEN) -> dict[str, Any]:
-    """Return what Mailgun signs a call with."""
-    signature = hmac.new(key.encode(), (stamp + token).encode(), "sha256").hexdigest()
-    return {"timestamp": stamp, "token": token, "signature": signature}
+def verify(body: bytes, content_type: str = JSON) -> None:
+    """Verify *body* as the receiver does."""
+    signers.verify("mailgun", {"content-type": content_type}, body)
 
 
 def signed(**changes: Any) -> bytes:
@@ -40,49 +34,14 @@ def signed(**changes: Any) -> bytes:
     return orjson.dumps({"signature": fields, "event-data": EVENT})
 
 
-def in_parts(form: list[list[str]]) -> bytes:
-    """Return *form* as multipart/form-data."""
-    parts = [
-        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in form
-    ]
-    return ("".join(parts) + "--b--\r\n").encode()
-
-
-def verify(body: bytes, content_type: str = JSON, secret: str = KEY, now: float = NOW) -> None:
-    """Verify *body* as the receiver does."""
-    secrets = {"MAILGUN_SIGNING_KEY": secret}
-    MAILGUN.verify({"content-type": content_type}, body, secrets, now)
-
-
 def read(form: list[list[str]], rules: Rules, content_type: str) -> list[Outcome]:
     """Return what a legacy *form* tells, posted as *content_type*."""
     body = urlencode([(name, value) for name, value in form]).encode()
     if content_type != URLENCODED:
-        body = in_parts(form)
+        body = in_parts([(name, value) for name, value in form])
     MAILGUN.check(body, content_type)
     posted = replace(delivery("mailgun", body), content_type=content_type)
     return MAILGUN.parse(posted, rules, NOW)
-
-
-@pytest.mark.parametrize("sample", samples("mailgun"))
-def test_a_sample_gives_what_it_expects(sample: dict[str, Any]) -> None:
-    """Every sample gives exactly the outcome beside it; a form does so in both of its encodings."""
-    rules = Rules(**sample.get("rules", {}))
-    if "form" in sample:
-        found = read(sample["form"], rules, URLENCODED)
-        assert read(sample["form"], rules, IN_PARTS) == found
-    else:
-        found = MAILGUN.parse(delivery("mailgun", sample["body"]), rules, NOW)
-    assert [shown(outcome) for outcome in found] == sample["expect"]
-
-
-@pytest.mark.parametrize("body", [{}, [], [EVENT], {"signature": {}}, {"events": []}, 1, "x", None])
-def test_a_body_without_an_event_is_of_unknown_shape(body: object) -> None:
-    """JSON that holds no event is unreadable as a whole."""
-    with pytest.raises(Unreadable) as caught:
-        MAILGUN.parse(delivery("mailgun", body), Rules(), NOW)
-    assert caught.value.reason is Reason.UNKNOWN_SHAPE
 
 
 def test_a_form_without_an_event_is_of_unknown_shape() -> None:
@@ -109,10 +68,7 @@ def test_what_has_neither_form_is_malformed(body: bytes, content_type: str) -> N
         MAILGUN.check(body, content_type)
     with pytest.raises(Unreadable) as caught:
         MAILGUN.parse(Delivery("d", "mailgun", body, 0, content_type), Rules(), NOW)
-    # an empty form is a form to its reader, though not to the check
-    assert caught.value.reason is (
-        Reason.MALFORMED if body or content_type == JSON else Reason.UNKNOWN_SHAPE
-    )
+    assert caught.value.reason is Reason.MALFORMED
 
 
 def test_json_that_curl_calls_a_form_is_json() -> None:
@@ -121,19 +77,9 @@ def test_json_that_curl_calls_a_form_is_json() -> None:
     MAILGUN.check(body, URLENCODED)
     verify(body, URLENCODED)
     (found,) = MAILGUN.parse(Delivery("d", "mailgun", body, 0, URLENCODED), Rules(), NOW)
-    assert shown(found) == {"invalid": "the id of the message is missing"}
-
-
-def test_a_wrong_event_is_kept_without_its_proof() -> None:
-    """event-data lies in the dead letters as it came, long numbers too, and can be read again."""
-    inner = (
-        b'{"event":"clicked","recipient":"ada@example.com","big":123456789012345678901234567890}'
-    )
-    body = b'{"signature":{},"event-data":' + inner + b"}"
-    (found,) = MAILGUN.parse(delivery("mailgun", body), Rules(), NOW)
-    assert isinstance(found, Invalid)
-    assert found.payload == inner
-    assert MAILGUN.parse(delivery("mailgun", found.payload), Rules(), NOW) == [found]
+    assert shown(found) == {
+        "invalid": "the id of the message is missing, or neither text nor a whole number"
+    }
 
 
 @pytest.mark.parametrize("content_type", [URLENCODED, IN_PARTS])
@@ -151,17 +97,11 @@ def test_the_time_is_the_events_and_not_the_calls() -> None:
     event = EVENT | {"id": "e-1", "message": {"headers": {"message-id": "m-1"}}}
     bodies = [
         {"signature": proof(stamp=stamp, token=token), "event-data": event}
-        for stamp, token in ((STAMP, TOKEN), ("1685650000", "cd" * 25))
+        for stamp, token in ((STAMP, "ab" * 25), ("1685650000", "cd" * 25))
     ]
     first, again = (MAILGUN.parse(delivery("mailgun", body), Rules(), NOW) for body in bodies)
     assert first == again
     assert shown(first[0])["occurred_at_utc"] == "2023-06-01T12:00:00"
-
-
-def test_without_a_key_everything_is_accepted() -> None:
-    """A sender whose secret is not set is believed by its token alone."""
-    for secrets in ({}, {"MAILGUN_SIGNING_KEY": ""}):
-        MAILGUN.verify({}, b"anything", secrets, NOW)
 
 
 @pytest.mark.parametrize(
@@ -184,47 +124,19 @@ def test_a_true_signature_is_accepted(body: bytes) -> None:
     verify(body)
 
 
-@pytest.mark.parametrize("secret", [f"{KEY},new", f"old, {KEY} ", f" {KEY}\n"])
-def test_during_a_rotation_each_key_counts(secret: str) -> None:
-    """Several keys may stand in the setting, with commas and white space between."""
-    verify(signed(), secret=secret)
-
-
 @pytest.mark.parametrize("content_type", [URLENCODED, IN_PARTS])
 def test_a_form_proves_itself_by_its_last_fields(content_type: str) -> None:
     """The customer's variables of the same names stand before Mailgun's proof and do not hide it."""
-    form = [[name, "mine"] for name in proof()] + [["event", "clicked"]]
-    form += [[name, value] for name, value in proof().items()]
-    late = [*form, ["token", "another"]]
+    form = [(name, "mine") for name in proof()] + [("event", "clicked")]
+    form += proof().items()
+    late = [*form, ("token", "another")]
     for fields, is_true in ((form, True), (late, False)):
-        pairs = urlencode([(name, value) for name, value in fields]).encode()
-        body = pairs if content_type == URLENCODED else in_parts(fields)
+        body = urlencode(fields).encode() if content_type == URLENCODED else in_parts(fields)
         if is_true:
             verify(body, content_type)
         else:
             with pytest.raises(Unauthentic):
                 verify(body, content_type)
-
-
-@pytest.mark.parametrize(
-    ("age_s", "is_fresh"),
-    [
-        (0, True),
-        (8 * HOUR, True),  # the last repetition, if it is not signed anew
-        (12 * HOUR, True),
-        (12 * HOUR + 1, False),
-        (24 * HOUR, False),
-        (-5 * 60, True),
-        (-12 * HOUR - 1, False),
-    ],
-)
-def test_a_signature_counts_for_twelve_hours(age_s: int, is_fresh: bool) -> None:
-    """Everything that Mailgun may repeat passes; an old call with another event in it does not."""
-    if is_fresh:
-        verify(signed(), now=NOW + age_s)
-    else:
-        with pytest.raises(Unauthentic):
-            verify(signed(), now=NOW + age_s)
 
 
 @pytest.mark.parametrize(
@@ -263,72 +175,4 @@ def test_a_signature_in_headers_proves_nothing() -> None:
     """Mailgun signs in the body; headers are not looked at, whatever they hold."""
     headers = {"x-mailgun-signature": "é\udcff", **proof()}
     with pytest.raises(Unauthentic):
-        MAILGUN.verify(headers, orjson.dumps(EVENT), {"MAILGUN_SIGNING_KEY": KEY}, NOW)
-
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(width=64) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-_WORDS = st.sampled_from(
-    [
-        *("opened", "failed", "bounced", "dropped", "delivered", "permanent", "temporary", "old"),
-        *("a@example.com", "192.0.2.1", "m-1", "1685620800", "browser", "apple", "550"),
-    ]
-)
-_NAMES = st.sampled_from(
-    [
-        *("event", "recipient", "timestamp", "message", "headers", "message-id", "Message-Id"),
-        *("severity", "reason", "delivery-status", "code", "bounce-type", "enhanced-code", "id"),
-        *("client-info", "client-type", "client-name", "user-agent", "bot", "ip", "campaigns"),
-        *("signature", "event-data", "token", "campaign-id"),
-    ]
-)
-_OBJECTS = st.recursive(
-    st.dictionaries(_NAMES, _JSON | _WORDS),
-    lambda inner: st.dictionaries(_NAMES, inner | st.lists(inner, max_size=1) | _WORDS),
-    max_leaves=6,
-)
-_RULES = st.sampled_from([Rules(), Rules("delivered", "SoftBounce", "campaign")])
-
-
-def _is_handled(body: bytes, content_type: str, rules: Rules) -> None:
-    with pytest.raises(Unauthentic):
-        verify(body, content_type)
-    try:
-        MAILGUN.check(body, content_type)
-        found = MAILGUN.parse(Delivery("d", "mailgun", body, 0, content_type), rules, NOW)
-    except (Malformed, Unreadable):
-        return
-    assert len(found) == 1
-    assert all(shown(outcome) for outcome in found)
-
-
-@given(_JSON | _OBJECTS, _RULES)
-def test_any_json_gives_an_outcome_or_is_unreadable(body: object, rules: Rules) -> None:
-    """No JSON at all makes the source raise anything else."""
-    for inner in (body, {"event-data": body}, {"signature": body, "event-data": body}):
-        _is_handled(orjson.dumps(inner), JSON, rules)
-
-
-@given(st.lists(st.tuples(_NAMES | st.text(), _WORDS | st.text()), max_size=8), _RULES)
-def test_any_form_gives_an_outcome_or_is_unreadable(
-    form: list[tuple[str, str]], rules: Rules
-) -> None:
-    """Nor does any form."""
-    _is_handled(urlencode(form, errors="replace").encode(), URLENCODED, rules)
-
-
-@given(
-    st.binary(max_size=200),
-    st.sampled_from([JSON, URLENCODED, MULTIPART, IN_PARTS, ""]) | st.text(max_size=40),
-    _RULES,
-)
-def test_any_bytes_give_an_outcome_or_are_refused(
-    body: bytes, content_type: str, rules: Rules
-) -> None:
-    """Nor do any bytes under any Content-Type."""
-    _is_handled(body, content_type, rules)
-    parts = b'--b\r\nContent-Disposition: form-data; name="event"\r\n' + body
-    _is_handled(parts, IN_PARTS, rules)
+        signers.verify("mailgun", headers, orjson.dumps(EVENT))

@@ -55,6 +55,10 @@ def test_one_of_several_svix_signatures_is_enough() -> None:
         {"svix-id": "msg_2"},
         {"svix-timestamp": "soon"},
         {"svix-timestamp": "\u0661\u0662"},
+        {"svix-timestamp": "-1"},
+        {"svix-timestamp": "nan"},
+        {"svix-timestamp": "1e9"},
+        {"svix-timestamp": "1_700_000_000"},
         {"svix-timestamp": "9" * 400},
         {"svix-timestamp": str(int(NOW) - 301)},
         {"svix-timestamp": str(int(NOW) + 301)},
@@ -83,3 +87,21 @@ def test_no_key_believes_nothing() -> None:
     for check in (signatures.check_hex, signatures.check_base64):
         with pytest.raises(Unauthentic):
             check("", signatures.keys_of(" , "), BODY)
+
+
+def test_a_key_that_is_wrong_closes_no_door_to_the_others() -> None:
+    """While keys are changed one may be pasted wrongly: the other still counts, and a wrong one alone is told."""
+    for wrong in ("whsec_%%%", "whsec_", "whsec_\u00e9"):
+        signatures.check_svix(svix(), BODY, f"{wrong},{SECRET}", NOW)
+        with pytest.raises(Unauthentic, match="no key of ours"):
+            signatures.check_svix(svix(), BODY, wrong, NOW)
+
+
+def test_a_header_is_read_as_far_as_signatures_may_stand_in_it() -> None:
+    """A header full of them costs no more than twenty: what stands behind is not looked at."""
+    good = svix()["svix-signature"]
+    behind = svix(**{"svix-signature": "v1,AAAA " * 19 + good})
+    signatures.check_svix(behind, BODY, SECRET, NOW)
+    too_far = svix(**{"svix-signature": "v1,AAAA " * 20 + good})
+    with pytest.raises(Unauthentic):
+        signatures.check_svix(too_far, BODY, SECRET, NOW)

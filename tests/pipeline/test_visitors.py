@@ -57,6 +57,58 @@ def test_newer_facts_win_and_blank_nothing_out() -> None:
     assert not Visitor("w", fields={"CITY": "Graz"}).is_named
 
 
+def test_a_sighting_that_comes_again_changes_nothing() -> None:
+    """Merged a second time, at whatever time and after whatever came since, it adds no page and moves no time."""
+    old = seen(Person(uuid="u", fields={"CITY": "Graz"}), 1, url="/a", event_type="click")
+    new = seen(Person(uuid="u", fields={"CITY": "Linz"}), 3, url="/b", event_type="click")
+    visitor = merged(old, new)
+    before = visitor.document()
+    assert merged(old, new, old, visitor=visitor).document() == before
+    assert (visitor.last_seen_at, len(visitor.pages)) == (at(3), 2)
+
+
+def test_a_sighting_that_comes_again_in_another_form_is_the_same_page() -> None:
+    """What one form does not tell is filled in; two kinds of event at one moment stay two."""
+    whole = seen(Person(uuid="u"), 1, url="/a", event_type="click", title="Lamps", pixel_id="p")
+    part = seen(Person(uuid="u"), 1, url="/a", pixel_id="p", referrer="/z")
+    for first, second in ((whole, part), (part, whole)):
+        (page,) = merged(first, second).pages
+        assert page == {
+            "at": at(1), "url": "/a", "event_type": "click", "title": "Lamps", "pixel_id": "p", "referrer": "/z",
+        }  # fmt: skip
+    other = seen(Person(uuid="u"), 1, url="/a", event_type="page_view", pixel_id="p")
+    assert len(merged(whole, other).pages) == 2
+
+
+def test_a_page_without_a_moment_is_kept_once() -> None:
+    """Its body tells no time, so each merge would see it at another one."""
+    event = seen(Person(uuid="u"), None, url="/a")
+    visitor = merged(event)
+    merge(visitor, event, source="pixel", tag=None, now="2026-03-01T00:00:00Z")
+    assert [page["at"] for page in visitor.pages] == [NOW]
+    assert visitor.last_seen_at == "2026-03-01T00:00:00Z"
+
+
+def test_the_last_fifty_pages_stay_those_when_older_ones_come_again() -> None:
+    """A page that has left the list for newer ones does not push one of them out."""
+    events = [
+        VisitorEvent(Person(uuid="u"), "f", seen_at=f"2026-01-01T00:{n:02}:00Z", url=f"/{n}")
+        for n in range(60)
+    ]
+    visitor = merged(*events)
+    before = visitor.document()
+    assert merged(*events[:20], visitor=visitor).document() == before
+
+
+def test_a_second_and_its_fractions_are_ordered() -> None:
+    """The text of a whole second sorts behind its fractions; the time does not go back by that."""
+    half, whole = "2026-01-01T00:00:00.500Z", "2026-01-01T00:00:00Z"
+    for times in ((half, whole), (whole, half)):
+        events = [VisitorEvent(Person(uuid="u"), "f", seen_at=each) for each in times]
+        visitor = merged(*events)
+        assert (visitor.first_seen_at, visitor.last_seen_at) == (whole, half)
+
+
 def test_older_facts_only_fill_what_is_unknown() -> None:
     """A sighting that arrives late changes nothing that a newer one told."""
     visitor = merged(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,22 @@ async def seal(redis: Redis, stage: Stage, payloads: Sequence[bytes], *more: Arg
     move = Move(stage, [entry.id for entry in entries])
     move.pass_on(keys.batches(stage), batch([entry.payloads[0] for entry in entries], *more))
     await apply(redis, move)
+
+
+async def image(redis: Redis) -> dict[bytes, bytes]:
+    """Return everything the server holds."""
+    return {name: await redis.dump(name) for name in await redis.keys("*")}
+
+
+@asynccontextmanager
+async def full(redis: Redis) -> AsyncIterator[None]:
+    """Let the server be full until the block ends."""
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
+    await redis.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        await redis.config_set("maxmemory", limit)
 
 
 async def numbers(redis: Redis, stage: Stage) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 
 import pytest
 from redis.asyncio import Redis
@@ -139,13 +139,21 @@ async def test_a_client_that_goes_away_harms_nobody(commit: GroupCommit, inbox: 
     assert inbox.entries == [[b"writing"], [b"other"]]
 
 
-async def test_a_stopped_flusher_promises_nothing(redis: Redis, inbox: Watched) -> None:
-    """Cancelled in mid-write, it answers "not stored": never a 202 that nobody vouches for."""
+async def in_mid_write(
+    redis: Redis, inbox: Watched
+) -> tuple[GroupCommit, asyncio.Task[None], Awaitable[object]]:
+    """Return a commit, its flusher, which is in the middle of a write, and the answer to what it writes."""
     commit = GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), Metrics())
     flusher = asyncio.create_task(commit.run())
     inbox.gate.clear()
     put = commit.put(delivery())
     await inbox.called.wait()
+    return commit, flusher, put
+
+
+async def test_a_stopped_flusher_promises_nothing(redis: Redis, inbox: Watched) -> None:
+    """Cancelled in mid-write, it answers "not stored": never a 202 that nobody vouches for."""
+    _, flusher, put = await in_mid_write(redis, inbox)
     flusher.cancel()
     with pytest.raises(NotStored, match="stopping"):
         await put
@@ -258,11 +266,7 @@ async def test_a_flush_is_bounded_and_a_larger_body_travels_alone(
 
 async def test_nobody_waits_for_a_flusher_that_has_ended(redis: Redis, inbox: Watched) -> None:
     """When it ends, who waits behind its last write is refused too, and who comes later at once."""
-    commit = GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), Metrics())
-    flusher = asyncio.create_task(commit.run())
-    inbox.gate.clear()
-    first = commit.put(delivery())
-    await inbox.called.wait()
+    commit, flusher, first = await in_mid_write(redis, inbox)
     behind = commit.put(delivery())
     flusher.cancel()
     await asyncio.wait([flusher])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hmac
 import zlib
 from base64 import b64encode
+from urllib.parse import urlencode
 
 import orjson
 import pytest
@@ -18,11 +20,13 @@ from pipeline import keys
 from pipeline.deliveries import Delivery
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues
+from pipeline.sources.registry import SECRETS, SOURCES
 from tests.receiver.conftest import TOKEN, MakeClient
 
 pytestmark = pytest.mark.anyio
 
 PIXEL = f"/hooks/pixel/{TOKEN}"
+SET_UP = b'{"callbackId":"c","verificationKey":"k"}'
 BODY = b'{"event_type":"page_view","url":"https://shop.example.com/"}'
 
 
@@ -359,7 +363,6 @@ async def test_a_fault_in_a_sources_check_loses_nothing(
     make_client: MakeClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug of ours in `check` stores the body for `unpack`; one in `verify` is 503, not 500."""
-    from pipeline.sources.registry import SOURCES
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a secret of the body")
@@ -374,6 +377,40 @@ async def test_a_fault_in_a_sources_check_loses_nothing(
     async with make_client(sendgrid_public_key=b64encode(public).decode()) as client:
         assert_problem(await client.post(PIXEL, content=BODY), 503, "internal")
     assert len(await stored(redis)) == 1
+
+
+async def test_a_probe_told_by_its_signature_is_not_stored(
+    make_client: MakeClient, redis: Redis
+) -> None:
+    """What `verify` knows for a probe is answered with the sender's status, and nothing of it is kept."""
+    url = "https://relay.example.com/hooks/mandrill/x"
+    events = '[{"event":"send","msg":{"email":"example.webhook@mandrillapp.com"}}]'
+    body = urlencode({"mandrill_events": events})
+    signed = hmac.digest(b"test-webhook", f"{url}mandrill_events{events}".encode(), "sha1")
+    headers = {
+        "content-type": "application/x-www-form-urlencoded",
+        "x-mandrill-signature": b64encode(signed).decode(),
+        "x-request-id": "r-1",
+    }
+    key = "key-0123456789abcdef"
+    async with make_client(mandrill_webhook_key=key, mandrill_webhook_url=url) as client:
+        path = f"/hooks/mandrill/{TOKEN}"
+        answer = await client.post(path, content=body, headers=headers)
+        assert (answer.status_code, answer.json()) == (200, {"ready": True})
+        assert answer.headers["x-request-id"] == "r-1"
+        assert (await client.post(path, content=body + "&a=1", headers=headers)).status_code == 401
+    assert await stored(redis) == []
+    assert await dead(redis) == []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"mandrill_events=[]", SET_UP, b"\xff"])
+def test_a_source_without_its_own_secret_lets_everything_in(name: str, body: bytes) -> None:
+    """`verify` is left out while no secret at all is set: so another sender's must make no difference."""
+    wanted = {setting for settings in SECRETS.values() for setting in settings}
+    others = dict.fromkeys(wanted - set(SECRETS.get(name, ())), "key-0123456789abcdef")
+    for secrets in ({}, others):
+        SOURCES[name].verify({}, body, secrets, 1_700_000_000.0)
 
 
 async def test_thousands_at_once_are_all_stored_once(client: AsyncClient, redis: Redis) -> None:

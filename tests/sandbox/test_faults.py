@@ -19,6 +19,32 @@ from sandbox.faults import Fault
 from tests.vendors import KEY, Sandbox, running_sandbox, sandbox_in_thread
 
 HEADERS = {"X-API-Key": KEY}
+CALLS = {
+    "events": ("POST", "/audiencepoint/v1/events"),
+    "list-subscription": ("POST", "/audiencepoint/v1/list-subscription"),
+    "scores": ("POST", "/audiencepoint/v1/scores"),
+    "email-verification": ("GET", "/audiencepoint/v1/email-verification"),
+    "sto": ("POST", "/audiencepoint/v1/sto"),
+    "enrich": ("POST", "/audiencelab/enrich"),
+    "create-enrichment": ("POST", "/audiencelab/enrichments"),
+    "enrichments": ("GET", "/audiencelab/enrichments"),
+    "enrichment": ("GET", "/audiencelab/enrichments/1"),
+    "enrichment-file": ("GET", "/audiencelab/results/1.csv"),
+    "pixels": ("GET", "/audiencelab/pixels"),
+    "pixel": ("GET", "/audiencelab/pixels/1"),
+    "pixel-v4": ("GET", "/audiencelab/pixels/1/v4"),
+    "create-pixel": ("POST", "/audiencelab/pixels"),
+    "delete-pixel": ("DELETE", "/audiencelab/pixels/1"),
+    "audiences": ("GET", "/audiencelab/audiences"),
+    "audience": ("GET", "/audiencelab/audiences/1"),
+    "create-audience": ("POST", "/audiencelab/audiences"),
+    "custom-audience": ("POST", "/audiencelab/audiences/custom"),
+    "delete-audience": ("DELETE", "/audiencelab/audiences/1"),
+    "attributes": ("GET", "/audiencelab/audiences/attributes/sic"),
+    "preview": ("POST", "/audiencelab/audiences/preview"),
+    "segment": ("GET", "/audiencelab/segments/segment-1"),
+    "crm": ("POST", "/crm"),
+}
 
 
 @pytest.fixture
@@ -78,6 +104,47 @@ def test_a_text_is_sent_as_a_proxys_page(sandbox: Sandbox) -> None:
     answer = _post(sandbox, _batch())
     assert (answer.status_code, answer.text) == (200, "<h1>Hello</h1>")
     assert answer.headers["Content-Type"].startswith("text/html")
+
+
+def test_headers_alone_come_with_the_vendors_own_answer(sandbox: Sandbox) -> None:
+    """A call that succeeds can carry headers too, as those of a limit."""
+    sandbox.faults.add(Fault(endpoint="events", headers={"X-RateLimit-Remaining": "0"}, times=1))
+    answers = [_post(sandbox, _batch()) for _ in range(2)]
+    assert [each.headers.get("X-RateLimit-Remaining") for each in answers] == ["0", None]
+    assert [set(each.json()) for each in answers] == [{"SequenceNumber", "ShardId"}] * 2
+
+
+def test_half_an_answer_as_if_it_were_all(sandbox: Sandbox) -> None:
+    """The body is cut in the middle and says that it is whole; the batch was stored."""
+    sandbox.faults.add(faults.cut_off("events", times=1))
+    half, whole = (_post(sandbox, _batch()) for _ in range(2))
+    assert half.status_code == 200
+    assert len(half.content) == len(whole.content) // 2
+    assert half.text.startswith('{"SequenceNumber":"')
+    assert len(sandbox.memory.batches) == 2
+
+
+def test_half_an_answer_and_the_connections_end(sandbox: Sandbox) -> None:
+    """The client has read the head and half of the body when the connection ends."""
+    sandbox.faults.add(faults.cut_off("events", "connection", times=1))
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
+        _post(sandbox, _batch())
+    assert len(sandbox.memory.batches) == 1
+    assert _post(sandbox, _batch()).status_code == 200
+
+
+@pytest.mark.parametrize("endpoint", [each for each in faults.ENDPOINTS if each != "*"])
+def test_every_endpoint_has_a_name_for_faults(sandbox: Sandbox, endpoint: str) -> None:
+    """What is told to fail fails under its name, and is counted under it."""
+    method, path = CALLS[endpoint]
+    sandbox.faults.add(faults.broken(endpoint))
+    answer = httpx.request(
+        method,
+        sandbox.url + path,
+        headers={"Content-Type": "application/json"} | ({} if "results" in path else HEADERS),
+    )
+    assert answer.status_code == 500
+    assert sandbox.memory.calls == {(endpoint, 500): 1}
 
 
 def test_store_then_504_makes_the_retry_a_repetition(sandbox: Sandbox) -> None:
@@ -162,6 +229,7 @@ def test_faults_are_switched_and_arrivals_read_over_http(sandbox: Sandbox) -> No
         b'{"endpoint": "events", "statsu": 500}',
         b'{"endpoint": "events", "status": "500"}',
         b'{"endpoint": "events", "reset": "later"}',
+        b'{"endpoint": "events", "cut": "off"}',
         b'{"endpoint": "events", "addresses": [5]}',
         b'{"endpoint": "events", "headers": {"Retry-After": 5}}',
     ],

@@ -114,6 +114,21 @@ async def test_one_connection_serves_many_calls() -> None:
     assert (vendor.connections, len(vendor.bodies)) == (1, 5)
 
 
+async def test_addresses_that_come_and_go_are_not_all_kept() -> None:
+    """Pages and ids are as many as there are: only a bounded number of parsed URLs stays."""
+    get = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    async with saying(get) as vendor, new_client() as client:
+        http = VendorHttp("AudienceLab", vendor.url, {}, client)
+        for page in range(http_module.MOST_URLS + 9):
+            await http.send(POST)
+            assert (await http.send(Request("POST", f"/list?page={page}", b"{}"))).status == 200
+        kept = http._url.cache_info()
+    assert vendor.heads[-1].startswith(f"POST /v1/list?page={http_module.MOST_URLS + 8} ")
+    assert kept.currsize == http_module.MOST_URLS
+    # the one that is used all the time was parsed once
+    assert kept.misses == http_module.MOST_URLS + 10
+
+
 async def test_no_cookie_is_kept() -> None:
     """A load balancer's cookie does not come back with the next call."""
     raw = OK.replace(b"X-Amzn", b"Set-Cookie: AWSALB=1; Path=/\r\nX-Amzn")

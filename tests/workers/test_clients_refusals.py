@@ -14,12 +14,14 @@ from workers.clients.errors import (
     QuotaExceeded,
     Rejected,
     Unavailable,
+    UnknownField,
 )
-from workers.clients.messages import Answer
+from workers.clients.messages import Answer, RateLimit
 from workers.clients.refusals import (
     LONGEST_RETRY_AFTER_S,
     LONGEST_SENTENCE,
     failure,
+    reset_s,
     retry_after_s,
     words,
 )
@@ -138,6 +140,7 @@ def test_an_unknown_field_is_told_as_an_unknown_form() -> None:
     """AudienceLab's riddle about an unknown field is put in words that point at the request."""
     body = '{"error":"Malformed JSON/Unknown Field detected: <nil>"}'
     found = judge(answer(400, body), "AudienceLab")
+    assert type(found) is UnknownField
     assert isinstance(found, Rejected)
     assert "does not know this form of request" in found.sentence
     assert "Unknown Field detected: <nil>" in found.sentence
@@ -253,3 +256,60 @@ def test_no_retry_after_breaks_its_reading(value: str) -> None:
     """Any text at all gives either nothing or a number of seconds within a day."""
     seconds = retry_after_s({"retry-after": value}, lambda: NOW)
     assert seconds is None or 0.0 <= seconds <= LONGEST_RETRY_AFTER_S
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        ({}, None),
+        ({"x_ratelimit_limit": "soon"}, None),
+        ({"x_ratelimit_limit": "-1", "x_ratelimit_reset": "nan"}, None),
+        ({"x_ratelimit_limit": "60"}, RateLimit(60, None, None)),
+        (
+            {"x_ratelimit_limit": "60", "x_ratelimit_remaining": " 0 ", "x_ratelimit_reset": "1.5"},
+            RateLimit(60, 0, 1.5),
+        ),
+    ],
+)
+def test_the_vendors_limits_are_read(said: dict[str, str], limit: RateLimit | None) -> None:
+    """What it tells of its limits is there for who wants it; nonsense is as if not said."""
+    assert answer(200, "{}", **said).rate_limit == limit
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [
+        ("30", 30.0),
+        ("0", 0.0),
+        ("86400", 86400.0),
+        (f"{NOW + 90:.0f}", 90.0),
+        (f"{(NOW + 90) * 1000:.0f}", 90.0),
+        (f"{NOW - 90:.0f}", 0.0),
+        (f"{NOW - 7200:.0f}", None),
+        (f"{NOW + 200_000:.0f}", None),
+        ("200000", None),
+        ("9" * 16, None),
+        ("9" * 17, None),
+        ("tomorrow", None),
+    ],
+)
+def test_too_many_requests_wait_for_the_reset(reset: str, seconds: float | None) -> None:
+    """Without `Retry-After` the reset tells when to go on, as seconds or as a time, if plausible."""
+    slow = answer(429, "{}", x_ratelimit_reset=reset)
+    assert reset_s(slow, lambda: NOW) == seconds
+    assert judge(slow).retry_after_s == seconds
+
+
+def test_the_reset_is_for_too_many_requests_only() -> None:
+    """`Retry-After` is stronger, and services send the reset with every answer."""
+    assert judge(answer(503, "{}", x_ratelimit_reset="30")).retry_after_s is None
+    assert judge(answer(429, x_ratelimit_reset="30", retry_after="7")).retry_after_s == 7.0
+
+
+def test_a_reset_is_read_against_the_answers_own_clock() -> None:
+    """A wrong clock on either side does not change the wait."""
+    its_time = NOW + 7200
+    said = answer(
+        429, date=formatdate(its_time, usegmt=True), x_ratelimit_reset=f"{its_time + 30:.0f}"
+    )
+    assert reset_s(said, lambda: NOW) == 30.0

@@ -70,6 +70,36 @@ async def test_sightings_of_one_person_are_merged(bench: Workbench) -> None:
     assert await bench.row(Stage.ENRICH) == {"in": 2, "done": 2}
 
 
+async def test_a_sighting_past_its_seen_mark_changes_nothing(bench: Workbench) -> None:
+    """An old event that comes again is merged into the same: the visitor is not written, nor kept any longer."""
+    redis, body = bench.redis, SAMPLES["pixel"][0].body
+    await bench.put("pixel", body)
+    await bench.work_until(bench.is_idle)
+    before = await everybody(bench)
+    asked, subscribed = bench.box.memory.calls_to("enrich"), list(bench.box.memory.subscribed)
+    for name in before:
+        await redis.pexpire(keys.visitor(name), 1_000_000)
+    scores = await redis.zrange(keys.VISITORS, 0, -1, withscores=True)
+    for key in await redis.keys(keys.SEEN + "*"):  # the window is over
+        await redis.delete(key)
+    for key in await redis.keys(
+        keys.enrichment("*")
+    ):  # and so is the time in which nobody is asked again
+        await redis.delete(key)
+
+    await bench.put("pixel", body)
+    await bench.work_until(bench.is_idle)
+    row = await bench.row(Stage.ENRICH)
+    assert row["done"] == row["in"]
+    assert await everybody(bench) == before
+    assert await redis.zrange(keys.VISITORS, 0, -1, withscores=True) == scores
+    for name in before:
+        assert await redis.pttl(keys.visitor(name)) <= 1_000_000
+    assert list(bench.box.memory.subscribed) == subscribed
+    assert bench.box.memory.calls_to("enrich") == asked
+    await bench.assert_balanced()
+
+
 async def test_two_people_of_one_click_stay_two(bench: Workbench) -> None:
     """Two resolutions are two visitors, both subscribed."""
     await see(bench, named("a@example.com", "U-1"), named("b@example.com", "U-2"))

@@ -5,14 +5,24 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from pipeline import dead_letters, keys
+from pipeline import dead_letters, keys, recipients
 from pipeline.deliveries import Delivery
 from pipeline.moves import Move, Mover
 from pipeline.origins import Form, Origin
-from pipeline.outcomes import Outcome, Probe, Reason, Stage, Unreadable
+from pipeline.outcomes import (
+    EventType,
+    MailEvent,
+    Outcome,
+    Probe,
+    Reason,
+    Stage,
+    Unaddressed,
+    Unreadable,
+)
 from pipeline.queues import Queues
 from pipeline.sources import Rules
 from pipeline.sources.registry import SOURCES
+from pipeline.tombstones import Tombstones
 from tests.workbench import Workbench, mail_event
 
 pytestmark = pytest.mark.anyio
@@ -107,3 +117,16 @@ async def test_each_stage_reads_its_letters_again(
     assert await bench.row(stage) == {"in": 1, "dead": 1}
     assert await bench.redis.xlen(keys.queue(keys.raw(stage))) == 0
     await bench.assert_balanced()
+
+
+async def test_an_event_that_names_a_number_gets_its_address(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open without an address that was buried for another reason finds its person when it is retried."""
+    await recipients.resolve(
+        bench.redis, Tombstones(bench.redis), [("events", "1:5", "ada@example.com")]
+    )
+    event = MailEvent("", EventType.OPEN, "2026-01-01T00:00:00", "7", recipient="1:5")
+    found: list[Outcome] = [Unaddressed(Stage.FORWARD, "no_address", event)]
+    assert await retried(bench, monkeypatch, found) == {"in": 1, "done": 1}
+    assert bench.arrived == ["ada@example.com"]

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from pipeline import keys
+from pipeline.outcomes import Stage
 from pipeline.queues import Entry
 from workers import room
 from workers.room import Room
@@ -97,3 +99,12 @@ async def test_a_limit_that_is_set_later_is_noticed(limited: Redis) -> None:
     assert await asked.bytes_to_unpack() == room.MOST_BYTES
     clock.now += room.HOLDS_WITHOUT_LIMIT_S
     assert await asked.bytes_to_unpack() == MOST
+
+
+async def test_what_waits_for_a_bulk_job_is_not_on_its_way_out(limited: Redis) -> None:
+    """A job takes as long as AudienceLab likes: small steps go on, as when nothing was there at all."""
+    await fill(limited)
+    await limited.xadd(keys.queue(keys.bulk(Stage.ENRICH)), {"p": "1"})
+    assert await Room(limited).bytes_to_unpack() == 1
+    await limited.xadd(keys.queue(keys.batches(Stage.ENRICH)), {"p": "1"})
+    assert await Room(limited, Clock()).bytes_to_unpack() == 0

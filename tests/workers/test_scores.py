@@ -5,7 +5,8 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from pipeline import dead_letters, visitors
+from pipeline import dead_letters, keys, visitors
+from pipeline.origins import Origin
 from pipeline.outcomes import Stage
 from tests.workbench import Workbench
 from tests.workers.test_enrich import named, score_of, see
@@ -40,3 +41,16 @@ async def test_a_dead_score_is_read_again(bench: Workbench) -> None:
     await bench.work_until(bench.is_idle)
     assert len(await bench.dead()) == len(letters) == 1
     await bench.assert_balanced()
+
+
+async def test_a_change_that_trips_our_code_is_buried_alone(bench: Workbench) -> None:
+    """A stored change that this version cannot read is tried three times; the others are kept."""
+    await bench.redis.xadd(
+        keys.queue("scores"), {"p": b'{"strange": 1}', "m": Origin("scores", 0).pack()}
+    )
+    for counter in ("in", "waiting"):
+        await bench.redis.hincrby(keys.BOOKS, f"scores:{counter}", 1)
+    await bench.put("scores", orjson.dumps([score_of("ada@example.com")]))
+    await bench.work_until(bench.is_idle)
+    assert await bench.row(Stage.SCORES) == {"in": 2, "done": 1, "dead": 1}
+    assert [(letter.reason, letter.attempts) for letter in await bench.dead()] == [("bug", 3)]

@@ -5,6 +5,8 @@ CallFailed                 the base; every message is a sentence an operator can
 ├── Misconfigured          401, 403, 404, 405, 415: key or path is wrong, and which of the two
 ├── QuotaExceeded          429 "Limit Exceeded": nothing more until the next UTC day or Retry-After
 └── Rejected               400, 413, 422: the items' fault, with the vendor's own words
+    ├── NotFound           the vendor knows nothing of that id
+    └── UnknownField       400 "Unknown Field": the vendor speaks another form of this call
 """
 
 from __future__ import annotations
@@ -43,3 +45,11 @@ class QuotaExceeded(CallFailed):
 
 class Rejected(CallFailed):
     """The vendor refused what was sent; sending the same again would be refused again."""
+
+
+class NotFound(Rejected):
+    """The vendor knows nothing of the id that was asked for."""
+
+
+class UnknownField(Rejected):
+    """The vendor does not know a key of the request: perhaps it knows another form of the call."""

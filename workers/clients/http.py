@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from functools import lru_cache
 from http.cookiejar import CookieJar
 
 import httpx
 
-from workers.clients.errors import CallFailed, Misconfigured, Unavailable
+from workers.clients.errors import CallFailed, Misconfigured, NotFound, Rejected, Unavailable
 from workers.clients.messages import Answer, Request
 
 #: Seconds. API Gateway gives up on its backend after 29, so 30 sees its 504.
@@ -31,6 +32,21 @@ DEADLINE_S = 45.0
 
 #: Bytes. The largest enrichment seen is far below; an endless answer must not fill the memory.
 MOST_ANSWER_BYTES = 16 * 1024 * 1024
+
+#: Parsed URLs that are kept. The flow uses a handful, over and over; pages and ids come and go.
+MOST_URLS = 64
+
+#: A stored file may move once or twice; more is a circle.
+MOST_REDIRECTS = 3
+
+# What fetches a file from wherever a vendor stored it: no key, no cookie, nothing of ours.
+_FILE_HEADERS = [
+    (b"Accept", b"*/*"),
+    (b"Accept-Encoding", b"identity"),
+    (b"User-Agent", b"audience-relay"),
+]
+
+_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
@@ -106,7 +122,7 @@ class VendorHttp:
         self._base_url = base_url.rstrip("/")
         self._client = client
         self._deadline_s = deadline_s
-        self._urls: dict[str, httpx.URL] = {}
+        self._url = lru_cache(maxsize=MOST_URLS)(self._parse)
         self._headers = [
             (b"Accept", b"*/*"),
             # Answers are small: not worth unpacking, and nothing can swell.
@@ -164,15 +180,74 @@ class VendorHttp:
             parts.append(part)
         return b"".join(parts)
 
-    def _url(self, path: str) -> httpx.URL:
-        """Return the parsed URL of *path*; there are only a handful, so each is parsed once."""
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = httpx.URL(f"{self._base_url}/{path.lstrip('/')}")
+    def _parse(self, path: str) -> httpx.URL:
+        """Return the URL of *path*."""
+        return httpx.URL(f"{self._base_url}/{path.lstrip('/')}")
+
+    async def file(self, url: str) -> AsyncGenerator[bytes]:
+        """Yield the bytes of a file that the vendor has put at *url*, in pieces, as they are stored.
+
+        It is asked for without the vendor's key, which the file's host has no business to see; over
+        https, from loopback also over http; redirects are followed as far as they keep to that. An
+        address with `gs://` is one of Google's public storage. Close it (`contextlib.aclosing`) when
+        you stop early.
+
+        Raises `Rejected` for an address that cannot be used or is refused, `NotFound` for a file
+        that is gone, `Unavailable` when it cannot be had now or breaks off. No message repeats the
+        address, whose query may be a signature.
+        """
+        target = self._file_url(None, url)
+        try:
+            for _ in range(MOST_REDIRECTS + 1):
+                request = httpx.Request("GET", target, headers=_FILE_HEADERS)
+                response = await self._client.send(request, stream=True)
+                try:
+                    if not response.has_redirect_location:
+                        self._check_file(response)
+                        async for part in response.aiter_raw(64 * 1024):
+                            yield part
+                        return
+                    target = self._file_url(target, response.headers["location"])
+                finally:
+                    await response.aclose()
+        except httpx.HTTPError as error:
+            raise self._failed(error, f"the host of {self._vendor}'s file") from None
+        raise Rejected(f"{self._vendor}'s file is redirected in circles")
+
+    def _file_url(self, before: httpx.URL | None, text: str) -> httpx.URL:
+        """Return where a file is, *text* read against the address *before* it, if any."""
+        if before is None and text.startswith("gs://"):
+            text = f"https://storage.googleapis.com/{text.removeprefix('gs://')}"
+        try:
+            url = before.join(text) if before else httpx.URL(text)
+        except httpx.InvalidURL:
+            url = httpx.URL()
+        is_loopback = url.host in _LOOPBACK_HOSTS and (before is None or before.scheme == "http")
+        is_allowed = url.scheme == "https" or (url.scheme == "http" and is_loopback)
+        if not is_allowed or not url.host or url.userinfo:
+            raise Rejected(f"{self._vendor} names an address for its file that cannot be used")
         return url
 
-    def _failed(self, error: Exception) -> CallFailed:
-        """Translate what httpx raised.
+    def _check_file(self, response: httpx.Response) -> None:
+        """Raise what the status of a file's answer means."""
+        status, its = response.status_code, f"{self._vendor}'s file"
+        match status:
+            case 200 if response.headers.get("content-encoding", "") in ("", "identity", "gzip"):
+                return
+            case 200:
+                raise Unavailable(f"{its} is packed in an unknown way", status=status)
+            case 404 | 410:
+                raise NotFound(f"{its} is gone ({status})", status=status)
+            case 408 | 425 | 429:
+                raise Unavailable(f"{its} cannot be read now ({status})", status=status)
+            case _ if 400 <= status < 500:
+                why = "its address has expired, or is not public"
+                raise Rejected(f"{its} is refused ({status}): {why}", status=status)
+            case _:
+                raise Unavailable(f"{its} cannot be read now ({status})", status=status)
+
+    def _failed(self, error: Exception, whom: str | None = None) -> CallFailed:
+        """Translate what httpx raised; *whom* did it, the vendor itself if None.
 
         Only its words about connecting are quoted: others may hold pieces of request or answer.
         """
@@ -180,10 +255,11 @@ class VendorHttp:
         if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
             setting = f"{self._vendor.upper()}_BASE_URL"
             return Misconfigured(f"{self._vendor} has no usable address: check {setting}")
+        whom = whom or self._vendor
         if isinstance(error, httpx.ConnectError):
-            return Unavailable(f"{self._vendor} cannot be reached ({name}: {str(error)[:200]})")
+            return Unavailable(f"{whom} cannot be reached ({name}: {str(error)[:200]})")
         if isinstance(error, _NEVER_SENT):
-            return Unavailable(f"{self._vendor} cannot be reached ({name})")
+            return Unavailable(f"{whom} cannot be reached ({name})")
         if isinstance(error, TimeoutError | httpx.TimeoutException):
-            return Unavailable(f"{self._vendor} did not answer in time ({name})", maybe_stored=True)
-        return Unavailable(f"{self._vendor} broke off the exchange ({name})", maybe_stored=True)
+            return Unavailable(f"{whom} did not answer in time ({name})", maybe_stored=True)
+        return Unavailable(f"{whom} broke off the exchange ({name})", maybe_stored=True)

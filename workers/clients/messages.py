@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
+
+_NUMBER = re.compile(r"\d{1,16}(\.\d{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,18 @@ class Request:
     path: str
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """What `X-RateLimit-Limit`, `-Remaining` and `-Reset` say; None for what was not said.
+
+    *reset* is as it came: some services mean seconds from now, others a Unix time.
+    """
+
+    limit: int | None
+    remaining: int | None
+    reset: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +56,22 @@ class Answer:
         except orjson.JSONDecodeError:
             return {}
         return decoded if isinstance(decoded, dict) else {}
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The vendor's words about how much may still be asked; None when it says nothing."""
+        limit, remaining, reset = (
+            self._number(f"x-ratelimit-{name}") for name in ("limit", "remaining", "reset")
+        )
+        if limit is None and remaining is None and reset is None:
+            return None
+        return RateLimit(
+            None if limit is None else int(limit),
+            None if remaining is None else int(remaining),
+            reset,
+        )
+
+    def _number(self, name: str) -> float | None:
+        """Return a header's number, not negative; None for nonsense."""
+        value = self.headers.get(name, "").strip()
+        return float(value) if _NUMBER.fullmatch(value) else None

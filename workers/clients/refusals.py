@@ -21,6 +21,7 @@ from workers.clients.errors import (
     QuotaExceeded,
     Rejected,
     Unavailable,
+    UnknownField,
 )
 from workers.clients.messages import Answer
 
@@ -29,6 +30,9 @@ LONGEST_SENTENCE = 500
 
 #: A vendor that asks for more than a day is wrong, or is about to change its mind.
 LONGEST_RETRY_AFTER_S = 24 * 3600.0
+
+# The year 5138 in seconds; in milliseconds it is 1973. A larger number is milliseconds.
+_LATEST_UNIX_TIME = 100_000_000_000
 
 # Enough of a body to find its words, little enough to search: gateways answer whole HTML pages.
 _READ_CHARACTERS = 16_384
@@ -61,7 +65,7 @@ def failure(
     return kind(
         _cut(sentence),
         status=answer.status,
-        retry_after_s=retry_after_s(answer.headers, now),
+        retry_after_s=_wait_s(answer, now),
         # 504: the gateway gave up on a backend that may yet finish. 2xx: something took it.
         maybe_stored=answer.status == 504 or answer.is_success,
     )
@@ -95,7 +99,7 @@ def _judge(
             missing = " without the expected keys" if answer.is_success else ""
             return Unavailable, f"{vendor} gave no usable answer{missing} ({said})"
         case 400 if _UNKNOWN_FIELD_WORDS in own_words.lower():
-            return Rejected, f"{vendor} does not know this form of request ({said})"
+            return UnknownField, f"{vendor} does not know this form of request ({said})"
         case _:
             return Rejected, f"{vendor} refused the request ({said})"
 
@@ -139,6 +143,29 @@ def _message(members: Mapping[str, object]) -> str:
     names = ("message", "Message", "errorMessage", "status")
     candidates = (error, *(members.get(name) for name in names))
     return next((text for text in candidates if isinstance(text, str) and text), "")
+
+
+def _wait_s(answer: Answer, now: Callable[[], float]) -> float | None:
+    """Return the seconds that the vendor asks us to wait, or None."""
+    wanted = retry_after_s(answer.headers, now)
+    return reset_s(answer, now) if wanted is None and answer.status == 429 else wanted
+
+
+def reset_s(answer: Answer, now: Callable[[], float] = time.time) -> float | None:
+    """Return the seconds until `X-RateLimit-Reset`, at most a day; None without a plausible one.
+
+    Up to a day's worth is seconds, more is a Unix time in seconds or milliseconds. One that is
+    further away than a day, or more than an hour past, is nonsense and says nothing.
+    """
+    limit = answer.rate_limit
+    if limit is None or limit.reset is None:
+        return None
+    if limit.reset <= LONGEST_RETRY_AFTER_S:
+        return limit.reset
+    until = limit.reset / 1000 if limit.reset > _LATEST_UNIX_TIME else limit.reset
+    its_time = _unix_time(answer.headers.get("date", ""))
+    wait = until - (now() if its_time is None else its_time)
+    return _clamp(wait) if -3600 <= wait <= LONGEST_RETRY_AFTER_S else None
 
 
 def retry_after_s(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:

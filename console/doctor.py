@@ -1,0 +1,93 @@
+"""`relay doctor`: everything that can be looked at without asking a vendor, in one table.
+
+It changes nothing and sends nothing but questions to Redis. Bad is what loses work, has it refused or lets it rest;
+warn is what somebody should know of.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from console.commands import AsJson, Failed, run
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from console.findings import Finding
+    from pipeline.settings import Settings
+
+Look = Callable[["Redis", "Settings"], Awaitable[list["Finding"]]]
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Examine settings, Redis and the relay's own books; ends with 1 when anything is bad.
+
+    It counts all work that waits: with very much of it, that takes a while.
+    """
+    from console.findings import State
+    from console.output import print_json
+
+    findings = _examine()
+    is_well = all(each.state is not State.BAD for each in findings)
+    if as_json:
+        print_json({"ok": is_well, "findings": [each.view() for each in findings]})
+    else:
+        _show(findings)
+    if not is_well:
+        raise typer.Exit(1)
+
+
+def _examine() -> list[Finding]:
+    """Return all findings; what cannot be looked at is one."""
+    from console.findings import bad, of_settings
+    from pipeline.settings import SettingsError, load_settings
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        return [bad("settings", problem, "correct it") for problem in error.problems]
+    findings = list(of_settings(settings))
+
+    async def work(redis: Redis) -> list[Finding]:
+        from console.findings_of_redis import of_redis
+        from console.findings_of_relay import of_relay
+
+        return [
+            *await _looked("Redis", of_redis, redis, settings),
+            *await _looked("relay", of_relay, redis, settings),
+        ]
+
+    try:
+        return findings + run(work)
+    except Failed as failed:
+        return [*findings, bad("Redis", str(failed), "mend this, then look again")]
+
+
+async def _looked(check: str, look: Look, redis: Redis, settings: Settings) -> list[Finding]:
+    """Return what *look* finds, or that Redis refuses to be looked at so."""
+    from redis.exceptions import ResponseError
+
+    from console.findings import bad
+
+    try:
+        return await look(redis, settings)
+    except ResponseError as error:
+        words = str(error).partition(", with args")[0][:200]
+        return [bad(check, f"it refuses to tell: {words}", "let the user of REDIS_URL ask this")]
+
+
+def _show(findings: list[Finding]) -> None:
+    from console.findings import State
+    from console.output import print_table, say
+
+    rows = [
+        (each.state, each.check, f"{each.found}\nDo: {each.do}" if each.do else each.found)
+        for each in findings
+    ]
+    print_table(("", "what", "found"), rows, folds="found")
+    counted = Counter(each.state for each in findings)
+    say(", ".join(f"{counted[state]} {state}" for state in State))

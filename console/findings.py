@@ -1,0 +1,124 @@
+"""What `relay doctor` finds in the settings; a finding is ok, warn or bad, and says what to do.
+
+Nothing here asks Redis or a vendor. Values that may be secrets are judged and never shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from pipeline.hook_tokens import HookToken
+from pipeline.settings import Settings
+
+#: sixteen characters, the fewest that are allowed, come to about 60 when a generator made them; words and keys in a
+#: row to less than 50
+STRONG_BITS = 56.0
+
+
+class State(StrEnum):
+    """How a finding is."""
+
+    OK = "ok"
+    WARN = "warn"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: what was *found*, and what to *do* unless it is ok."""
+
+    check: str
+    state: State
+    found: str
+    do: str = ""
+
+    def view(self) -> dict[str, str]:
+        """Return the finding as the machine form shows it."""
+        return {"check": self.check, "state": self.state, "found": self.found, "do": self.do}
+
+
+def ok(check: str, found: str) -> Finding:
+    """Return a finding that is as it should be."""
+    return Finding(check, State.OK, found)
+
+
+def warn(check: str, found: str, do: str) -> Finding:
+    """Return a finding that somebody should know of."""
+    return Finding(check, State.WARN, found, do)
+
+
+def bad(check: str, found: str, do: str) -> Finding:
+    """Return a finding by which work is lost, refused or at rest."""
+    return Finding(check, State.BAD, found, do)
+
+
+def of_settings(settings: Settings) -> Iterator[Finding]:
+    """Yield what the settings tell by themselves."""
+    yield ok("settings", "read, none is wrong")
+    yield from _of_keys(settings)
+    yield _of_public_url(settings)
+    yield from _of_tokens(settings)
+
+
+def _of_keys(settings: Settings) -> Iterator[Finding]:
+    for name, stages in (
+        ("AUDIENCELAB_API_KEY", "nobody is enriched"),
+        ("AUDIENCEPOINT_API_KEY", "nothing is forwarded or subscribed"),
+    ):
+        check = f"setting {name}"
+        if getattr(settings, name.lower()) is None:
+            yield warn(check, f"not set: {stages}, its stages wait", f"set {name}")
+        else:
+            yield ok(check, "set")
+
+
+def _of_public_url(settings: Settings) -> Finding:
+    check, url = "setting PUBLIC_URL", settings.public_url
+    if url is None:
+        do = "set it to where senders reach the receiver: pixels are made and checked with it"
+        return warn(check, "not set", do)
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        do = "put a proxy that ends TLS before the receiver"
+        return warn(check, f"{url}: tokens and people's data travel in the clear", do)
+    return ok(check, url)
+
+
+def _of_tokens(settings: Settings) -> Iterator[Finding]:
+    from pipeline.settings import SettingsError
+
+    check = "hook tokens"
+    try:
+        tokens = settings.tokens()
+    except SettingsError as error:
+        for problem in error.problems:
+            yield bad(check, problem, "set HOOK_TOKENS, or run `relay up` once")
+        return
+    weak = [number for number, each in enumerate(tokens, 1) if bits(each) < STRONG_BITS]
+    if weak:
+        which = ", ".join(map(str, weak))
+        do = "make another with `python -c 'import secrets; print(secrets.token_urlsafe(24))'`"
+        yield warn(check, f"{len(tokens)}, of which number {which} could be guessed", do)
+    else:
+        yield ok(check, f"{len(tokens)}, long and mixed enough")
+
+
+def bits(token: HookToken) -> float:
+    """Return about how hard *token* is to guess: the Shannon entropy of its characters, times its length.
+
+    A word that is repeated scores by its letters only, so that it is low for what people think up in a hurry; for
+    what a generator makes it is near the truth, as far as so few characters can tell.
+    """
+    text = token.token
+    spread = Counter(text)
+    entropy = -sum(n / len(text) * math.log2(n / len(text)) for n in spread.values())
+    is_run = sum(ord(b) - ord(a) in (0, 1) for a, b in pairwise(text))
+    return entropy * (len(text) - is_run)

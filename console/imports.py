@@ -1,0 +1,271 @@
+"""`relay segments import` and `relay pixels backfill`: what AudienceLab holds goes the way of its webhooks.
+
+An import is resumable: Ctrl-C, a crash or an outage leaves its place in Redis, and the same command goes on there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from console.commands import AsJson, BadUsage, Failed, load, operator, run
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from redis.asyncio import Redis
+
+    from pipeline.imports import Import, Kind
+    from pipeline.settings import Settings
+
+Restart = Annotated[bool, typer.Option("--restart", help="Begin at the first page again.")]
+PageSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Rows a page; 500, or as it was begun. All of one is in memory."),
+]
+Tag = Annotated[
+    str | None,
+    typer.Option(help="Kept with the visitors, as ?tag= of a hook's URL is."),
+]
+SegmentId = Annotated[str, typer.Argument(metavar="ID", help="The segment's id, from Studio.")]
+PixelId = Annotated[
+    str, typer.Argument(metavar="ID", help="The pixel's id: AudienceLab's, or the one in events.")
+]
+Version = Annotated[
+    Literal["v3", "v4"] | None,
+    typer.Option(help="The pixel's generation; found out by its install URL."),
+]
+_ID = re.compile(r"[\w.~:-]{1,200}", re.ASCII)
+_TAG = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+def import_segment(
+    segment_id: SegmentId,
+    page_size: PageSize = None,
+    tag: Tag = None,
+    restart: Restart = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import all rows of a segment; what came by webhook before changes nothing.
+
+    Interrupted, it goes on where it stood when it is called again.
+    """
+    from pipeline.imports import Kind
+
+    order = Order(Kind.SEGMENT, segment_id, page_size, tag, None, restart, as_json)
+    order.check()
+    _report(run(order.carry_out), order)
+
+
+def backfill_pixel(
+    pixel_id: PixelId,
+    page_size: PageSize = None,
+    tag: Tag = None,
+    version: Version = None,
+    restart: Restart = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import all events that a pixel has seen; what came by webhook before changes nothing.
+
+    Interrupted, it goes on where it stood when it is called again.
+    """
+    from pipeline.imports import Kind
+
+    order = Order(Kind.PIXEL, pixel_id, page_size, tag, version, restart, as_json)
+    order.check()
+    _report(run(order.carry_out), order)
+
+
+@dataclass(slots=True)
+class Order:
+    """What an import was told, and how it is carried out."""
+
+    kind: Kind
+    id: str
+    page_size: int | None
+    tag: str | None
+    version: str | None
+    restart: bool
+    as_json: bool
+
+    @property
+    def command(self) -> str:
+        """Return the words that were typed, without options."""
+        verb = {"segment": "segments import", "pixel": "pixels backfill"}[self.kind]
+        return f"relay {verb} {self.id}"
+
+    async def carry_out(self, redis: Redis) -> tuple[Import, bool]:
+        """Walk the import to its end; return it, and whether there was anything left to do."""
+        from console.vendors import audiencelab
+        from pipeline import imports
+
+        settings = load()
+        holder = f"console:{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
+        async with audiencelab(settings, redis) as client, _started_inbox(redis, settings) as inbox:
+            known = await imports.read(redis, self.kind, self.id)
+            begun = self._wanted(known)
+            try:
+                one, is_ours = await imports.take(redis, begun, holder, anew=self.restart)
+                if not is_ours:
+                    return one, False
+                one = await imports.note(redis, one, holder, **self._changed(one))
+            except imports.Busy:
+                raise Failed(
+                    "It is being imported at this moment, by another command or by a worker that"
+                    " reconciles. If that was killed, try again in two minutes."
+                ) from None
+            return await self._walk(redis, settings, (client, inbox, holder), one), True
+
+    def check(self) -> None:
+        """Raise `BadUsage` for what cannot be meant."""
+        from console.vendors import key_of
+        from workers.walk import MOST_ROWS
+
+        key_of(load(), "audiencelab_api_key")
+        if not _ID.fullmatch(self.id):
+            raise BadUsage("An id of AudienceLab has letters, digits and - . _ ~ : only.")
+        if self.tag is not None and not _TAG.fullmatch(self.tag):
+            raise BadUsage("A tag has up to 64 letters, digits and - . _ only.")
+        if self.page_size is not None and self.page_size > MOST_ROWS[self.kind]:
+            raise BadUsage(f"A page of a {self.kind} has at most {MOST_ROWS[self.kind]} rows.")
+
+    def _wanted(self, known: Import | None) -> Import:
+        """Return the import as one that was not begun; what is not said now stays as it was."""
+        from pipeline.imports import Import
+        from workers.walk import PAGE_SIZE
+
+        size = self.page_size or (known.page_size if known else PAGE_SIZE)
+        tag = self.tag or (known.tag if known else None)
+        return Import(self.kind, self.id, size, tag, self.version)
+
+    def _changed(self, one: Import) -> dict[str, Any]:
+        """Return what this command says otherwise than the one that began *one*."""
+        changed: dict[str, Any] = {}
+        if self.page_size and self.page_size != one.page_size:
+            resized = one.with_page_size(self.page_size)
+            changed = {
+                name: getattr(resized, name) for name in ("page_size", "next_page", "digest")
+            }
+        if self.tag and self.tag != one.tag:
+            changed["tag"] = self.tag
+        if self.version and self.version != one.version:
+            changed["version"] = self.version
+        return changed
+
+    async def _walk(
+        self, redis: Redis, settings: Settings, tools: tuple[Any, Any, str], one: Import
+    ) -> Import:
+        from redis.exceptions import RedisError
+
+        from console.orders import stopping_on_signals
+        from console.output import progress
+        from console.vendors import hidden
+        from pipeline import imports
+        from pipeline.inbox import NotStored
+        from workers.clients.errors import CallFailed
+
+        await self._audit(redis, "import" if one.pages == 0 else "import resumed", one)
+        came = one
+        with (
+            stopping_on_signals() as stopping,
+            progress("importing", one.total, wanted=not self.as_json) as (advance, name),
+        ):
+            advance(one.rows)
+
+            def tell(now: Import) -> None:
+                nonlocal came
+                name(f"page {now.pages}", now.total)
+                advance(now.rows - came.rows)
+                came = now
+
+            walker = self._walker(redis, settings, tools, stopping)
+            walker.tell, walker.hold = tell, lambda why: name(f"waiting: {why}")
+            try:
+                one = await walker.walk(one)
+            except (CallFailed, NotStored) as failure:
+                await self._audit(redis, "import interrupted", came)
+                raise self.failed(came, hidden(str(failure), settings)) from None
+            except imports.Lost:
+                raise self.failed(came, "The import was begun anew by somebody else") from None
+            except (RedisError, OSError) as error:
+                raise self.failed(came, f"Redis failed ({type(error).__name__})") from None
+        await self._audit(
+            redis, "import finished" if one.is_finished else "import interrupted", one
+        )
+        return one
+
+    def _walker(
+        self, redis: Any, settings: Settings, tools: tuple[Any, Any, str], stopping: asyncio.Event
+    ) -> Any:
+        from pipeline.outcomes import Stage
+        from pipeline.wake import Bell
+        from workers.walk import Walker
+
+        client, inbox, holder = tools
+        bell = Bell(redis)
+        return Walker(
+            redis=redis,
+            client=client,
+            inbox=inbox,
+            holder=holder,
+            calls_per_s=settings.audiencelab_rate,
+            # a person waits for it: it shares the rate with `enrich`, as one of two
+            rank=0,
+            most_bytes=settings.max_body_bytes,
+            stopping=stopping,
+            ring=lambda number: bell.ring(Stage.UNPACK, number),
+        )
+
+    async def _audit(self, redis: Redis, what: str, one: Import) -> None:
+        from pipeline import audit
+
+        words = {"kind": self.kind, "id": self.id}
+        await audit.record(redis, what, who=operator(), count=one.rows, wanted=words)
+
+    def failed(self, one: Import, why: str) -> Failed:
+        """Return the failure that says how far *one* has come, and what goes on with it."""
+        facts = {name: value for name, value in one.view().items() if name != "error"}
+        go_on = f"`{self.command}` goes on where it stopped."
+        return Failed(f"{why.rstrip('.')}. {one.rows} rows are imported; {go_on}", facts)
+
+
+def _report(result: tuple[Import, bool], order: Order) -> None:
+    from console.output import print_json, say
+    from pipeline.clock import iso
+
+    one, was_walked = result
+    if was_walked and not one.is_finished:
+        raise order.failed(one, "Interrupted")
+    if order.as_json:
+        print_json(one.view())
+        return
+    if not was_walked:
+        say(
+            f"It was finished at {iso(one.finished_at_ms or 0)}: {one.rows} rows in {one.pages} pages."
+            f" `{order.command} --restart` begins again."
+        )
+        return
+    say(
+        f"{one.rows} rows in {one.pages} pages are in the inbox; `relay status` shows what comes of it."
+    )
+
+
+@asynccontextmanager
+async def _started_inbox(redis: Redis, settings: Settings) -> AsyncIterator[Any]:
+    """Give the inbox as a receiver would have it; raises `Failed` where it cannot keep ACK_POLICY."""
+    from pipeline.inbox import Inbox, NotPossible
+
+    inbox = Inbox(redis, settings.ack_policy)
+    try:
+        await inbox.start()
+    except NotPossible as error:
+        raise Failed(str(error)) from None
+    yield inbox

@@ -1,0 +1,75 @@
+"""What commands change at a vendor's: written into the audit.
+
+The audit is told before the vendor is, and again at the end. An order without an end was killed, or lost Redis: look
+at the vendor's what became of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from console.commands import operator
+from console.output import warn
+from pipeline import audit
+from workers.clients.errors import CallFailed
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+# no address has this form, should somebody take one for an id
+_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
+
+
+class Order:
+    """One change, as the audit tells it: `WHAT`, then `WHAT finished` or `WHAT failed`.
+
+    *words* say what is meant, without addresses or secrets; *about* is the id that it is done to.
+    """
+
+    def __init__(
+        self, redis: Redis, what: str, words: Mapping[str, object], about: str | None = None
+    ) -> None:
+        self._redis, self._what = redis, what
+        self._words = {name: word for name, word in words.items() if word is not None}
+        self._note(about)
+
+    def done_with(self, new_id: str) -> None:
+        """Note the id that the vendor has given."""
+        self._note(new_id)
+
+    def _note(self, found: str | None) -> None:
+        if found is not None and _ID.fullmatch(found):
+            self._words["id"] = found
+
+    async def __aenter__(self) -> Order:
+        await self._record(self._what, 1)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self._record_end(f"{self._what} finished", 1)
+        elif isinstance(error, CallFailed) and error.maybe_stored:
+            error.sentence += ", and may have done it all the same: look before you try again"
+            await self._record_end(f"{self._what} unclear", 0)
+        elif isinstance(error, Exception):
+            await self._record_end(f"{self._what} failed", 0)
+
+    async def _record_end(self, what: str, count: int) -> None:
+        """Record the end; the vendor has answered, and losing Redis now must not hide what."""
+        try:
+            await self._record(what, count)
+        except (RedisError, OSError) as error:
+            warn(f"The audit could not be told that this is over ({type(error).__name__}).")
+
+    async def _record(self, what: str, count: int) -> None:
+        await audit.record(self._redis, what, who=operator(), count=count, wanted=self._words)

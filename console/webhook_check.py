@@ -1,0 +1,110 @@
+"""What `relay pixels check` and `relay audiences check` share: whose webhook leads here, and when it last came.
+
+When a source last delivered is kept, not which of its pixels or audiences did. So the last delivery of one is told
+only where no other leads to the same source, and is unknown otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from console.hooks import SOURCES, Hooks, Place, Points, place_view
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+Item = Mapping[str, Any]
+NEVER, UNKNOWN = "never", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found: *items* as the machine form shows them, and whether all that lead here may."""
+
+    items: list[dict[str, Any]]
+    sources: Mapping[str, str | None]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing that leads here is refused."""
+        return not any(item["webhook"]["problem"] for item in self.items if _leads_here(item))
+
+    def view(self, what: str, hooks: Hooks) -> dict[str, Any]:
+        """Return the machine form, the items called *what*."""
+        return {
+            "ok": self.ok,
+            "public_url": hooks.public_url,
+            "last_delivery_at": dict(self.sources),
+            what: self.items,
+        }
+
+
+async def check(redis: Redis, found: Sequence[tuple[Item, str | None]], hooks: Hooks) -> Checked:
+    """Judge each of *found*, an item and its webhook's URL."""
+    from pipeline import senders
+
+    known = await senders.read(redis, SOURCES)
+    sources = {source: sender.view()["last_delivery_at"] for source, sender in known.items()}
+    places = [hooks.place(url) for _, url in found]
+    sharing = Counter(place.source for place in places if place.problem is None)
+    items = [
+        {**item, "webhook": place_view(place), **_last_delivery(place, sources, sharing)}
+        for (item, _), place in zip(found, places, strict=True)
+    ]
+    return Checked(items, sources)
+
+
+def _last_delivery(
+    place: Place, sources: Mapping[str, str | None], sharing: Mapping[str | None, int]
+) -> dict[str, str | None]:
+    """Return when the last delivery came by *place*: a time, `never`, or `unknown`."""
+    if place.source is None:
+        return {"last_delivery": UNKNOWN, "last_delivery_at": None}
+    last = sources[place.source]
+    if last is None:
+        return {"last_delivery": NEVER, "last_delivery_at": None}
+    is_the_only_one = place.problem is None and sharing[place.source] == 1
+    known = last if is_the_only_one else None
+    return {"last_delivery": known or UNKNOWN, "last_delivery_at": known}
+
+
+def _leads_here(item: Item) -> bool:
+    return bool(item["webhook"]["points"] == Points.HERE)
+
+
+def show(checked: Checked, names: Sequence[str], hooks: Hooks) -> None:
+    """Print a line for each item, *names* of its members first, and what is to be done."""
+    from console.output import print_table, say
+
+    columns = (*names, "webhook", "host", "tag", "token", "last delivery")
+    rows = [
+        (
+            *(item[name] or "" for name in names),
+            item["webhook"]["points"],
+            item["webhook"]["host"] or "",
+            item["webhook"]["tag"] or "",
+            {True: "valid", False: "NOT VALID", None: ""}[item["webhook"]["token_valid"]],
+            item["last_delivery"],
+        )
+        for item in checked.items
+    ]
+    print_table(columns, rows)
+    for item in checked.items:
+        if problem := item["webhook"]["problem"]:
+            say(f"{item['id']}: {problem}.")
+    if any(item["last_delivery"] == UNKNOWN and _leads_here(item) for item in checked.items):
+        last = ", ".join(f"{source} {at}" for source, at in checked.sources.items() if at)
+        say(f"Which of several that share a hook delivered is not kept; the hooks' last: {last}.")
+    say(f"Here is {hooks.public_url}.")
+
+
+def hint(checked: Checked, url: str) -> str:
+    """Return what to paste where a webhook leads nowhere or is refused; empty where nothing is to do."""
+    wanting = any(
+        item["webhook"]["points"] == Points.NOWHERE or item["webhook"]["problem"]
+        for item in checked.items
+    )
+    return f"The URL to paste into the dashboard's Webhook dialog: {url}" if wanting else ""

@@ -1,0 +1,140 @@
+"""Bulk jobs: many visitors whom AudienceLab is asked about at once, by a job that takes minutes or hours.
+
+Sealing a job takes its visitors out of `enrich:batches` and puts them into `enrich:bulk`, in *parts* of a size
+that one move can take out; nothing else holds them, so the books go on counting them as waiting. The job's hash
+knows its parts and how far it has come, the sorted set of all jobs when each is due: arq only wakes the workers.
+A job has a name of its own before the vendor hears of it, by which it is found again when nobody knows whether it
+was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from pipeline import keys
+from pipeline.outcomes import Stage
+from pipeline.queues import Entry, fields
+from pipeline.scripts import script
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+STAGE = Stage.ENRICH
+QUEUE = keys.bulk(STAGE)
+#: the vendor's own limit is not known; a thousand is a request of 100 KB
+MOST_VISITORS = 1000
+#: a visitor writes some ten things, and a move should not have more than about five hundred
+PART = 50
+#: each is asked about once in a while: together a third of the default rate
+MOST_JOBS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BulkJob:
+    """One bulk job, as far as it has come."""
+
+    name: str
+    part_ids: tuple[str, ...]
+    visitors: int
+    #: Redis's time, in Unix milliseconds
+    now_ms: int
+    #: calls of the stage that have succeeded
+    successes: int
+    #: AudienceLab's id, once it has made the job; and since when
+    vendor_id: str = ""
+    made_ms: int = 0
+    #: somebody began to have it made, and nobody knows what became of it
+    is_begun: bool = False
+    #: it is given up: whoever is left goes back to single calls
+    is_given_up: bool = False
+    #: places of visitors who are asked about by their telephone, `ENTRY_ID/POSITION`
+    by_phone: frozenset[str] = frozenset()
+    #: its result was found to be about those who were asked about
+    has_fitted: bool = False
+    #: failures in a row, up to a limit and then strikes, as batches have them (`workers.fates`)
+    tries: int = 0
+    bugs: int = 0
+    #: successes of the stage when it first failed, or failed last
+    mark: int | None = None
+    was_held: bool = False
+    #: how many times in a row AudienceLab listed no such job
+    missing: int = 0
+
+
+async def seal(redis: Redis, more_than: int) -> int:
+    """Seal one job if *more_than* so many visitors wait to be asked about; return how many it has. 0: never."""
+    if not more_than:
+        return 0
+    name = f"relay-{token_hex(8)}"
+    args: list[str | int] = [STAGE, name, more_than, MOST_VISITORS, PART, MOST_JOBS]
+    return int(await script(redis, "bulk_seal")(args=args))
+
+
+async def parts(redis: Redis, job: BulkJob) -> list[Entry]:
+    """Return the parts of *job* that have not been dealt with."""
+    rows = await script(redis, "bulk_parts")(args=[QUEUE, len(job.part_ids), *job.part_ids])
+    return [Entry(QUEUE, row[0].decode(), *fields(row[1])) for row in rows]
+
+
+async def put_off(
+    redis: Redis,
+    job: BulkJob,
+    due_in_s: float,
+    *,
+    has_succeeded: bool = False,
+    changed: Mapping[str, str | int] | None = None,
+) -> None:
+    """End a step: *job* is due again in so many seconds; remember what has *changed* (fields as `read` knows them)."""
+    await _next(redis, job, due_in_s, "succeeded" if has_succeeded else "ended", changed or {})
+
+
+async def go_on(
+    redis: Redis,
+    job: BulkJob,
+    lease_s: float,
+    *,
+    has_succeeded: bool = False,
+    changed: Mapping[str, str | int] | None = None,
+) -> bool:
+    """Remember something in the middle of a step, and hold *job* on; tell whether it is still there."""
+    return await _next(
+        redis, job, lease_s, "succeeded" if has_succeeded else "goes on", changed or {}
+    )
+
+
+async def end(redis: Redis, job: BulkJob) -> None:
+    """Forget *job*, whose parts have all been dealt with."""
+    await _next(redis, job, -1, "ended", {})
+
+
+async def _next(
+    redis: Redis, job: BulkJob, due_in_s: float, call: str, changed: Mapping[str, str | int]
+) -> bool:
+    flat = [word for pair in changed.items() for word in pair]
+    args = [STAGE, job.name, int(due_in_s * 1000), call, len(flat), *flat]
+    return bool(await script(redis, "bulk_next")(args=args))
+
+
+def read(name: str, stored: Mapping[str, str], now_ms: int, successes: int) -> BulkJob:
+    """Read a job's hash."""
+    return BulkJob(
+        name=name,
+        part_ids=tuple(stored.get("parts", "").split()),
+        visitors=int(stored.get("visitors", 0)),
+        now_ms=now_ms,
+        successes=successes,
+        vendor_id=stored.get("id", ""),
+        made_ms=int(stored.get("made_ms") or now_ms),
+        is_begun=stored.get("begun") == "1",
+        is_given_up=stored.get("given_up") == "1",
+        by_phone=frozenset(stored.get("by_phone", "").split()),
+        has_fitted=stored.get("has_fitted") == "1",
+        tries=int(stored.get("tries", 0)),
+        bugs=int(stored.get("bugs", 0)),
+        mark=int(stored["mark"]) if "mark" in stored else None,
+        was_held=stored.get("held") == "1",
+        missing=int(stored.get("missing", 0)),
+    )

@@ -1,0 +1,9 @@
+-- Write down how far a retry run came and that it goes on, unless another took its place; also on a full server.
+-- ARGV: its id, 1 when it goes on (0: it may be resumed at once), [fields]. Answer: whether it is still the run (0/1).
+-- Second run: writes the same once more.
+local id, goes_on = arg(), number()
+local key = P .. 'retry-run'
+if redis.call('HGET', key, 'id') ~= id then return 0 end
+even_when_full()
+redis.call('HSET', key, 'beat_at_ms', string.format('%.0f', goes_on * now_ms()), unpack(list()))
+return 1

@@ -1,0 +1,42 @@
+-- Where the walk that polls scores stands, and whether its next call may be made now.
+-- ARGV: vendor, milliseconds between two calls of its rate (0: no limit), rank, how many calls of the rate one of
+--       these stands for, ms without a push before anything is asked, ms from one walk's begin to the next one's,
+--       whether a call is to be made (0/1)
+-- Answer: {'go' | 'wait' | 'rest', ms to wait, place}. A place is the time at which the walk began, and its cursor or
+-- `end`. `wait` is for a moment, `rest` until a push is long ago or the next walk is due.
+-- Second run: may use up another call of the rate, which then nobody makes; the place is that of the first run.
+-- It makes nobody leave room on a full server: the first write is refused there.
+local vendor, gap, rank, share = arg(), number(), number(), number()
+local quiet, period, calls = number(), number(), number()
+local now = now_ms()
+
+local pushed = tonumber(redis.call('HGET', P .. 'senders', 'scores:last') or 0)
+if pushed + quiet > now then return {'rest', pushed + quiet - now, ''} end
+
+local place = redis.call('HGET', P .. 'poll', 'place') or ''
+local began, cursor = string.match(place, '^(%d+):(%w+)$')
+local ended = cursor == 'end'
+if ended and tonumber(began) + period > now then return {'rest', tonumber(began) + period - now, place} end
+if not began or ended then
+  place = string.format('%.0f:0', now)
+  redis.call('HSET', P .. 'poll', 'place', place)
+end
+
+local due = tonumber(redis.call('HGET', P .. 'destination:' .. 'polling', 'due') or 0)
+if due > now then return {'wait', due - now, place} end
+if calls == 0 then return {'go', 0, place} end
+
+-- what a pause keeps waits for no call
+for _, stage in ipairs({'forward', 'subscribe'}) do
+  local waiting = tonumber(redis.call('HGET', P .. 'books', stage .. ':waiting') or 0)
+  if waiting > 0 and redis.call('HEXISTS', P .. 'paused', stage) == 0 then return {'wait', 1000, place} end
+end
+
+local own = vendor .. ':polling'
+local own_wait, own_next = rate_wait(own, gap * share, 0, now)
+if own_wait then return {'wait', own_wait, place} end
+local wait, next_call = rate_wait(vendor, gap, rank, now)
+if wait then return {'wait', wait, place} end
+take_call(own, gap * share, 0, now, own_next)
+take_call(vendor, gap, rank, now, next_call)
+return {'go', 0, place}

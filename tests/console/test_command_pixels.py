@@ -1,0 +1,354 @@
+"""`relay pixels list|create|delete|check`, at a stand-in served on loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from pipeline import dialects, keys
+from pipeline.home import Address, Home
+from sandbox.faults import Fault
+from tests.console.conftest import HOOK_TOKEN, OTHER_TOKEN, Relay
+from tests.vendors import KEY, Sandbox
+
+pytestmark = pytest.mark.anyio
+
+HOOK = f"https://relay.example.com/hooks/pixel/{HOOK_TOKEN}"
+INN = ("pixels", "create", "--website-url", "https://inn.example.com", "--website-name", "Inn")
+DIALECTS = ("observed", "documented")
+
+
+async def audited(redis: Redis) -> list[tuple[str, int, dict[str, Any]]]:
+    """Return what, count and filter of all of the audit."""
+    entries = [entry for _, entry in await redis.xrange(keys.AUDIT)]
+    return [(e[b"what"].decode(), int(e[b"count"]), orjson.loads(e[b"filter"])) for e in entries]
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_pixels_are_listed_with_both_ids(
+    dialect: str, relay_at_vendors: Relay, box: Sandbox
+) -> None:
+    """Both ids of each are shown, and of its webhook only the host."""
+    box.settings.change({"dialect": dialect})
+    shop = next(iter(box.memory.account.pixels.values()))
+    shop.webhook_url = "https://crm.example.org/in?key=somebodys-secret"
+    listed = await relay_at_vendors("pixels", "list", "--json")
+    assert (listed.status, listed.err) == (0, "")
+    first, second = listed.json
+    assert first == {
+        "id": shop.id,
+        "provider_id": shop.provider_id,
+        "website_name": "Shop",
+        "website_url": "https://example.com",
+        "install_url": shop.install_url,
+        "last_sync": shop.last_sync,
+        "webhook_host": "crm.example.org",
+    }
+    assert second["webhook_host"] is None
+    shown = await relay_at_vendors("pixels", "list")
+    assert shown.status == 0
+    assert shop.id in shown.out
+    assert shop.provider_id in shown.out
+    assert "somebodys-secret" not in shown.out + listed.out
+
+
+@pytest.mark.usefixtures("redis")
+async def test_an_account_without_pixels(relay_at_vendors: Relay, box: Sandbox) -> None:
+    """An empty account is an empty list, not an error."""
+    box.memory.account.clear()
+    assert (await relay_at_vendors("pixels", "list", "--json")).json == []
+    assert "No pixels." in (await relay_at_vendors("pixels", "list")).out
+    assert (await relay_at_vendors("pixels", "check", "--json")).json["pixels"] == []
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_new_pixel_gets_this_relays_hook(
+    dialect: str, relay_at_vendors: Relay, box: Sandbox, redis: Redis
+) -> None:
+    """The vendor gets the whole URL with a token of source pixel; it is shown masked and audited without it."""
+    box.settings.change({"dialect": dialect})
+    answer = await relay_at_vendors(*INN, "--tag", "inn", "--json")
+    assert (answer.status, answer.err) == (0, "")
+    made = list(box.memory.account.pixels.values())[-1]
+    assert (made.website_name, made.website_url) == ("Inn", "https://inn.example.com")
+    assert made.webhook_url == f"{HOOK}?tag=inn"
+    assert answer.json == {
+        "id": made.id,
+        "provider_id": made.provider_id,
+        "install_url": made.install_url,
+        "webhook_url": "https://relay.example.com/hooks/pixel/****?tag=inn",
+    }
+    words = {"website": "inn.example.com", "tag": "inn"}
+    assert await audited(redis) == [
+        ("pixels create", 1, words),
+        ("pixels create finished", 1, {**words, "id": made.id}),
+    ]
+    # what worked is remembered for all
+    assert (await dialects.read(redis))["create_pixel"] == dialect
+
+
+@pytest.mark.usefixtures("redis")
+async def test_the_hook_is_shown_whole_only_when_asked_for(
+    relay_at_vendors: Relay, box: Sandbox
+) -> None:
+    """The token appears with --show-url alone; --no-webhook leaves the webhook unset."""
+    masked = await relay_at_vendors(*INN)
+    assert masked.status == 0
+    assert HOOK_TOKEN not in masked.out + masked.err
+    assert HOOK in (await relay_at_vendors(*INN, "--show-url")).out
+    v4 = await relay_at_vendors(*INN, "--no-webhook", "--version", "v4", "--json")
+    assert v4.json["webhook_url"] is None
+    made = box.memory.account.pixels[v4.json["id"]]
+    assert (made.webhook_url, made.version) == (None, "v4")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("PUBLIC_URL", INN, "PUBLIC_URL is not set"),
+        ("PUBLIC_URL", ("pixels", "check"), "PUBLIC_URL is not set"),
+        ("HOOK_TOKENS", INN, "HOOK_TOKENS"),
+        ("AUDIENCELAB_API_KEY", INN, "AUDIENCELAB_API_KEY is not set"),
+        ("AUDIENCELAB_API_KEY", ("pixels", "list"), "AUDIENCELAB_API_KEY is not set"),
+        ("AUDIENCELAB_API_KEY", ("pixels", "check"), "AUDIENCELAB_API_KEY is not set"),
+        ("AUDIENCELAB_API_KEY", ("pixels", "delete", "x", "--yes"), "AUDIENCELAB_API_KEY"),
+    ],
+)
+async def test_what_is_not_set_is_named(
+    name: str,
+    words: tuple[str, ...],
+    said: str,
+    relay_at_vendors: Relay,
+    monkeypatch: pytest.MonkeyPatch,
+    box: Sandbox,
+) -> None:
+    """Without a setting that it needs a command ends with 2, its name, and nothing sent."""
+    monkeypatch.delenv(name)
+    answer = await relay_at_vendors(*words, "--json")
+    assert (answer.status, answer.err) == (2, "")
+    assert said in answer.json["error"]
+    assert len(box.memory.account.pixels) == 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--website-url", "inn.example.com"],
+        ["--website-url", "https://[::1"],
+        ["--website-name", " "],
+        ["--website-name", "Inn \udcff"],
+        ["--tag", "two words"],
+        ["--version", "v5"],
+        ["--no-webhook", "--tag", "inn"],
+    ],
+)
+async def test_wrong_words_are_refused(
+    more: list[str], relay_at_vendors: Relay, box: Sandbox
+) -> None:
+    """A wrong option is bad usage, before the vendor is asked."""
+    answer = await relay_at_vendors(*INN, *more)
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.strip()
+    assert len(box.memory.account.pixels) == 2
+
+
+async def test_a_token_of_another_source_is_not_given_away(
+    relay_at_vendors: Relay, monkeypatch: pytest.MonkeyPatch, box: Sandbox
+) -> None:
+    """Where no token is valid for pixel, no pixel is made."""
+    monkeypatch.setenv("HOOK_TOKENS", f"sendgrid:{OTHER_TOKEN}")
+    answer = await relay_at_vendors(*INN)
+    assert answer.status == 2
+    assert "No token of HOOK_TOKENS is valid for pixel" in answer.err
+    assert len(box.memory.account.pixels) == 2
+
+
+async def test_no_vendor_is_given_the_token_of_a_trial(
+    relay_at_vendors: Relay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, box: Sandbox
+) -> None:
+    """While a trial runs, its token is what commands find; a real pixel must not deliver with it."""
+    url = "unix:///nowhere"
+    monkeypatch.delenv("REDIS_URL")
+    home = Home(tmp_path / "home")
+    home.make()
+    home.trial().make()
+    with home.lock():
+        home.write_address(Address(url, home.trial().path, trial=True, receiver_url="http://x"))
+        answer = await relay_at_vendors(*INN)
+    assert answer.status == 1
+    assert "A trial runs" in answer.err
+    assert len(box.memory.account.pixels) == 2
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_pixel_is_deleted(
+    dialect: str, relay_at_vendors: Relay, box: Sandbox, redis: Redis
+) -> None:
+    """It goes once it is confirmed, and the audit has its id."""
+    box.settings.change({"dialect": dialect})
+    shop, blog = box.memory.account.pixels
+    unasked = await relay_at_vendors("pixels", "delete", shop)
+    assert unasked.status == 2
+    assert "--yes" in unasked.err
+    assert list(box.memory.account.pixels) == [shop, blog]
+    gone = await relay_at_vendors("pixels", "delete", shop, "--yes", "--json")
+    assert (gone.status, gone.json) == (0, {"deleted": shop})
+    assert list(box.memory.account.pixels) == [blog]
+    again = await relay_at_vendors("pixels", "delete", shop, "--yes", "--json")
+    assert again.status == 1
+    assert (again.json["kind"], again.json["status"]) == ("NotFound", 404)
+    assert [(what, count) for what, count, words in await audited(redis)] == [
+        *[("pixels delete", 1), ("pixels delete finished", 1)],
+        *[("pixels delete", 1), ("pixels delete failed", 0)],
+    ]
+    assert {words["id"] for _, _, words in await audited(redis)} == {shop}
+
+
+async def test_what_is_no_id_is_kept_out_of_the_audit(
+    relay_at_vendors: Relay, redis: Redis
+) -> None:
+    """An address that is taken for an id is refused, and audited nowhere."""
+    answer = await relay_at_vendors("pixels", "delete", "ada@example.com", "--yes")
+    assert answer.status == 1
+    assert (await relay_at_vendors("pixels", "delete", "a/b", "--yes")).status == 2
+    assert "ada" not in str(await audited(redis))
+
+
+async def test_a_pixel_that_may_have_been_made_all_the_same(
+    relay_at_vendors: Relay, box: Sandbox, redis: Redis
+) -> None:
+    """When the answer is lost, the command says to look before trying again, and so does the audit."""
+    box.faults.add(Fault(endpoint="create-pixel", reset="after"))
+    answer = await relay_at_vendors(*INN, "--json")
+    assert answer.status == 1
+    assert "look before you try again" in answer.json["error"]
+    assert answer.json["maybe_stored"] is True
+    assert len(box.memory.account.pixels) == 3
+    assert [what for what, _, _ in await audited(redis)] == [
+        "pixels create",
+        "pixels create unclear",
+    ]
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(endpoint="pixels", status=503, body="<html>Bad gateway</html>"),
+        Fault(endpoint="pixels", status=200, body="<html>Log in</html>"),
+        Fault(endpoint="pixels", status=200, body={"status": "NOT_FOUND"}),
+        Fault(endpoint="pixels", status=403, body={"message": f"key {KEY}x is not allowed"}),
+        Fault(endpoint="pixels", status=429, headers={"Retry-After": "7"}),
+        Fault(endpoint="pixels", cut="body"),
+        Fault(endpoint="pixels", reset="before"),
+    ],
+    ids=["503", "html", "not-found", "403", "429", "half", "reset"],
+)
+async def test_what_the_vendor_refuses_is_one_sentence(
+    fault: Fault, relay_at_vendors: Relay, box: Sandbox
+) -> None:
+    """No traceback, no key; with --json its kind and status as well."""
+    box.faults.add(fault)
+    told = await relay_at_vendors("pixels", "list")
+    assert (told.status, told.out) == (1, "")
+    assert told.err.count("\n") == 1
+    assert "Traceback" not in told.err
+    machine = await relay_at_vendors("pixels", "list", "--json")
+    assert (machine.status, machine.err) == (1, "")
+    assert {"error", "kind", "status", "maybe_stored"} <= set(machine.json)
+
+
+@pytest.mark.usefixtures("redis")
+async def test_neither_key_nor_token_is_in_an_error(
+    relay_at_vendors: Relay, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vendor that repeats what it was sent is quoted with the secrets hidden."""
+    repeated = {"error": {"code": "INVALID", "message": f"cannot reach {HOOK} with key {KEY}"}}
+    box.faults.add(Fault(endpoint="create-pixel", status=422, body=repeated))
+    answer = await relay_at_vendors(*INN)
+    assert answer.status == 1
+    assert "cannot reach" in answer.err
+    assert HOOK_TOKEN not in answer.err
+    assert f"key {KEY}" not in answer.err
+    monkeypatch.setenv("AUDIENCELAB_API_KEY", "sk_wörter")
+    odd = await relay_at_vendors("pixels", "list")
+    assert odd.status == 2
+    assert "wörter" not in odd.err
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_check_tells_here_elsewhere_and_nowhere(
+    dialect: str, relay_at_vendors: Relay, box: Sandbox, redis: Redis
+) -> None:
+    """Each pixel is judged; the only one that leads here is known to have delivered last."""
+    box.settings.change({"dialect": dialect})
+    shop, blog = box.memory.account.pixels.values()
+    shop.webhook_url = "https://crm.example.org/in/secret-path?key=somebodys-secret"
+    made = (await relay_at_vendors(*INN, "--tag", "inn", "--json")).json
+    before = (await relay_at_vendors("pixels", "check", "--json")).json
+    assert {pixel["last_delivery"] for pixel in before["pixels"]} == {"unknown", "never"}
+    await redis.hset(keys.SENDERS, "pixel:last", 1_767_225_600_000)
+    answer = await relay_at_vendors("pixels", "check", "--json")
+    assert (answer.status, answer.err) == (0, "")
+    assert answer.json["ok"] is True
+    assert answer.json["last_delivery_at"]["pixel"] == "2026-01-01T00:00:00.000Z"
+    rows = {pixel["id"]: pixel for pixel in answer.json["pixels"]}
+    assert rows[shop.id]["webhook"]["points"] == "elsewhere"
+    assert rows[shop.id]["webhook"]["host"] == "crm.example.org"
+    assert rows[blog.id]["webhook"]["points"] == "nowhere"
+    here = rows[made["id"]]
+    assert here["provider_id"] == made["provider_id"]
+    assert here["webhook"] == {
+        "points": "here",
+        "host": "relay.example.com",
+        "source": "pixel",
+        "tag": "inn",
+        "token_valid": True,
+        "problem": None,
+    }
+    assert here["last_delivery"] == here["last_delivery_at"] == "2026-01-01T00:00:00.000Z"
+    assert rows[shop.id]["last_delivery_at"] is None
+    shown = (await relay_at_vendors("pixels", "check")).out
+    assert made["provider_id"] in shown
+    assert "https://relay.example.com/hooks/pixel/****" in shown
+    for secret in (HOOK_TOKEN, "secret-path", "somebodys-secret"):
+        assert secret not in shown + answer.out
+    assert HOOK in (await relay_at_vendors("pixels", "check", "--show-url")).out
+
+
+async def test_several_that_share_a_hook_are_not_told_apart(
+    relay_at_vendors: Relay, box: Sandbox, redis: Redis
+) -> None:
+    """Which of them delivered is kept nowhere, and the command says so."""
+    for pixel in box.memory.account.pixels.values():
+        pixel.webhook_url = HOOK
+    await redis.hset(keys.SENDERS, "pixel:last", 1_767_225_600_000)
+    answer = await relay_at_vendors("pixels", "check", "--json")
+    rows = answer.json["pixels"]
+    assert [row["last_delivery"] for row in rows] == ["unknown", "unknown"]
+    assert [row["last_delivery_at"] for row in rows] == [None, None]
+    shown = (await relay_at_vendors("pixels", "check")).out
+    assert "is not kept; the hooks' last: pixel 2026-01-01T00:00:00.000Z." in shown
+
+
+@pytest.mark.usefixtures("redis")
+async def test_a_token_that_is_not_valid_any_more_ends_with_1(
+    relay_at_vendors: Relay, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a rotation the pixels that still have the old token are refused, so check fails."""
+    shop, _ = box.memory.account.pixels.values()
+    shop.webhook_url = HOOK
+    assert (await relay_at_vendors("pixels", "check")).status == 0
+    monkeypatch.setenv("HOOK_TOKENS", "another-token-0123456789")
+    machine = await relay_at_vendors("pixels", "check", "--json")
+    assert (machine.status, machine.err, machine.json["ok"]) == (1, "", False)
+    assert machine.json["pixels"][0]["webhook"]["token_valid"] is False
+    shown = await relay_at_vendors("pixels", "check")
+    assert shown.status == 1
+    assert f"{shop.id}: the token in it is not valid for pixel" in shown.out
+    assert HOOK_TOKEN not in shown.out + machine.out

@@ -1,0 +1,177 @@
+"""Walking over pages: every row is read, and every walk ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.clients.audiencelab import Page, pages, walk
+from workers.clients.errors import Unavailable
+
+pytestmark = pytest.mark.anyio
+
+
+class Listing:
+    """A list that is served in pages, and may change between two of them."""
+
+    def __init__(
+        self, count: int, size: int = 3, tells: str = "total total_pages has_more"
+    ) -> None:
+        self.rows = list(range(count))
+        self.size = size
+        self.tells = tells.split()
+        self.asked: list[int] = []
+        self.before: Callable[[int], None] = lambda number: None
+
+    async def fetch(self, number: int) -> Page[int]:
+        """Return a page, after what *before* does to the list."""
+        self.before(number)
+        self.asked.append(number)
+        start = (number - 1) * self.size
+        count = -(-len(self.rows) // self.size)
+        return Page(
+            self.rows[start : start + self.size],
+            number,
+            self.size,
+            len(self.rows) if "total" in self.tells else None,
+            count if "total_pages" in self.tells else None,
+            number < count if "has_more" in self.tells else None,
+        )
+
+
+async def read(listing: Listing, start: int = 1) -> list[int]:
+    """Return the rows of a walk over *listing*."""
+    return [row async for page in walk(listing.fetch, start) for row in page.items]
+
+
+@pytest.mark.parametrize("tells", ["total", "total_pages", "has_more", "total has_more", ""])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 7])
+async def test_every_row_comes_once_whatever_is_told(count: int, tells: str) -> None:
+    """The end is found by whichever of the three is told, or by a page that is not full."""
+    listing = Listing(count, tells=tells)
+    assert await read(listing) == list(range(count))
+    needed = max(1, -(-count // 3))
+    is_blind = not tells and count and count % 3 == 0
+    assert listing.asked == list(range(1, needed + 1 + bool(is_blind)))
+
+
+async def test_a_walk_may_begin_later() -> None:
+    """A walk that was stopped is gone on with where it stood."""
+    for tells in ("total", "total_pages", "has_more", ""):
+        assert await read(Listing(7, tells=tells), start=2) == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("when", [2, 3, 4])
+async def test_rows_that_slip_to_an_earlier_page_are_read(when: int, gone: int) -> None:
+    """When rows vanish at the front, the later ones move left: none of them is skipped."""
+    listing = Listing(12)
+
+    def shrink(number: int) -> None:
+        if number == when and len(listing.rows) == 12:
+            del listing.rows[:gone]
+
+    listing.before = shrink
+    found = await read(listing)
+    assert set(listing.rows) <= set(found)
+    assert len(listing.asked) < 12
+
+
+async def test_a_list_that_is_emptied_meanwhile_ends() -> None:
+    """Nothing left is an end, not an error."""
+    listing = Listing(9)
+    listing.before = lambda number: listing.rows.clear() if number == 3 else None
+    assert await read(listing) == [0, 1, 2, 3, 4, 5]
+
+
+@given(st.lists(st.integers(0, 20), max_size=20), st.sampled_from(["total", "total has_more"]))
+async def test_no_shrinking_skips_a_row(losses: list[int], tells: str) -> None:
+    """However a list shrinks while it is walked, what stays in it is read."""
+    listing = Listing(40, tells=tells)
+    waiting = iter(losses)
+
+    def shrink(_number: int) -> None:
+        del listing.rows[: next(waiting, 0)]
+
+    listing.before = shrink
+    found = await read(listing)
+    assert set(listing.rows) <= set(found)
+
+
+async def test_a_list_that_grows_is_read_to_its_end() -> None:
+    """New rows at the front push others right: these come twice, and none is missed."""
+    listing = Listing(6)
+
+    def grow(number: int) -> None:
+        if number == 2:
+            listing.rows[:0] = [-3, -2, -1]
+
+    listing.before = grow
+    found = await read(listing)
+    assert found == [0, 1, 2, 0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("tells", ["total", "total_pages", "has_more", ""])
+async def test_a_service_that_ignores_the_page_is_found_out(tells: str) -> None:
+    """The same page for another number would never end: it is an error that says so."""
+    listing = Listing(9, tells=tells)
+
+    async def first_only(number: int) -> Page[int]:
+        page = await listing.fetch(1)
+        return Page(page.items, number, 3, page.total, page.total_pages, page.has_more)
+
+    with pytest.raises(Unavailable, match="ignores the number of the page"):
+        async for _ in walk(first_only):
+            pass
+    assert len(listing.asked) == 2
+
+
+async def test_a_service_that_tells_another_page_is_found_out() -> None:
+    """Also when its rows differ: page one of a list that grows is not page two."""
+    rows = iter(range(100))
+
+    async def fetch(_number: int) -> Page[int]:
+        return Page([next(rows)], 1, 1, has_more=True)
+
+    with pytest.raises(Unavailable, match="page 2 with page 1"):
+        async for _ in walk(fetch):
+            pass
+
+
+async def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that always has more does not keep a process for ever."""
+    monkeypatch.setattr(pages, "MOST_PAGES", 50)
+
+    async def fetch(number: int) -> Page[int]:
+        return Page([number], number, 1, has_more=True)
+
+    with pytest.raises(Unavailable, match="no end"):
+        async for _ in walk(fetch):
+            pass
+
+
+async def test_a_total_that_swings_is_given_up() -> None:
+    """A told total that shrinks and grows in turns does not make the walk step back for ever."""
+    totals = iter([10, 9] * 1000)
+
+    async def fetch(number: int) -> Page[int]:
+        return Page([number], number, 1, next(totals), None, True)
+
+    with pytest.raises(Unavailable, match="changes faster"):
+        async for _ in walk(fetch):
+            pass
+
+
+async def test_a_page_smaller_than_asked_for_does_not_end_a_list_of_known_length() -> None:
+    """A service that gives fewer rows a page than it was asked for is read to its total."""
+    listing = Listing(9, size=2, tells="total")
+
+    async def clamped(number: int) -> Page[int]:
+        page = await listing.fetch(number)
+        return Page(page.items, number, 500, page.total)
+
+    found = [row async for page in walk(clamped) for row in page.items]
+    assert found == list(range(9))

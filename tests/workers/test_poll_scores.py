@@ -1,0 +1,402 @@
+"""Polling of scores: subscribed addresses are asked about while nothing is pushed, behind all other calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from pipeline import forgetting, keys, pauses, visitors
+from pipeline.addresses import digest
+from pipeline.outcomes import Person, Stage
+from pipeline.scripts import script
+from sandbox.faults import broken, firewalled, poisoned, refused_alike, slow
+from tests.workbench import PATIENCE_S, QUICK, Workbench, mail_events
+from tests.workers.test_enrich import named, score_of, see
+from workers import poll_scores
+from workers.poll_scores import QUIET_MS, keep_polling
+
+pytestmark = pytest.mark.anyio
+
+MakeBench = Callable[..., Workbench]
+POLL = replace(QUICK, poll_s=0.02, poll_lease_s=0.5)
+MAIL = "ada@example.com"
+DESTINATION = f"{keys.PREFIX}destination:polling"
+
+
+@pytest.fixture
+def make_polling(make_bench: MakeBench) -> MakeBench:
+    """Give a maker of relays that poll; keywords are settings."""
+
+    def make(**changed: object) -> Workbench:
+        bench = make_bench(**{"email_format": "plain", **changed})
+        bench.timing = POLL
+        return bench
+
+    return make
+
+
+@pytest.fixture
+def polling(make_polling: MakeBench) -> Workbench:
+    """Give a relay that polls, and sends plain addresses, which are easier to compare."""
+    return make_polling()
+
+
+async def subscribed(bench: Workbench, *mails: str) -> None:
+    """Let somebody with each of *mails* be subscribed, by a worker that does not poll."""
+    timing, bench.timing = bench.timing, QUICK
+    for start in range(0, len(mails), 9):
+        await see(bench, *(named(mail, f"U-{mail}") for mail in mails[start : start + 9]))
+    await bench.work_until(bench.is_idle)
+    bench.timing = timing
+
+
+def asked(bench: Workbench) -> list[str]:
+    """Return every address that was asked about, in the order of the calls."""
+    return [each for call in bench.box.memory.score_requests for each in call["emailAddresses"]]
+
+
+async def place(bench: Workbench) -> str:
+    """Return where the walk stands."""
+    return (await bench.redis.hget(keys.POLL, "place") or b"").decode()
+
+
+async def is_over(bench: Workbench) -> bool:
+    """Tell whether the walk is over and what it found is kept."""
+    return (await place(bench)).endswith(":end") and await bench.is_idle()
+
+
+async def walk(bench: Workbench) -> None:
+    """Walk once over everybody, whenever the last walk was."""
+    await bench.redis.hdel(keys.POLL, "place")
+    await bench.work_until(lambda: is_over(bench))
+
+
+async def scores_of(bench: Workbench, mail: str) -> dict[str, str]:
+    """Return the scores that are kept with whoever has *mail*."""
+    visitor = await visitors.find(bench.redis, mail)
+    assert visitor is not None
+    return visitor.scores
+
+
+@pytest.mark.parametrize("email_format", ["plain", "sha256"])
+async def test_what_is_asked_is_kept_with_the_visitor(
+    make_polling: MakeBench, email_format: str
+) -> None:
+    """Subscribed addresses are asked about as they leave; all fields of the model are kept, changes counted."""
+    bench = make_polling(email_format=email_format)
+    await subscribed(bench, MAIL)
+    bench.box.settings.change_scores(MAIL, score="5", send_time="10")
+    await walk(bench)
+    assert asked(bench) == [MAIL if email_format == "plain" else digest(MAIL)]
+    kept = await scores_of(bench, MAIL)
+    assert kept.keys() == score_of(MAIL).keys() - {"emailAddress"}
+    assert (kept["score"], kept["send_time"], kept["matched"]) == ("5", "10", "yes")
+    assert await bench.row(Stage.SCORES) == {"in": 1, "done": 1}
+    await bench.assert_balanced()
+
+
+async def test_only_changes_go_through_the_stage(polling: Workbench) -> None:
+    """What is as it was costs a call and nothing else; what has changed is one more change."""
+    await subscribed(polling, MAIL, "b@example.com")
+    for mail in (MAIL, "b@example.com"):
+        polling.box.settings.change_scores(mail, score="5")
+    for _ in range(2):
+        await walk(polling)
+    polling.box.settings.change_scores(MAIL, score="1")
+    await walk(polling)
+    assert len(asked(polling)) == 6
+    assert await polling.row(Stage.SCORES) == {"in": 3, "done": 3}
+    assert (await scores_of(polling, MAIL))["score"] == "1"
+
+
+async def test_two_addresses_of_one_visitor_do_not_take_turns(make_polling: MakeBench) -> None:
+    """Each is compared with what it was answered last, not with what the other one left."""
+    bench = make_polling(subscribe="all")
+    both = ["a@example.com", "b@example.com"]
+    await see(bench, Person(uuid="U", personal_emails=both, fields={"FIRST_NAME": "A"}))
+    await bench.work_until(bench.is_idle)
+    for number, mail in enumerate(both):
+        bench.box.settings.change_scores(mail, score=str(number))
+    for _ in range(3):
+        await walk(bench)
+    assert sorted(asked(bench)) == sorted(both * 3)
+    assert await bench.row(Stage.SCORES) == {"in": 2, "done": 2}
+
+
+async def test_addresses_are_asked_about_in_thirties_once_a_walk(polling: Workbench) -> None:
+    """Whoever is not subscribed is not asked about; the next walk waits for its time."""
+    mails = [f"p{n}@example.com" for n in range(63)]
+    await subscribed(polling, *mails)
+    await polling.redis.hset(keys.address(digest(mails[0])), "subscription", "dead")
+    await walk(polling)
+    sizes = [len(call["emailAddresses"]) for call in polling.box.memory.score_requests]
+    assert sorted(sizes, reverse=True) == [30, 30, 2]
+    assert sorted(asked(polling)) == sorted(mails[1:])
+
+    await polling.work_until(lambda: _rests(polling))
+    assert len(asked(polling)) == 62
+    began = int((await place(polling)).split(":")[0])
+    await polling.redis.hset(keys.POLL, "place", f"{began - 24 * 3_600_000}:end")
+    await polling.work_until(lambda: len(asked(polling)) == 124)
+
+
+async def _rests(bench: Workbench) -> bool:
+    args: list[str | float] = ["audiencepoint", 0, 2, 5, QUIET_MS, 86_400_000, 1]
+    return bool((await script(bench.redis, "poll")(args=args))[0] == b"rest")
+
+
+async def test_scores_that_are_typed_or_in_another_order_are_kept(polling: Workbench) -> None:
+    """Each object finds its address by name; numbers and truths become the model's texts."""
+    mails = [MAIL, "b@example.com"]
+    await subscribed(polling, *mails)
+    polling.box.settings.scores_reversed = polling.box.settings.scores_typed = True
+    for number, mail in enumerate(mails):
+        polling.box.settings.change_scores(mail, score=str(number))
+    await walk(polling)
+    assert [(await scores_of(polling, mail))["score"] for mail in mails] == ["0", "1"]
+    assert (await scores_of(polling, MAIL))["last_seen_auto_open"] == "FALSE"
+
+
+@pytest.mark.parametrize("matched", ["err", "invalid", None])
+async def test_an_address_without_an_answer_changes_nothing(
+    polling: Workbench, matched: str | None
+) -> None:
+    """The vendor's trouble with an address, or its leaving one out, is nobody's score."""
+    await subscribed(polling, MAIL)
+    left_out: dict[str, Any] = {MAIL: None if matched is None else {"matched": matched}}
+    polling.box.settings.scores = left_out
+    await walk(polling)
+    assert asked(polling) == [MAIL]
+    assert await polling.row(Stage.SCORES) == {}
+    assert await scores_of(polling, MAIL) == {}
+
+
+async def test_whom_nobody_has_seen_is_known_so(polling: Workbench) -> None:
+    """`no` is an answer, as when it is pushed."""
+    await subscribed(polling, MAIL)
+    await walk(polling)
+    assert await scores_of(polling, MAIL) == {"matched": "no"}
+
+
+# when it rests -----------------------------------------------------------------------------------
+
+
+async def test_a_push_ends_it_and_a_week_of_silence_begins_it_again(polling: Workbench) -> None:
+    """Nothing is asked for while scores are pushed."""
+    await subscribed(polling, MAIL)
+    await polling.put("scores", orjson.dumps([score_of("b@example.com")]))
+    await polling.work_until(polling.is_idle)
+    assert await _rests(polling)
+    asked_before = len(asked(polling))
+
+    last = int(await polling.redis.hget(keys.SENDERS, "scores:last") or 0)
+    await polling.redis.hset(keys.SENDERS, "scores:last", last - QUIET_MS)
+    await walk(polling)
+    assert len(asked(polling)) == asked_before + 1
+
+
+@pytest.mark.parametrize(
+    "changed", [{"score_poll_every_h": 0}, {"audiencepoint_api_key": None}], ids=str
+)
+async def test_it_can_be_switched_off(make_polling: MakeBench, changed: dict[str, object]) -> None:
+    """With SCORE_POLL_EVERY_H=0, and without AudiencePoint's key, the task ends at once and leaves no walk behind."""
+    bench = make_polling(**changed)
+    async with bench.at_work() as worker, asyncio.timeout(PATIENCE_S):
+        await keep_polling(worker.ctx["context"])
+    assert await place(bench) == ""
+
+
+@pytest.mark.parametrize("stage", [Stage.FORWARD, Stage.SUBSCRIBE])
+async def test_it_waits_for_what_forward_and_subscribe_have_to_send(
+    polling: Workbench, stage: Stage
+) -> None:
+    """A call may be made once nothing waits there, or what waits is kept by a pause."""
+    await subscribed(polling, MAIL)
+    await polling.redis.hincrby(keys.BOOKS, f"{stage}:waiting", 1)
+    args: list[str | float] = ["audiencepoint", 0, 2, 5, QUIET_MS, 86_400_000, 1]
+    assert (await script(polling.redis, "poll")(args=args))[0] == b"wait"
+    await pauses.pause(polling.redis, stage, "lunch")
+    assert (await script(polling.redis, "poll")(args=args))[0] == b"go"
+    await pauses.resume(polling.redis, stage)
+    await polling.redis.hincrby(keys.BOOKS, f"{stage}:waiting", -1)
+    assert (await script(polling.redis, "poll")(args=args))[0] == b"go"
+
+
+async def test_it_takes_a_fifth_of_the_rate_after_all_others(polling: Workbench) -> None:
+    """One of its calls keeps it from the next for five gaps, and others for one; whoever waits goes first."""
+    args: list[str | float] = ["audiencepoint", 60_000, 2, 5, QUIET_MS, 86_400_000, 1]
+    poll, turn = script(polling.redis, "poll"), script(polling.redis, "turn")
+    assert (await poll(args=args))[0] == b"go"
+    state, ms, _ = await poll(args=args)
+    assert state == b"wait"
+    assert 240_000 < ms <= 300_000
+    assert 0 < await turn(args=["audiencepoint", 60_000, 0]) <= 60_000
+    await polling.redis.delete(f"{keys.PREFIX}rate:audiencepoint:polling")
+    await polling.redis.hset(f"{keys.PREFIX}rate:audiencepoint", "next", 1)
+    assert (await poll(args=args))[0] == b"wait"  # rank 0 waits for this call
+    assert await turn(args=["audiencepoint", 60_000, 0]) == 0
+
+
+async def test_one_worker_polls_and_another_goes_on_when_it_is_gone(polling: Workbench) -> None:
+    """While somebody has the lease nobody else asks."""
+    await subscribed(polling, MAIL)
+    await polling.redis.set(keys.POLLING, "somebody", px=300)
+    await walk(polling)
+    assert asked(polling) == [MAIL]
+    assert await polling.redis.get(keys.POLLING) not in (b"somebody", None)
+
+
+# failing -------------------------------------------------------------------------------------------
+
+
+async def test_an_outage_is_waited_for_and_stops_nobody_else(polling: Workbench) -> None:
+    """The place is kept, other stages go on, nothing is dead; afterwards the walk goes on where it was."""
+    await subscribed(polling, MAIL)
+    polling.box.settings.change_scores(MAIL, score="5")
+    polling.box.faults.add(broken("scores"))
+    async with polling.at_work():
+        await polling.until(lambda: polling.box.memory.calls_to("scores") >= 6)
+        await polling.put("events", mail_events(3))
+        await polling.until(polling.is_idle)
+        assert not (await place(polling)).endswith(":end")
+        assert await polling.redis.hexists(keys.PAUSED, "polling")
+        polling.box.faults.clear()
+        await polling.until(lambda: is_over(polling))
+    assert not await polling.redis.hexists(keys.PAUSED, "polling")
+    assert (await scores_of(polling, MAIL))["score"] == "5"
+    assert await polling.dead() == []
+    assert [await polling.pause(stage) for stage in Stage if stage is not Stage.NOTIFY] == [
+        None
+    ] * 5
+
+
+async def test_a_wrong_path_pauses_the_polling_only(
+    make_polling: MakeBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names the setting; no stage is paused, and nothing is asked before the next probe."""
+    bench = make_polling(audiencepoint_scores_path="/nowhere")
+    bench.timing = replace(POLL, misconfigured_probe_s=60.0)
+    await subscribed(bench, MAIL)
+    await bench.work_until(lambda: _is_put_off(bench))
+    assert "AUDIENCEPOINT_SCORES_PATH" in caplog.text
+    assert "polling" in caplog.text
+    assert not await bench.is_paused(Stage.SUBSCRIBE)
+    assert not await bench.is_paused(Stage.FORWARD)
+
+
+async def _is_put_off(bench: Workbench) -> bool:
+    return bool(await bench.redis.hexists(DESTINATION, "due"))
+
+
+async def test_one_address_that_is_refused_is_left_out(polling: Workbench) -> None:
+    """Halves find it; all others are answered, and the walk ends."""
+    mails = [f"p{n}@example.com" for n in range(8)]
+    await subscribed(polling, *mails)
+    polling.box.faults.add(poisoned("scores", mails[3]))
+    await walk(polling)
+    assert sorted(asked(polling)) == sorted(mail for mail in mails if mail != mails[3])
+    assert await polling.row(Stage.SCORES) == {"in": 7, "done": 7}
+
+
+async def test_when_everything_is_refused_it_is_put_off(
+    polling: Workbench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A few refusals with no answer between them are a setting's fault, not the addresses'."""
+    polling.timing = replace(POLL, misconfigured_probe_s=60.0)
+    await subscribed(polling, *(f"p{n}@example.com" for n in range(9)))
+    polling.box.faults.add(refused_alike("scores", "not today"))
+    await polling.work_until(lambda: _is_put_off(polling))
+    assert "everything is refused" in caplog.text
+    assert not (await place(polling)).endswith(":end")
+
+
+async def test_a_firewall_is_a_wrong_key_to_it(polling: Workbench) -> None:
+    """A 403 puts it off for a minute and nothing is lost."""
+    polling.timing = replace(POLL, misconfigured_probe_s=60.0)
+    await subscribed(polling, MAIL)
+    polling.box.faults.add(firewalled("scores", MAIL))
+    await polling.work_until(lambda: _is_put_off(polling))
+    assert not (await place(polling)).endswith(":end")
+
+
+# in between ----------------------------------------------------------------------------------------
+
+
+async def test_a_stop_gives_the_call_up_and_the_next_worker_asks_again(polling: Workbench) -> None:
+    """A call that hangs does not keep the worker from stopping, and nothing is counted twice."""
+    await subscribed(polling, MAIL)
+    polling.box.settings.change_scores(MAIL, score="5")
+    polling.box.faults.add(slow("scores", 20.0, times=1))
+    async with polling.at_work():
+        await polling.until(lambda: bool(asked(polling)))
+    await polling.work_until(lambda: is_over(polling))
+    assert asked(polling) == [MAIL, MAIL]
+    assert await polling.row(Stage.SCORES) == {"in": 1, "done": 1}
+
+
+async def test_the_walk_goes_on_where_it_was(
+    polling: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next worker asks only about whom the last one left; a page of a few may be asked about twice."""
+    monkeypatch.setattr(poll_scores, "PAGE", 1)
+    monkeypatch.setattr(poll_scores, "MOST_ADDRESSES", 1)
+    mails = [f"p{n}@example.com" for n in range(18)]
+    small = (await polling.redis.config_get("zset-max-ziplist-entries")).popitem()[1]
+    await polling.redis.config_set("zset-max-ziplist-entries", 0)
+    try:
+        await subscribed(polling, *mails)
+        async with polling.at_work():
+            await polling.until(lambda: len(asked(polling)) >= 3)
+            await polling.redis.hincrby(keys.BOOKS, "forward:waiting", 1)
+        assert not (await place(polling)).endswith((":0", ":end"))
+        await polling.redis.hincrby(keys.BOOKS, "forward:waiting", -1)
+        await polling.work_until(lambda: is_over(polling))
+    finally:
+        await polling.redis.config_set("zset-max-ziplist-entries", small)
+    largest = max(len(call["emailAddresses"]) for call in polling.box.memory.score_requests)
+    assert set(asked(polling)) == set(mails)
+    assert len(asked(polling)) <= len(mails) + largest < 2 * len(mails)
+    assert await polling.row(Stage.SCORES) == {"in": 18, "done": 18}
+
+
+async def test_what_was_handed_over_is_not_handed_over_again(polling: Workbench) -> None:
+    """The script run twice, at the same place or after it, changes nothing more."""
+    await subscribed(polling, MAIL)
+    await polling.redis.set(keys.POLLING, "one")
+    await polling.redis.hset(keys.POLL, "place", "5:0")
+    change = orjson.dumps({"email": MAIL, "scores": {"score": "5"}})
+    polled = script(polling.redis, "polled")
+
+    async def hand_over(after: str) -> int:
+        args: list[str | bytes | int] = ["one", "5:0", after, 1, "scores|5|o|", 6]
+        for mail in (MAIL, "nobody@example.com"):
+            args += (digest(mail), "mark", change)
+        done, _ = await polled(args=args)
+        return int(done)
+
+    assert [await hand_over("5:0"), await hand_over("5:0")] == [1, 1]
+    assert [await hand_over("5:end"), await hand_over("5:end")] == [1, 0]
+    assert await polling.row(Stage.SCORES) == {"in": 1, "waiting": 1}
+    await polling.assert_balanced()
+
+
+async def test_who_is_forgotten_is_not_asked_about(polling: Workbench) -> None:
+    """Also when it happens while the walk waits for its turn."""
+    await subscribed(polling, MAIL, "b@example.com")
+    await polling.redis.hincrby(keys.BOOKS, "forward:waiting", 1)
+    async with polling.at_work():
+        await polling.until(lambda: _has_begun(polling))
+        await forgetting.forget(polling.redis, MAIL)
+        await polling.redis.hincrby(keys.BOOKS, "forward:waiting", -1)
+        await polling.until(lambda: is_over(polling))
+    assert asked(polling) == ["b@example.com"]
+    assert await visitors.find(polling.redis, MAIL) is None
+
+
+async def _has_begun(bench: Workbench) -> bool:
+    return (await place(bench)).endswith(":0")

@@ -1,0 +1,193 @@
+"""Lists in pages: reading one, and walking over all of them without skipping a row.
+
+Pages count from 1. Observed: `{total_records, page_size, page, total_pages, has_more?, data}`;
+documented: `{data, total}`; both are read. What may go wrong: the list shrinks while it is walked,
+so that rows slip to a page that was read before; the service ignores `page` and answers the first
+one for ever; it tells no end, or a wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from workers.clients.audiencelab.answers import (
+    VENDOR,
+    folded,
+    has_nothing,
+    is_failure,
+    number,
+    refused,
+)
+from workers.clients.errors import CallFailed, Unavailable
+from workers.clients.messages import Answer, Request
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+#: Twenty million rows at a hundred a page; the largest audiences known have five million.
+MOST_PAGES = 200_000
+
+#: A list that shrinks more often during one walk is being emptied, not read.
+MOST_STEPS_BACK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list. What the answer did not tell is None, except page and page size."""
+
+    items: list[T]
+    page: int
+    page_size: int
+    total: int | None = None
+    total_pages: int | None = None
+    has_more: bool | None = None
+
+    def of(self, read: Callable[[T], U]) -> Page[U]:
+        """Return the same page with each item read by *read*."""
+        items = [read(item) for item in self.items]
+        return Page(items, self.page, self.page_size, self.total, self.total_pages, self.has_more)
+
+
+def page_request(path: str, page: int, page_size: int, most: int) -> Request:
+    """Return the request for one page; `ValueError` outside 1 to *most* rows, or below page 1."""
+    if page < 1 or not 1 <= page_size <= most:
+        raise ValueError(f"pages count from 1 and have 1 to {most} rows")
+    return Request("GET", f"{path}?page={page}&page_size={page_size}")
+
+
+def read_page(
+    answer: Answer,
+    path: str,
+    page: int,
+    page_size: int,
+    *,
+    rows: str = "data",
+    what: str | None = None,
+) -> Page[dict[str, object]]:
+    """Return the page of objects under the name *rows*, or raise the `CallFailed` of *answer*.
+
+    *page* and *page_size* are what was asked for; *path* and *what* are as `refused` takes them.
+    """
+    members = answer.members()
+    items = _rows(members, rows) if answer.is_success else None
+    if items is None:
+        raise refused(answer, path, what)
+    told = folded(members)
+    totals = [number(told.get(name)) for name in ("totalrecords", "total")]
+    total = next((each for each in totals if each is not None), None)
+    has_more = told.get("hasmore")
+    return Page(
+        items,
+        number(told.get("page")) or page,
+        number(told.get("pagesize")) or page_size,
+        # a zero beside rows is not a count
+        total if total or not items else None,
+        number(told.get("totalpages")) or (None if items else 0),
+        has_more if isinstance(has_more, bool) else None,
+    )
+
+
+def _rows(members: dict[str, object], name: str) -> list[dict[str, object]] | None:
+    """Return the rows; None when there are none to be read, which is not the same as no rows."""
+    if is_failure(members):
+        return None
+    told = folded(members)
+    found = told.get(name)
+    if found is None:
+        has_total = number(told.get("totalrecords")) or number(told.get("total"))
+        # an empty list of Go's is null
+        return [] if has_nothing(members) or (name in told and not has_total) else None
+    if not isinstance(found, list):
+        return None
+    items = [item for item in found if isinstance(item, dict)]
+    return items if len(items) == len(found) else None
+
+
+async def walk(
+    fetch: Callable[[int], Awaitable[Page[T]]], start: int = 1
+) -> AsyncGenerator[Page[T]]:
+    """Yield the pages that *fetch* answers, from page *start* to the last.
+
+    When the told total shrinks between two pages, rows have slipped to the left: the walk steps back
+    as many pages as they fill, and the rows of these come a second time. No row is skipped; rows
+    may come twice. Raises `Unavailable` when the service answers the same page for another number,
+    and when the walk has no end.
+    """
+    course = _Course(start)
+    for _ in range(MOST_PAGES):
+        page = await fetch(course.number)
+        if course.steps_back(page):
+            continue
+        course.check(page)
+        if page.items:
+            yield page
+        if not course.moves_on(page):
+            return
+    raise Unavailable(f"{VENDOR} tells no end of its list after {MOST_PAGES} pages")
+
+
+class _Course:
+    """Where a walk is: the page to ask for next, and what is known of those before it."""
+
+    def __init__(self, start: int) -> None:
+        self.number = start
+        self._start = start
+        self._total: int | None = None
+        self._before: Page[object] | None = None
+        self._ends: dict[int, int] = {}
+        self._steps_back = 0
+
+    def steps_back(self, page: Page[T]) -> bool:
+        """Note the told total; when it has shrunk, go back so far that no row is skipped."""
+        before, self._total = self._total, page.total
+        if before is None or page.total is None or page.total >= before:
+            return False
+        if self.number == self._start:
+            return False
+        self._steps_back += 1
+        if self._steps_back > MOST_STEPS_BACK:
+            raise Unavailable(f"{VENDOR}'s list changes faster than it can be read")
+        size = min(page.page_size, self._rows_a_page(page))
+        pages = -(-(before - page.total) // size)
+        self.number = max(self._start, self.number - pages)
+        self._before = None
+        return True
+
+    def _rows_a_page(self, page: Page[T]) -> int:
+        """Return the rows of the page before: a service may give fewer than it says."""
+        return len(self._before.items) if self._before and self._before.items else page.page_size
+
+    def check(self, page: Page[T]) -> None:
+        """Raise `Unavailable` when the service does not heed the number of the page."""
+        before = self._before
+        is_same = bool(page.items) and before is not None and page.items == before.items
+        grown = before is not None and (page.total or 0) > (before.total or 0)
+        if is_same and not grown:
+            raise self._ignored(f"page {self.number} with the rows of the page before")
+        if page.items and page.page != self.number:
+            raise self._ignored(f"page {self.number} with page {page.page}")
+
+    def _ignored(self, how: str) -> CallFailed:
+        return Unavailable(f"{VENDOR} answers {how}: it ignores the number of the page")
+
+    def moves_on(self, page: Page[T]) -> bool:
+        """Go to the next page; tell whether there is one."""
+        behind = self._ends.get(self.number - 1, (self._start - 1) * page.page_size)
+        end = self._ends[self.number] = behind + len(page.items)
+        is_last = not page.items or _is_last(page, self.number, end)
+        self._before = Page(list(page.items), page.page, page.page_size, page.total)
+        self.number += 1
+        return not is_last
+
+
+def _is_last(page: Page[T], number: int, end: int) -> bool:
+    """Whether *page*, which ends with row *end* of the list, is said to be the last."""
+    if page.has_more is not None:
+        return not page.has_more
+    if page.total_pages is not None:
+        return number >= page.total_pages
+    if page.total is not None:
+        return end >= page.total
+    return len(page.items) < page.page_size

@@ -1,0 +1,121 @@
+"""The calls, carried over one `VendorHttp`. Lists longer than a call may be are split and joined again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from operator import add
+
+from pipeline.scores import Score
+from workers.clients.audiencepoint import addresses as to_ask
+from workers.clients.audiencepoint import events, scores, send_times, subscription, verification
+from workers.clients.audiencepoint.events import Receipt
+from workers.clients.audiencepoint.scores import Found
+from workers.clients.audiencepoint.send_times import Campaign, SendTimes
+from workers.clients.audiencepoint.subscription import Subscription
+from workers.clients.audiencepoint.verification import Verification
+from workers.clients.http import VendorHttp
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where the calls live below the base URL. Only the verification's is documented."""
+
+    events: str = events.EVENTS_PATH
+    subscription: str = subscription.SUBSCRIPTION_PATH
+    scores: str = scores.SCORES_PATH
+    verification: str = verification.VERIFICATION_PATH
+    send_times: str = send_times.SEND_TIMES_PATH
+
+
+class AudiencePoint:
+    """The calls, over one `VendorHttp`. Every failure is a `CallFailed`.
+
+    Addresses are plain or hashed (`digest`); with `hashed=True` plain ones leave as their hashes and
+    are answered under the names that were asked for. A list of any length is asked for in thirties,
+    one call after the other, each address once, plain ones and hashes apart; when one call fails,
+    its failure is raised. All calls but `post_events` are safe to repeat.
+    """
+
+    def __init__(self, http: VendorHttp, paths: Paths | None = None) -> None:
+        self._http = http
+        self._paths = paths or Paths()
+
+    async def post_events(self, body: bytes) -> Receipt:
+        """Post one sealed batch of at most thirty events, `{"events": […]}`, byte for byte."""
+        path = self._paths.events
+        return events.read_events(await self._http.send(events.events_request(body, path)), path)
+
+    async def subscribe(self, addresses: Sequence[str]) -> Subscription:
+        """Subscribe to score changes of 1 to 30 different *addresses*. Safe to repeat."""
+        path = self._paths.subscription
+        answer = await self._http.send(subscription.subscription_request(addresses, path))
+        counts = subscription.read_subscription(answer, path)
+        if counts.total != len(addresses):
+            sent, told = len(addresses), counts.total
+            _log.warning("subscription counts do not add up: sent=%d told=%d", sent, told)
+        return counts
+
+    async def subscribe_all(
+        self, addresses: Sequence[str], *, hashed: bool = False
+    ) -> Subscription:
+        """Subscribe to score changes of any number of *addresses*; return the counts of all calls."""
+        counts = Subscription(0, 0, 0)
+        for call in to_ask.calls(addresses, hashed=hashed):
+            counts += await self.subscribe(call)
+        return counts
+
+    async def scores(
+        self,
+        addresses: Sequence[str],
+        selection: Sequence[str] | None = None,
+        *,
+        hashed: bool = False,
+    ) -> list[Score]:
+        """Return one `Score` for each of *addresses*, in their order; *selection* of `SCORE_NAMES`.
+
+        An address that the answer leaves out has `matched` "err".
+        """
+        path = self._paths.scores
+        found: Found = {}
+        for call in to_ask.calls(addresses, hashed=hashed):
+            answer = await self._http.send(scores.scores_request(call, selection, path))
+            found |= scores.read_scores(answer, path)
+        return scores.scores_in_order(addresses, found)
+
+    async def verify(self, email: str, by_get: bool = False) -> Verification:
+        """Return whether the plain address *email* exists; `ValueError` for a hash.
+
+        *by_get* is a way that the vendor advises against: the address stands in the URL.
+        """
+        path = self._paths.verification
+        request = verification.verification_request(email, path, by_get=by_get)
+        return verification.read_verification(await self._http.send(request), email, path)
+
+    async def send_times(
+        self,
+        addresses: Sequence[str],
+        start: datetime,
+        end: datetime,
+        default: datetime | None = None,
+        *,
+        hashed: bool = False,
+    ) -> SendTimes:
+        """Return when, from *start* to *end*, to write to *addresses*.
+
+        *default* is the time for those the vendor knows nothing of; without it, it takes twenty
+        minutes after *end*. Raises `ValueError` for no address, and for an end before the start.
+        """
+        campaign, path = Campaign(start, end, default), self._paths.send_times
+        parts = []
+        for call in to_ask.calls(addresses, hashed=hashed):
+            request = send_times.send_times_request(call, campaign, path)
+            parts.append(send_times.read_send_times(await self._http.send(request), campaign, path))
+        if not parts:
+            raise ValueError("give at least one address")
+        return reduce(add, parts)

@@ -1,0 +1,297 @@
+"""Poll scores: asks AudiencePoint for the scores of subscribed addresses while it pushes none.
+
+How it pushes changes is agreed with the account manager and documented nowhere, so a relay may well never hear of
+any. When nothing has arrived at /hooks/scores for a week, every subscribed address is asked about once in
+`SCORE_POLL_EVERY_H`, thirty a call. It takes a fifth of the rate at most and only while neither `forward` nor
+`subscribe` has work; the first push ends it. A task of the process beside the sweep, one worker at a time.
+
+A walk goes over all visitors by the cursor of a scan, which is kept in Redis. What a call answered goes to the stage
+`scores` in the step that notes how far the walk is, and only when it differs from what the visitor holds and from what
+the address was answered last: several addresses of one visitor would otherwise take turns for ever. What may go wrong:
+a crash asks the addresses of one page again, which is no news then; after a restart of Redis the cursor means other
+visitors, and some are not asked before the next walk; a visitor who comes during a walk may be, too.
+
+A call that fails is put off as a stage's is, under the name `polling`, and stops nobody else. Of a call that is
+refused (400) halves are asked; what is refused alone is left out of this walk. An address that AudiencePoint does not
+answer (`err`), or takes for none (`invalid`), changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import orjson
+from redis.exceptions import RedisError
+
+from pipeline import keys, visitors
+from pipeline.addresses import digest
+from pipeline.clock import redis_now_ms
+from pipeline.origins import Origin
+from pipeline.outcomes import ScoreChange, Stage
+from pipeline.scores import Score
+from pipeline.scripts import script
+from pipeline.visitors import Visitor
+from workers.clients.audiencepoint import MOST_ADDRESSES, AudiencePoint
+from workers.clients.audiencepoint.addresses import calls
+from workers.clients.errors import CallFailed, Rejected
+from workers.context import DAY_MS, HOUR_MS
+from workers.fates import Case, Setback, decide, last_line
+from workers.merge import as_it_leaves, unknown_hashes
+from workers.sweep import rest
+
+if TYPE_CHECKING:
+    from workers.context import Context
+
+logger = logging.getLogger(__name__)
+
+VENDOR = "audiencepoint"
+#: after `forward` and `subscribe`
+RANK = 2
+#: "at most a fifth" of the rate
+SHARE = 5
+#: scores of somebody or other change every day; a week of silence is no coincidence, and no weekend
+QUIET_MS = 7 * DAY_MS
+#: the name under which failed calls are put off, as those of a stage are
+POLLING = "polling"
+#: visitors read at a time: some hundred kilobytes
+PAGE = 100
+#: pages without a subscribed address in a row, after which the place is noted
+MOST_PAGES = 50
+#: addresses refused alone, and none answered: everything is refused
+MOST_REFUSED = 3
+#: `matched` of what carries no scores; the same words are ignored when they are pushed
+_WITHOUT_SCORES = frozenset({"invalid", "err"})
+
+
+class Interrupted(Exception):
+    """The walk cannot go on now: the worker stops, a push was seen, or another worker walks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One subscribed address as it leaves, and its visitor."""
+
+    address: str
+    visitor: Visitor
+
+
+async def keep_polling(context: Context) -> None:
+    """Poll until the worker stops; Redis being away is waited for."""
+    client, timing = context.audiencepoint, context.timing
+    if client is None or not context.settings.score_poll_every_h:
+        return
+    polling, rest_s = Polling(context, client), timing.poll_s
+    await rest(context, rest_s)
+    while not context.stopping.is_set():
+        try:
+            rest_s = await polling.step()
+        except Interrupted:
+            rest_s = timing.poll_s
+        except (RedisError, OSError) as error:
+            logger.warning("polling waits for Redis error=%s", type(error).__name__)
+            rest_s = timing.poll_s
+        except Exception as failure:  # ours, and nobody else's work
+            logger.error("polling failed error=%s", last_line(failure))  # noqa: TRY400
+            rest_s = timing.poll_s
+        await rest(context, min(rest_s, timing.poll_s))
+
+
+class Polling:
+    """The walk, as one worker carries it on."""
+
+    def __init__(self, context: Context, client: AudiencePoint) -> None:
+        self._context = context
+        self._client = client
+        self._refused = 0
+
+    async def step(self) -> float:
+        """Ask about the next page of visitors; return how many seconds nothing more is to be done."""
+        if not await self._lease():
+            return self._context.timing.poll_s
+        state, ms, place = await self._stand(calls_now=False)
+        if state != "go":
+            return ms / 1000
+        began, _, cursor = place.partition(":")
+        asked, following = await self._page(int(cursor))
+        if not asked:
+            await self._hand_over(place, f"{began}:{following}", {}, [])
+            return 0.0
+        bundles = list(calls([one.address for one in asked.values()]))
+        for number, bundle in enumerate(bundles, start=1):
+            try:
+                found = await self._answers(bundle)
+            except CallFailed as failure:
+                await self._put_off(failure)
+                return 0.0
+            after = f"{began}:{following}" if number == len(bundles) else place
+            await self._hand_over(place, after, asked, found)
+        return 0.0
+
+    # Redis -----------------------------------------------------------------------------------------
+
+    async def _lease(self) -> bool:
+        """Be the one worker that polls, for a while; tell whether it is."""
+        context = self._context
+        lease_ms = int(context.timing.poll_lease_s * 1000)
+        args: list[str | int] = [POLLING, context.consumer, lease_ms]
+        return bool(await script(context.redis, "lease")(args=args))
+
+    async def _stand(self, *, calls_now: bool) -> tuple[str, float, str]:
+        """Return what `lua/poll.lua` answers; with *calls_now* `go` is one call of the rate."""
+        settings = self._context.settings
+        gap_ms = 1000 / settings.audiencepoint_rate if settings.audiencepoint_rate else 0
+        period_ms = int(settings.score_poll_every_h * HOUR_MS)
+        args: list[str | float] = [VENDOR, gap_ms, RANK, SHARE, QUIET_MS, period_ms, int(calls_now)]
+        state, ms, place = await script(self._context.redis, "poll")(args=args)
+        return state.decode(), float(ms), place.decode()
+
+    async def _page(self, cursor: int) -> tuple[dict[str, Asked], str]:
+        """Return at least a call's worth of subscribed addresses by hash, and the cursor behind them."""
+        found: dict[str, Asked] = {}
+        for _ in range(MOST_PAGES):
+            cursor, rows = await self._context.redis.zscan(keys.VISITORS, cursor, count=PAGE)
+            found |= await self._subscribed([name.decode() for name, _ in rows])
+            if not cursor:
+                return found, "end"
+            if len(found) >= MOST_ADDRESSES:
+                break
+        return found, str(cursor)
+
+    async def _subscribed(self, ids: Sequence[str]) -> dict[str, Asked]:
+        """Return the subscribed addresses of the visitors *ids*, each by its hash and with whom it belongs to."""
+        redis = self._context.redis
+        people = (await visitors.fetch(redis, ids)).values()
+        known = [
+            (digest(address), address, person)
+            for person in people
+            for address in [*person.emails, *unknown_hashes(person)]
+        ]
+        async with redis.pipeline(transaction=False) as pipe:
+            for name, _, _ in known:
+                pipe.hmget(keys.address(name), "subscription", "visitor")
+            rows = await pipe.execute()
+        return {
+            name: Asked(as_it_leaves(self._context, address)[0], person)
+            for (name, address, person), (state, owner) in zip(known, rows, strict=True)
+            if state == b"subscribed" and owner == person.id.encode()
+        }
+
+    async def _hand_over(
+        self, place: str, after: str, asked: Mapping[str, Asked], found: Sequence[Score]
+    ) -> None:
+        """Give `scores` what is news in *found*, and note that the walk is at *after*. Raises `Interrupted`."""
+        context = self._context
+        answers: list[str | bytes] = []
+        for score in found:
+            name, visitor = digest(score.address), asked[digest(score.address)].visitor
+            is_news = {**visitor.scores, **score.raw} != visitor.scores
+            change = orjson.dumps(ScoreChange(score.address, score.raw)) if is_news else b""
+            answers += (name, _mark(score), change)
+        origin = Origin("scores", await redis_now_ms(context.redis)).pack()
+        args: list[str | bytes | int] = [context.consumer, place, after, int(bool(asked)), origin]
+        args += (len(answers), *answers)
+        is_ours, bell = await script(context.redis, "polled")(args=args)
+        if not is_ours:
+            raise Interrupted
+        if any(answers[2::3]):
+            await context.ring({Stage.SCORES: int(bell)}, {Stage.SCORES})
+        if found:
+            logger.info(
+                "scores asked for addresses=%d news=%d", len(found), sum(map(bool, answers[2::3]))
+            )
+
+    # asking ----------------------------------------------------------------------------------------
+
+    async def _answers(self, addresses: Sequence[str]) -> list[Score]:
+        """Return the scores that AudiencePoint has of *addresses*; halves of them when all are refused.
+
+        Raises `CallFailed` when nothing can be had, also when nothing but refusals came.
+        """
+        await self._turn()
+        wanted = await self._without_forgotten(addresses)
+        if not wanted:
+            return []
+        try:
+            found = await self._call(wanted)
+        except Rejected as refusal:
+            if len(wanted) > 1:
+                middle = (len(wanted) + 1) // 2
+                return [
+                    *await self._answers(wanted[:middle]),
+                    *await self._answers(wanted[middle:]),
+                ]
+            self._refused += 1
+            logger.warning("scores of one address are refused error=%s", refusal.sentence)
+            if self._refused >= MOST_REFUSED:
+                raise
+            return []
+        self._refused = 0
+        return [score for score in found if score.matched not in _WITHOUT_SCORES]
+
+    async def _turn(self) -> None:
+        """Wait until a call may be made. Raises `Interrupted`."""
+        timing = self._context.timing
+        while not self._context.stopping.is_set() and await self._lease():
+            state, ms, _ = await self._stand(calls_now=True)
+            if state == "go":
+                return
+            if state == "rest":
+                break
+            await rest(self._context, min(ms / 1000, timing.poll_lease_s / 4))
+        raise Interrupted
+
+    async def _without_forgotten(self, addresses: Sequence[str]) -> list[str]:
+        hits = await self._context.tombstones.found([digest(address) for address in addresses])
+        return [address for address, hit in zip(addresses, hits, strict=True) if not hit]
+
+    async def _call(self, addresses: Sequence[str]) -> list[Score]:
+        """Make the call, unless the worker stops meanwhile: asking again changes nothing."""
+        call = asyncio.create_task(self._client.scores(addresses))
+        stopping = asyncio.create_task(self._context.stopping.wait())
+        try:
+            await asyncio.wait({call, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not call.done():
+                raise Interrupted
+            return call.result()
+        finally:
+            for task in (call, stopping):
+                task.cancel()
+            await asyncio.gather(call, stopping, return_exceptions=True)
+
+    async def _put_off(self, failure: CallFailed) -> None:
+        """Put off the next call by the rules that the stages have."""
+        timing = self._context.timing
+        if isinstance(failure, Rejected):
+            self._refused = 0
+            reason = f"everything is refused: {failure.sentence}"
+            setback = Setback(reason, at_once=True, probe_s=timing.misconfigured_probe_s)
+        else:
+            verdict = decide(failure, Case(), timing, datetime.now(UTC))
+            setback = verdict.setback or Setback(failure.sentence)
+        probe_min = timing.probe_min_s if setback.probe_s is None else setback.probe_s
+        delay_ms, is_paused = await script(self._context.redis, "setback")(
+            args=[
+                *(POLLING, self._context.consumer, "", "", 0, random.random()),
+                *(timing.backoff_base_s * 1000, timing.backoff_cap_s * 1000),
+                *(int(setback.at_least_s * 1000), timing.pauses_after),
+                *(probe_min * 1000, timing.probe_max_s * 1000),
+                *(setback.reason, int(setback.at_once), 0),
+            ]
+        )
+        logger.log(
+            logging.ERROR if is_paused else logging.WARNING,
+            "polling of scores is put off next_call_ms=%d reason=%s", delay_ms, setback.reason,
+        )  # fmt: skip
+
+
+def _mark(score: Score) -> str:
+    """Return what tells one answer about an address from another one."""
+    told = orjson.dumps(dict(score.raw), option=orjson.OPT_SORT_KEYS)
+    return blake2b(told, digest_size=8).hexdigest()

@@ -1,0 +1,162 @@
+"""Reconcile: walks the configured segments and pixels every so often, because webhooks can be missed.
+
+A task of the worker like the sweep; one of all workers does it at a time, by a lease. What came by webhook before is
+a duplicate when it is unpacked, so a walk that finds nothing new costs its calls and little else. It ranks behind
+`enrich` in the rate that both share, waits while Redis is nearly full, and goes on where it stood after a restart.
+What an operator began with `relay segments import` or `relay pixels backfill` and left is gone on with, too, where
+its id is one of these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from pipeline import imports
+from pipeline.clock import redis_now_ms
+from pipeline.imports import Import, Kind
+from pipeline.inbox import Inbox, NotPossible, NotStored
+from pipeline.outcomes import Stage
+from pipeline.scripts import script
+from workers.clients.audiencelab import AudienceLab
+from workers.clients.errors import CallFailed
+from workers.context import HOUR_MS
+from workers.sweep import rest
+from workers.walk import PAGE_SIZE, Walker
+
+if TYPE_CHECKING:
+    from workers.context import Context
+
+logger = logging.getLogger(__name__)
+
+LEASE = "reconciling"
+#: behind `enrich`, which has rank 0
+RANK = 1
+
+
+async def keep_reconciling(context: Context) -> None:
+    """Reconcile until the worker stops; nothing without the key, or when no id is set."""
+    if context.audiencelab is None or not list(wanted(context)):
+        return
+    inbox = Inbox(context.redis, context.settings.ack_policy)
+    while not context.stopping.is_set():
+        try:
+            await reconcile(context, context.audiencelab, inbox)
+        except NotPossible as error:
+            logger.warning("not reconciled error=%s", error)
+        except Exception as error:  # whatever it was, a moment later tries again
+            logger.warning("reconciling failed error=%s", type(error).__name__)
+        await rest(context, context.timing.reconcile_s)
+
+
+def wanted(context: Context) -> Iterator[tuple[Kind, str]]:
+    """Yield what is to be reconciled, in the order of the settings."""
+    settings = context.settings
+    yield from ((Kind.SEGMENT, each) for each in settings.reconciled_segments())
+    yield from ((Kind.PIXEL, each) for each in settings.reconciled_pixels())
+
+
+async def reconcile(context: Context, client: AudienceLab, inbox: Inbox) -> None:
+    """Walk whatever is due, one after the other, unless another worker does."""
+    async with _leased(context) as is_ours:
+        if not is_ours:
+            return
+        for kind, import_id in wanted(context):
+            if context.stopping.is_set():
+                return
+            known = await imports.read(context.redis, kind, import_id)
+            if is_due(known, await redis_now_ms(context.redis), every_ms(context)):
+                await _walk(context, client, inbox, known or Import(kind, import_id, PAGE_SIZE))
+
+
+def every_ms(context: Context) -> int:
+    """Return the milliseconds from one walk's beginning to the next one's."""
+    return int(context.settings.reconcile_every_h * HOUR_MS)
+
+
+def is_due(known: Import | None, now_ms: int, every_ms: int) -> bool:
+    """Tell whether an import is to be begun, begun anew, or gone on with."""
+    if known is None:
+        return True
+    if known.is_finished:
+        return known.started_at_ms + every_ms <= now_ms
+    return (known.again_at_ms or 0) <= now_ms
+
+
+async def _walk(context: Context, client: AudienceLab, inbox: Inbox, known: Import) -> None:
+    """Walk one import as far as that goes; what fails is put off and told."""
+    try:
+        one, is_ours = await imports.take(
+            context.redis, _anew(known), context.consumer, anew=known.is_finished
+        )
+        if not is_ours:
+            return
+        await inbox.start()
+        begun_with = one.rows
+        one = await _walker(context, client, inbox).walk(one)
+    except imports.Busy:
+        return
+    except imports.Lost:
+        logger.warning("import taken over kind=%s id=%s", known.kind, known.id)
+    except (CallFailed, NotStored) as failure:
+        logger.warning("import put off kind=%s id=%s error=%s", known.kind, known.id, failure)
+    else:
+        logger.info(
+            "import kind=%s id=%s rows=%d finished=%s",
+            *(one.kind, one.id, one.rows - begun_with, one.is_finished),
+        )
+
+
+def _anew(known: Import) -> Import:
+    """Return the import as one that was not begun: what the operator said of it stays."""
+    kept = replace(Import(known.kind, known.id, known.page_size), tag=known.tag)
+    return replace(kept, version=known.version, own_id=known.own_id)
+
+
+def _walker(context: Context, client: AudienceLab, inbox: Inbox) -> Walker:
+    async def ring(number: int) -> None:
+        await context.bell.ring(Stage.UNPACK, number)
+
+    return Walker(
+        redis=context.redis,
+        client=client,
+        inbox=inbox,
+        holder=context.consumer,
+        calls_per_s=context.settings.audiencelab_rate,
+        rank=RANK,
+        most_bytes=context.settings.max_body_bytes,
+        stopping=context.stopping,
+        ring=ring,
+        timing=context.timing,
+    )
+
+
+@asynccontextmanager
+async def _leased(context: Context) -> AsyncIterator[bool]:
+    """Hold the lease for the length of the block; gives whether it is ours."""
+    run = script(context.redis, "lease")
+    if not await run(args=[LEASE, context.consumer, imports.LEASE_MS]):
+        yield False
+        return
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(imports.LEASE_MS / 4000)
+            try:
+                await run(args=[LEASE, context.consumer, imports.LEASE_MS])
+            except (RedisError, OSError) as error:
+                logger.warning("lease not renewed error=%s", type(error).__name__)
+
+    renewing = asyncio.create_task(renew())
+    try:
+        yield True
+    finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+        await run(args=[LEASE, context.consumer, 0])

@@ -18,7 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import flow, imports, machine, memory, receive, seen
+from bench import flow, imports, machine, memory, mixed, parse, receive, seen
 from bench.processes import Fsync, Place, place
 from bench.results import Figure, WrongCount
 from bench.sizes import FULL, QUICK, Sizes
@@ -35,6 +35,8 @@ class Bench(StrEnum):
     MEMORY = "memory"
     SEEN = "seen"
     IMPORT = "import"
+    PARSE = "parse"
+    MIXED = "mixed"
 
 
 def bench(
@@ -75,7 +77,9 @@ def _sizes(full: bool, rounds: int) -> Sizes:
     sizes = FULL if full else QUICK
     if not rounds:
         return sizes
-    return replace(sizes, rounds=rounds, receive_rounds=rounds)
+    return replace(
+        sizes, rounds=rounds, receive_rounds=rounds, parse_rounds=rounds, mixed_rounds=rounds
+    )
 
 
 def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Plan:
@@ -102,6 +106,10 @@ def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Pl
         plan.append(("seen", "no", seen.measure))
     if Bench.IMPORT in chosen:
         plan.append(("import", "everysec", imports.measure))
+    if Bench.PARSE in chosen:
+        plan.append(("parse", "no", parse.measure))
+    if Bench.MIXED in chosen:
+        plan.append(("mixed", "everysec", mixed.measure))
     return plan
 
 

@@ -7,15 +7,15 @@ arrives there does not say which audience it is of, so its URL has a tag.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands import AsJson, BadUsage, Failed, Yes, load
+from console.commands import AsJson, BadUsage, Failed, Yes, check_can_ask, confirm, load
 from console.hooks import ShowUrl, Tag, host_of, own_hooks
-from console.vendors import HIDDEN, ask_audiencelab, ask_first, check_text, key_of
+from console.vendors import HIDDEN, ask_audiencelab, check_id, check_text, key_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -173,7 +173,10 @@ def delete(
     from console.output import print_json, say
 
     key_of(load(), "audiencelab_api_key")
-    ask_first("Delete this audience for good?", yes=yes, as_json=as_json)
+    check_id(audience_id)
+    if not yes:
+        check_can_ask(as_json=as_json)
+        confirm(ask_audiencelab(_question(audience_id)))
 
     async def work(lab: AudienceLab, redis: Redis) -> None:
         from console.orders_at_vendors import Order
@@ -212,6 +215,14 @@ def attributes(
         print_table(("kind", "name", "id"), [(e.kind or "", e.name, e.id or "") for e in found])
 
 
+def _question(audience_id: str) -> Callable[[AudienceLab, Redis], Awaitable[str]]:
+    async def work(lab: AudienceLab, redis: Redis) -> str:
+        found = await lab.audience(audience_id)
+        return f"Delete the audience {found.name or 'without a name'} ({audience_id}) for good?"
+
+    return work
+
+
 @audiences.command("check", epilog="Example: relay audiences check --show-url")
 def check(tag: Tag = None, show_url: ShowUrl = False, as_json: AsJson = False) -> None:
     """Tell whose webhook leads to this relay, elsewhere or nowhere, and when the last delivery came.
@@ -230,11 +241,12 @@ def check(tag: Tag = None, show_url: ShowUrl = False, as_json: AsJson = False) -
         return await webhook_check.check(redis, found, hooks)
 
     checked = ask_audiencelab(work)
+    url, why_not = webhook_check.url_to_paste(hooks, "audience", tag, show_url=show_url)
     if as_json:
-        print_json(checked.view("audiences", hooks))
+        print_json(checked.view("audiences", hooks, url))
     else:
         webhook_check.show(checked, ("id", "name"), hooks)
-        if told := webhook_check.hint(checked, hooks.url("audience", tag, masked=not show_url)):
+        if told := webhook_check.hint(checked, url, why_not):
             say(told)
     if not checked.ok:
         raise typer.Exit(1)

@@ -86,13 +86,13 @@ def _what_happened(error: Exception, settings: Settings) -> str:
     from redis import exceptions as of_redis
 
     is_replica = "This Redis is a replica: REDIS_URL has to lead to the primary."
-    is_full = "Redis is full: let the workers drain it, or raise its maxmemory."
+    full = "Redis is full: let the workers drain it, or raise its maxmemory."
     sentences: dict[type[Exception], str] = {
         of_redis.AuthenticationError: "Redis refuses the password of its address: look at REDIS_URL.",
         of_redis.NoPermissionError: "Redis does not let the user of REDIS_URL do this.",
         of_redis.BusyLoadingError: "Redis is still loading its data: try again in a moment.",
         of_redis.ReadOnlyError: is_replica,
-        of_redis.OutOfMemoryError: is_full,
+        of_redis.OutOfMemoryError: full,
     }
     for kind, sentence in sentences.items():
         # what is said while connecting comes wrapped, by Redis 6
@@ -102,16 +102,28 @@ def _what_happened(error: Exception, settings: Settings) -> str:
     if isinstance(error, of_redis.ResponseError):
         # what was sent is none of its words, except behind this one
         words = str(error).partition(", with args")[0]
-        # Redis 6 wraps what it refuses to a script
-        for code, sentence in {"READONLY": is_replica, "OOM": is_full}.items():
-            if f": -{code} " in words:
-                return sentence
+        if _told_by_a_script(error, "READONLY"):
+            return is_replica
+        if is_full(error):
+            return full
         return f"Redis refuses the command: {words[:200]}"
     if settings.redis_url is None:
         return (
             f"The Redis of `relay up` does not answer ({name}): if it was killed, start it again."
         )
     return f"Redis cannot be reached or does not answer ({name}): look at REDIS_URL and the server."
+
+
+def is_full(error: Exception) -> bool:
+    """Tell whether Redis refuses something because it holds as much as it may."""
+    from redis.exceptions import OutOfMemoryError
+
+    return isinstance(error, OutOfMemoryError) or _told_by_a_script(error, "OOM")
+
+
+def _told_by_a_script(error: Exception, code: str) -> bool:
+    """Tell whether *error* is a refusal with *code* as Redis 6 wraps it when a script was refused."""
+    return f": -{code} " in str(error).partition(", with args")[0]
 
 
 def load() -> Settings:

@@ -7,7 +7,6 @@ warn is what somebody should know of.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from console.findings import Finding
-    from pipeline.settings import Settings
-
-Look = Callable[["Redis", "Settings"], Awaitable[list["Finding"]]]
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -56,28 +52,12 @@ def _examine() -> list[Finding]:
         from console.findings_of_redis import of_redis
         from console.findings_of_relay import of_relay
 
-        return [
-            *await _looked("Redis", of_redis, redis, settings),
-            *await _looked("relay", of_relay, redis, settings),
-        ]
+        return [*await of_redis(redis, settings), *await of_relay(redis, settings)]
 
     try:
         return findings + run(work)
     except Failed as failed:
         return [*findings, bad("Redis", str(failed), "mend this, then look again")]
-
-
-async def _looked(check: str, look: Look, redis: Redis, settings: Settings) -> list[Finding]:
-    """Return what *look* finds, or that Redis refuses to be looked at so."""
-    from redis.exceptions import ResponseError
-
-    from console.findings import bad
-
-    try:
-        return await look(redis, settings)
-    except ResponseError as error:
-        words = str(error).partition(", with args")[0][:200]
-        return [bad(check, f"it refuses to tell: {words}", "let the user of REDIS_URL ask this")]
 
 
 def _show(findings: list[Finding]) -> None:

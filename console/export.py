@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from console.commands import BadUsage, Failed, operator, run
 from console.export_rows import FORMS, Filter, Row
 from console.orders import stopping_on_signals
-from console.output import progress
+from console.output import progress, stdout_failed
 from console.selection import Since
 from pipeline import audit, keys, visitors
 from pipeline.clock import iso, redis_now_ms
@@ -300,8 +300,4 @@ def _print(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as error:
-        # nothing more can be said there, and Python would say so once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise Failed("Nobody reads what is printed any more.") from None
-        raise Failed(f"stdout cannot be written: {error.strerror}.") from None
+        raise Failed(stdout_failed(error)) from None

@@ -1,13 +1,14 @@
 """What `relay doctor` finds in the settings; a finding is ok, warn or bad, and says what to do.
 
-Nothing here asks Redis or a vendor. Values that may be secrets are judged and never shown.
+Nothing here asks a vendor; Redis is asked by what `looked` is given. Values that may be secrets are judged and never
+shown.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from pipeline.hook_tokens import HookToken
-from pipeline.settings import Settings
+    from pipeline.settings import Settings
 
 #: sixteen characters, the fewest that are allowed, come to about 60 when a generator made them; words and keys in a
 #: row to less than 50
@@ -58,6 +59,24 @@ def warn(check: str, found: str, do: str) -> Finding:
 def bad(check: str, found: str, do: str) -> Finding:
     """Return a finding by which work is lost, refused or at rest."""
     return Finding(check, State.BAD, found, do)
+
+
+async def looked(check: str, looking: Awaitable[Sequence[Finding]]) -> Sequence[Finding]:
+    """Return what *looking* finds, or that Redis refuses to tell: what cannot be looked at hides nothing else."""
+    from redis.exceptions import NoPermissionError, ResponseError
+
+    from console.commands import is_full
+
+    try:
+        return await looking
+    except ResponseError as error:
+        words = f"it refuses to tell: {str(error).partition(', with args')[0][:200]}"
+        if is_full(error):
+            found = "it refuses to tell: Redis is full"
+            return [bad(check, found, "let the workers drain it, or raise its maxmemory")]
+        if isinstance(error, NoPermissionError):
+            return [bad(check, words, "let the user of REDIS_URL ask this")]
+        return [bad(check, words, "look at what holds this data in Redis, and at its rights")]
 
 
 def of_settings(settings: Settings) -> Iterator[Finding]:

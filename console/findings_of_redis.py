@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 from redis.utils import str_if_bytes
 
-from console.findings import Finding, bad, ok, warn
+from console.findings import Finding, bad, looked, ok, warn
 from pipeline.connections import product_and_version
 from pipeline.home import Server
 from pipeline.inbox import Inbox, NotPossible
@@ -32,24 +32,30 @@ _LOSS = {
 
 
 async def of_redis(redis: Redis, settings: Settings) -> list[Finding]:
-    """Return what Redis tells about itself. Raises redis-py's errors."""
+    """Return what Redis tells about itself. Raises redis-py's errors, but for what it refuses to tell."""
+    return [
+        *await looked("Redis version", _version(redis)),
+        *await looked("Redis", _info(redis, settings)),
+        *await looked("ACK_POLICY", _promise(redis, settings)),
+        *await looked("clock", _clock(redis)),
+    ]
+
+
+async def _version(redis: Redis) -> list[Finding]:
+    server = await product_and_version(redis)
+    if server < Server(server.product, OLDEST):
+        return [bad("Redis version", f"{server}: too old", "use Redis or Valkey 6.2 or newer")]
+    return [ok("Redis version", str(server))]
+
+
+async def _info(redis: Redis, settings: Settings) -> list[Finding]:
     info = await redis.info()
     return [
-        await _version(redis),
         *_role(info),
         _eviction(info),
         _room(info),
         *await _persistence(redis, info, settings),
-        await _promise(redis, settings),
-        await _clock(redis),
     ]
-
-
-async def _version(redis: Redis) -> Finding:
-    server = await product_and_version(redis)
-    if server < Server(server.product, OLDEST):
-        return bad("Redis version", f"{server}: too old", "use Redis or Valkey 6.2 or newer")
-    return ok("Redis version", str(server))
 
 
 def _role(info: Mapping[str, Any]) -> Iterator[Finding]:
@@ -129,16 +135,16 @@ async def _config(redis: Redis) -> dict[str, str]:
     return {str_if_bytes(name): str_if_bytes(value) for name, value in found.items()}
 
 
-async def _promise(redis: Redis, settings: Settings) -> Finding:
+async def _promise(redis: Redis, settings: Settings) -> list[Finding]:
     check, policy = "ACK_POLICY", settings.ack_policy
     try:
         await Inbox(redis, policy).check()
     except NotPossible as error:
-        return bad(check, str(error), "change one of the two; receivers do not start so")
-    return ok(check, policy)
+        return [bad(check, str(error), "change one of the two; receivers do not start so")]
+    return [ok(check, policy)]
 
 
-async def _clock(redis: Redis) -> Finding:
+async def _clock(redis: Redis) -> list[Finding]:
     """Hold this machine's clock against Redis's, to half the time that asking took."""
     check = "clock"
     before = time()
@@ -149,5 +155,5 @@ async def _clock(redis: Redis) -> Finding:
     told = f"this machine is {abs(ahead):.2f} s {'ahead of' if ahead > 0 else 'behind'} Redis's"
     do = "let NTP set both clocks; a receiver that is minutes off refuses signatures"
     if abs(ahead) - unsure > CLOCK_BAD_S:
-        return bad(check, told, do)
-    return warn(check, told, do) if abs(ahead) - unsure > CLOCK_WARN_S else ok(check, told)
+        return [bad(check, told, do)]
+    return [warn(check, told, do) if abs(ahead) - unsure > CLOCK_WARN_S else ok(check, told)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from console.findings import Finding, bad, ok, warn
+from console.findings import Finding, bad, looked, ok, warn
 from pipeline import books, dialects, senders
 from pipeline.outcomes import Stage
 from pipeline.pauses import NO_KEY
@@ -23,16 +23,18 @@ COUNTS = 3
 
 
 async def of_relay(redis: Redis, settings: Settings) -> list[Finding]:
-    """Return what the relay's data tell. Raises redis-py's errors."""
-    snapshot = await books.snapshot(redis)
+    """Return what the relay's data tell. Raises redis-py's errors, but for what Redis refuses to tell."""
     return [
-        _workers(snapshot),
-        *_pauses(snapshot),
-        _balance(snapshot),
-        await _recount(redis),
-        *await _senders(redis, settings),
-        _dialects(settings.audiencelab_dialect, await dialects.read(redis)),
+        *await looked("workers, stages and books", _snapshot(redis)),
+        *await looked("books, recounted", _recount(redis)),
+        *await looked("senders", _senders(redis, settings)),
+        *await looked("AudienceLab's dialect", _dialects(redis, settings.audiencelab_dialect)),
     ]
+
+
+async def _snapshot(redis: Redis) -> list[Finding]:
+    snapshot = await books.snapshot(redis)
+    return [_workers(snapshot), *_pauses(snapshot), _balance(snapshot)]
 
 
 def _workers(snapshot: Mapping[str, Any]) -> Finding:
@@ -70,7 +72,7 @@ def _difference(row: Row) -> int:
     return row["in"] - sum(row[fate] for fate in books.FATES)
 
 
-async def _recount(redis: Redis) -> Finding:
+async def _recount(redis: Redis) -> list[Finding]:
     """Count the work itself against the books.
 
     Work may move meanwhile: a difference is one only if it is larger than all that the books have changed by.
@@ -88,9 +90,9 @@ async def _recount(redis: Redis) -> Finding:
         ]
         if not wrong:
             total = sum(row["waiting"] + row["dead"] for row in counted.values())
-            return ok(check, f"what waits and what is dead is there ({total})")
+            return [ok(check, f"what waits and what is dead is there ({total})")]
     do = "a fault of the relay: keep the data, and report it"
-    return bad(check, "; ".join(wrong), do)
+    return [bad(check, "; ".join(wrong), do)]
 
 
 def _wrong(stage: Stage, before: Row, counted: Row, after: Row) -> str:
@@ -131,12 +133,12 @@ def _signature(source: str, signature: Mapping[str, Any], last: str | None) -> F
     return None
 
 
-def _dialects(mode: str, worked: Mapping[str, str]) -> Finding:
-    check = "AudienceLab's dialect"
+async def _dialects(redis: Redis, mode: str) -> list[Finding]:
+    check, worked = "AudienceLab's dialect", await dialects.read(redis)
     if not worked:
-        return ok(check, f"{mode}; no call with two forms has gone well yet")
+        return [ok(check, f"{mode}; no call with two forms has gone well yet")]
     told = f"{mode}; " + ", ".join(f"{call} {dialect}" for call, dialect in worked.items())
     if mode != "auto" and any(dialect != mode for dialect in worked.values()):
         do = "set AUDIENCELAB_DIALECT=auto if calls fail"
-        return warn(check, f"{told}: something else has worked before", do)
-    return ok(check, told)
+        return [warn(check, f"{told}: something else has worked before", do)]
+    return [ok(check, told)]

@@ -20,7 +20,7 @@ from console.vendors import HIDDEN
 
 if TYPE_CHECKING:
     from pipeline.hook_tokens import HookToken
-from pipeline.settings import Settings
+    from pipeline.settings import Settings
 
 #: what AudienceLab may deliver to; these three sources read the same
 SOURCES = ("pixel", "audience", "workflow")
@@ -29,7 +29,8 @@ _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _PORTS = {"http": 80, "https": 443}
 
 
-def _checked_tag(tag: str | None) -> str | None:
+def checked_tag(tag: str | None) -> str | None:
+    """Return *tag* as an option takes it; raises `typer.BadParameter` for one that no URL could have."""
     if tag is not None and not _TAG.fullmatch(tag):
         raise typer.BadParameter("should be 1 to 64 letters, digits and - _ .")
     return tag
@@ -37,7 +38,7 @@ def _checked_tag(tag: str | None) -> str | None:
 
 Tag = Annotated[
     str | None,
-    typer.Option(callback=_checked_tag, help="Kept with every visitor who comes by this webhook."),
+    typer.Option(callback=checked_tag, help="Kept with every visitor who comes by this webhook."),
 ]
 ShowUrl = Annotated[
     bool, typer.Option("--show-url", help="Print the webhook's URL whole, with its token.")
@@ -109,7 +110,7 @@ class Hooks:
         asked = dict(
             reversed(parse_qsl(parts.query))
         )  # of a name that comes twice, the first counts
-        token = unquote(in_path) or asked.get("token", "")
+        token = unquote(in_path).rstrip("/") or asked.get("token", "")
         valid = any(each.token == token and each.source in (None, source) for each in self.tokens)
         problem = None
         if source not in SOURCES:

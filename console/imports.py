@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from secrets import token_hex
@@ -17,12 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from console.commands import AsJson, BadUsage, Failed, load, operator, run
+from console.hooks import checked_tag
 
 if TYPE_CHECKING:
     import asyncio
 
     from redis.asyncio import Redis
 
+    from console.output import Naming
     from pipeline.imports import Import, Kind
     from pipeline.settings import Settings
 
@@ -33,7 +36,7 @@ PageSize = Annotated[
 ]
 Tag = Annotated[
     str | None,
-    typer.Option(help="Kept with the visitors, as ?tag= of a hook's URL is."),
+    typer.Option(callback=checked_tag, help="Kept with the visitors, as ?tag= of a hook's URL is."),
 ]
 SegmentId = Annotated[str, typer.Argument(metavar="ID", help="The segment's id, from Studio.")]
 PixelId = Annotated[
@@ -44,7 +47,6 @@ Version = Annotated[
     typer.Option(help="The pixel's generation; found out by its install URL."),
 ]
 _ID = re.compile(r"[\w.~:-]{1,200}", re.ASCII)
-_TAG = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 def import_segment(
@@ -56,7 +58,8 @@ def import_segment(
 ) -> None:
     """Import all rows of a segment; what came by webhook before changes nothing.
 
-    Interrupted, it goes on where it stood when it is called again.
+    Interrupted, it goes on where it stood when it is called again. Finished, it does nothing without --restart:
+    --json says then that nothing was walked.
     """
     from pipeline.imports import Kind
 
@@ -75,7 +78,8 @@ def backfill_pixel(
 ) -> None:
     """Import all events that a pixel has seen; what came by webhook before changes nothing.
 
-    Interrupted, it goes on where it stood when it is called again.
+    Interrupted, it goes on where it stood when it is called again. Finished, it does nothing without --restart:
+    --json says then that nothing was walked.
     """
     from pipeline.imports import Kind
 
@@ -132,8 +136,6 @@ class Order:
         key_of(load(), "audiencelab_api_key")
         if not _ID.fullmatch(self.id):
             raise BadUsage("An id of AudienceLab has letters, digits and - . _ ~ : only.")
-        if self.tag is not None and not _TAG.fullmatch(self.tag):
-            raise BadUsage("A tag has up to 64 letters, digits and - . _ only.")
         if self.page_size is not None and self.page_size > MOST_ROWS[self.kind]:
             raise BadUsage(f"A page of a {self.kind} has at most {MOST_ROWS[self.kind]} rows.")
 
@@ -152,7 +154,8 @@ class Order:
         if self.page_size and self.page_size != one.page_size:
             resized = one.with_page_size(self.page_size)
             changed = {
-                name: getattr(resized, name) for name in ("page_size", "next_page", "digest")
+                name: getattr(resized, name)
+                for name in ("page_size", "next_page", "given", "digest")
             }
         if self.tag and self.tag != one.tag:
             changed["tag"] = self.tag
@@ -170,37 +173,43 @@ class Order:
         from console.vendors import hidden
         from pipeline import imports
         from pipeline.inbox import NotStored
-        from workers.clients.errors import CallFailed
+        from workers.clients.errors import CallFailed, NotFound
 
         await self._audit(redis, "import" if one.pages == 0 else "import resumed", one)
-        came = one
+        telling, is_seen = _Telling(one), not self.as_json and sys.stdout.isatty()
         with (
             stopping_on_signals() as stopping,
-            progress("importing", one.total, wanted=not self.as_json) as (advance, name),
+            progress("importing", one.total, is_seen=is_seen) as (advance, name),
         ):
             advance(one.rows)
-
-            def tell(now: Import) -> None:
-                nonlocal came
-                name(f"page {now.pages}", now.total)
-                advance(now.rows - came.rows)
-                came = now
-
+            telling.advance, telling.name = advance, name if is_seen else None
             walker = self._walker(redis, settings, tools, stopping)
-            walker.tell, walker.hold = tell, lambda why: name(f"waiting: {why}")
+            walker.tell = telling.tell
+            walker.hold = lambda why: telling.hold(hidden(why, settings))
             try:
                 one = await walker.walk(one)
             except (CallFailed, NotStored) as failure:
-                await self._audit(redis, "import interrupted", came)
-                raise self.failed(came, hidden(str(failure), settings)) from None
+                await self._audit(redis, "import interrupted", telling.came)
+                words = hidden(str(failure), settings)
+                if isinstance(failure, NotFound):
+                    raise await self._unknown(redis, telling.came, words) from None
+                raise self.failed(telling.came, words) from None
             except imports.Lost:
-                raise self.failed(came, "The import was begun anew by somebody else") from None
+                raise self.failed(telling.came, "The import was begun anew by another") from None
             except (RedisError, OSError) as error:
-                raise self.failed(came, f"Redis failed ({type(error).__name__})") from None
-        await self._audit(
-            redis, "import finished" if one.is_finished else "import interrupted", one
-        )
+                why = f"Redis failed ({type(error).__name__})"
+                raise self.failed(telling.came, why) from None
+        end = "import finished" if one.is_finished else "import interrupted"
+        await self._audit(redis, end, one)
         return one
+
+    async def _unknown(self, redis: Redis, came: Import, words: str) -> Failed:
+        """Return the failure of an id that AudienceLab does not know; before the first page nothing is kept of it."""
+        from pipeline import keys
+
+        if not came.pages:
+            await redis.unlink(keys.import_of(self.kind, self.id))
+        return self.failed(came, words, goes_on=False)
 
     def _walker(
         self, redis: Any, settings: Settings, tools: tuple[Any, Any, str], stopping: asyncio.Event
@@ -230,11 +239,38 @@ class Order:
         words = {"kind": self.kind, "id": self.id}
         await audit.record(redis, what, who=operator(), count=one.rows, wanted=words)
 
-    def failed(self, one: Import, why: str) -> Failed:
-        """Return the failure that says how far *one* has come, and what goes on with it."""
+    def failed(self, one: Import, why: str, *, goes_on: bool = True) -> Failed:
+        """Return the failure that says how far *one* has come, and, where something does, what *goes_on* with it."""
         facts = {name: value for name, value in one.view().items() if name != "error"}
-        go_on = f"`{self.command}` goes on where it stopped."
-        return Failed(f"{why.rstrip('.')}. {one.rows} rows are imported; {go_on}", facts)
+        end = f"; `{self.command}` goes on where it stopped." if goes_on else "."
+        return Failed(f"{why.rstrip('.')}. {one.rows} rows are imported{end}", facts)
+
+
+@dataclass(slots=True)
+class _Telling:
+    """Tells on stderr how an import goes: by a bar, or where none is shown by one line at the first wait."""
+
+    came: Import
+    advance: Callable[[int], None] = lambda n: None
+    name: Naming | None = None
+    has_waited: bool = False
+
+    def tell(self, now: Import) -> None:
+        """Tell that *now* is how far it has come."""
+        if self.name is not None:
+            self.name(f"page {now.pages}", now.total)
+        self.advance(now.rows - self.came.rows)
+        self.came = now
+
+    def hold(self, why: str) -> None:
+        """Tell why it waits."""
+        from console.output import warn
+
+        if self.name is not None:
+            self.name(f"waiting: {why}")
+        elif not self.has_waited:
+            warn(f"It waits, and goes on by itself: {why.rstrip('.')}.")
+        self.has_waited = True
 
 
 def _report(result: tuple[Import, bool], order: Order) -> None:
@@ -245,7 +281,7 @@ def _report(result: tuple[Import, bool], order: Order) -> None:
     if was_walked and not one.is_finished:
         raise order.failed(one, "Interrupted")
     if order.as_json:
-        print_json(one.view())
+        print_json({**one.view(), "walked": was_walked})
         return
     if not was_walked:
         say(

@@ -153,8 +153,8 @@ def send_times(
     _check(emails)
     first, last = _moment("--start", start), _moment("--end", end)
     otherwise = None if default is None else _moment("--default", default)
-    if last < first:
-        raise BadUsage("--end is before --start.")
+    if last <= first:
+        raise BadUsage("--end is not after --start.")
     hashed = load().email_format == "sha256"
 
     async def work(point: AudiencePoint) -> SendTimes:

@@ -90,6 +90,23 @@ relay.command("send", epilog="Example: relay send pixel; relay send sendgrid eve
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that *arguments* (else the command line) name; return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _run(words)
+        if sys.stdout is not None:  # there is none where it was closed
+            sys.stdout.flush()
+    except (OSError, SystemExit) as ended:
+        from console.output import stdout_failed, warn
+
+        # Click itself ends where nobody reads; a file's failure, which has a name, is not stdout's
+        error = ended.__context__ if isinstance(ended, SystemExit) else ended
+        if not isinstance(error, OSError) or error.filename is not None:
+            raise
+        warn(stdout_failed(error))
+        return 1
+    return status
+
+
+def _run(words: list[str]) -> int:
     as_json = "--json" in words
     try:
         status = relay(words, prog_name="relay", standalone_mode=False)

@@ -6,6 +6,7 @@ control character.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,15 @@ def warn(text: str) -> None:
 def safe(text: str) -> str:
     """Return *text* without what a terminal would obey."""
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
+
+
+def stdout_failed(error: OSError) -> str:
+    """Return the sentence for stdout that failed by *error*; what is still to be printed there goes nowhere."""
+    # else Python would try once more at its end, and say so
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return "Nobody reads what is printed any more."
+    return f"stdout cannot be written: {error.strerror}."
 
 
 def print_table(

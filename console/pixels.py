@@ -6,15 +6,16 @@ its install URL. Both are shown. The hook token leaves for the vendor only, insi
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
-from console.commands import AsJson, BadUsage, Yes, load
+from console.commands import AsJson, BadUsage, Yes, check_can_ask, confirm, load
 from console.hooks import ShowUrl, Tag, host_of, own_hooks
-from console.vendors import ask_audiencelab, ask_first, check_text, key_of
+from console.vendors import ask_audiencelab, check_id, check_text, key_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -144,7 +145,10 @@ def delete(
     from console.output import print_json, say
 
     key_of(load(), "audiencelab_api_key")
-    ask_first("Delete this pixel for good?", yes=yes, as_json=as_json)
+    check_id(pixel_id)
+    if not yes:
+        check_can_ask(as_json=as_json)
+        confirm(ask_audiencelab(_question(pixel_id)))
 
     async def work(lab: AudienceLab, redis: Redis) -> None:
         from console.orders_at_vendors import Order
@@ -159,8 +163,17 @@ def delete(
         say("Deleted.")
 
 
+def _question(pixel_id: str) -> Callable[[AudienceLab, Redis], Awaitable[str]]:
+    async def work(lab: AudienceLab, redis: Redis) -> str:
+        found = await lab.pixel(pixel_id)
+        site = found.website_name or found.website_url or "no name"
+        return f"Delete the pixel of {site} ({pixel_id}) for good?"
+
+    return work
+
+
 @pixels.command("check", epilog="Example: relay pixels check --json")
-def check(show_url: ShowUrl = False, as_json: AsJson = False) -> None:
+def check(tag: Tag = None, show_url: ShowUrl = False, as_json: AsJson = False) -> None:
     """Tell whose webhook leads to this relay, elsewhere or nowhere, and when the last delivery came.
 
     Ends with 1 when one leads here and would be refused, because its token is not valid.
@@ -177,11 +190,12 @@ def check(show_url: ShowUrl = False, as_json: AsJson = False) -> None:
         return await webhook_check.check(redis, found, hooks)
 
     checked = ask_audiencelab(work)
+    url, why_not = webhook_check.url_to_paste(hooks, "pixel", tag, show_url=show_url)
     if as_json:
-        print_json(checked.view("pixels", hooks))
+        print_json(checked.view("pixels", hooks, url))
     else:
         webhook_check.show(checked, ("id", "provider_id", "website_name"), hooks)
-        if told := webhook_check.hint(checked, hooks.url("pixel", masked=not show_url)):
+        if told := webhook_check.hint(checked, url, why_not):
             say(told)
     if not checked.ok:
         raise typer.Exit(1)

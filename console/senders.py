@@ -50,31 +50,32 @@ def _show(rows: list[dict[str, Any]]) -> None:
     columns = ("source", "last delivery", "deliveries", "dead", "events", "signature")
     print_table(columns, map(_cells, rows), numbers=("deliveries", "dead"), folds="events")
     for row in rows:
-        for hint in (_set_up(row), _hint(row)):
+        for hint in (*_set_ups(row), _hint(row)):
             if hint:
                 say(hint)
     if any(row["deliveries"]["dead"] for row in rows):
         say("What is dead and why: `relay dead list --source SOURCE`.")
 
 
-def _set_up(row: dict[str, Any]) -> str:
-    """Return what a source was told at its set-up, and what is to be done with it."""
-    if not (told := row["set_up"]):
-        return ""
-    return (
+def _set_ups(row: dict[str, Any]) -> list[str]:
+    """Return what a source was told at each of its last set-ups, newest first, and what is to be done with it."""
+    newest = [row["set_up"]] if row["set_up"] else []
+    return [
         f"{row['source']}: to switch callback {told['callback_id']} on, give it back its verification key"
         f" {told['verification_key']} (it came at {told['received_at']})."
-    )
+        for told in (*newest, *row["earlier_set_ups"])
+    ]
 
 
 def _hint(row: dict[str, Any]) -> str:
     """Return what to set for a source that delivers without being verified, or cannot be verified."""
     source, signature = row["source"], row["signature"]
-    missing = " and ".join(name for name, is_set in signature["settings"].items() if not is_set)
+    names = [name for name, is_set in signature["settings"].items() if not is_set]
+    missing, are = " and ".join(names), "are" if len(names) > 1 else "is"
     if signature["check"] == "incomplete":
         return f"{source}: without {missing} its signature cannot be checked; it may be refused."
     if signature["check"] == "off" and row["last_delivery_at"]:
-        return f"{source}: its signature is checked once {missing} is set."
+        return f"{source}: its signature is checked once {missing} {are} set."
     return ""
 
 

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
-from console.commands import BadUsage, Failed, check_can_ask, confirm, load, run
+from console.commands import BadUsage, Failed, load, run
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HIDDEN = "****"
+#: characters of a secret that are taken for its beginning where a text was cut
+SHORTEST_BEGINNING = 6
 
 
 def ask_audiencelab(work: Callable[[AudienceLab, Redis], Awaitable[T]]) -> T:
@@ -82,11 +85,15 @@ async def audiencepoint(settings: Settings) -> AsyncIterator[AudiencePoint]:
             yield audiencepoint_client(settings, key, connections)
 
 
-def ask_first(question: str, *, yes: bool, as_json: bool) -> None:
-    """Ask before something that cannot be taken back, unless *yes*; raises `Failed` for no."""
-    if not yes:
-        check_can_ask(as_json=as_json)
-        confirm(question)
+def check_id(given_id: str) -> None:
+    """Raise `BadUsage` for what can be no id of AudienceLab's, before anything is begun with it."""
+    from workers.clients.audiencelab.answers import piece
+
+    try:
+        piece(given_id)
+    except ValueError as error:
+        words = str(error)
+        raise BadUsage(f"{words[:1].upper()}{words[1:]}.") from None
 
 
 def check_text(option: str, value: str | None) -> None:
@@ -130,13 +137,26 @@ def failures_told(settings: Settings) -> Iterator[None]:
 
 
 def hidden(text: str, settings: Settings) -> str:
-    """Return *text* without any key or hook token of *settings*."""
+    """Return *text* without any key or hook token of *settings*, also where *text* was cut in the middle of one."""
     from pipeline.settings import SettingsError
 
     keys = (settings.audiencelab_api_key, settings.audiencepoint_api_key)
     secrets = [key.get_secret_value() for key in keys if key is not None]
     with suppress(SettingsError):  # there are none to hide
         secrets += [each.token for each in settings.tokens()]
+    secrets += [quote(secret, safe="") for secret in secrets]
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
+    for secret in secrets:
+        text = _without_beginning(text, secret)
+    return text
+
+
+def _without_beginning(text: str, secret: str) -> str:
+    """Return *text* without a beginning of *secret* before its end, or before the `…` where it was cut."""
+    for length in range(len(secret) - 1, SHORTEST_BEGINNING - 1, -1):
+        begun = secret[:length]
+        text = text.replace(f"{begun}…", f"{HIDDEN}…")
+        if text.endswith(begun):
+            text = text.removesuffix(begun) + HIDDEN
     return text

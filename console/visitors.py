@@ -92,7 +92,8 @@ ColumnNames = Annotated[
 Output = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Write to this file, readable for you only, once all is there."
+        metavar="FILE",
+        help="Write to this file, readable for you only, once all is there; `-` is stdout.",
     ),
 ]
 NO_UNSUBSCRIBE = (
@@ -158,14 +159,16 @@ def export(
     """
     from console.export import Order, Wanted, check_output
 
+    if output is not None and str(output) == "-":
+        output = None
     if score_min is not None and score_max is not None and score_min > score_max:
         raise BadUsage("--score-min is above --score-max.")
     if as_json and form == "csv" and output is None:
         raise BadUsage("--json prints JSON: leave out --format csv, or give --output.")
     order = Order(
         Wanted(
-            changed_since, score_min, score_max, _words(frequency),
-            seen_since, seen_before, visited_since, visited_before, _words(tag),
+            changed_since, score_min, score_max, _words("--frequency", frequency),
+            seen_since, seen_before, visited_since, visited_before, _words("--tag", tag),
         ),
         form or ("jsonl" if as_json else "csv"),
         _checked_columns(columns),
@@ -204,21 +207,28 @@ def _carry_out(order: Order) -> None:
         say(f"{count} are in {order.output}. {again}")
 
 
-def _words(given: list[str] | None) -> tuple[str, ...]:
-    """Return what an option that may be repeated, or have commas, was given."""
-    return tuple(word.strip() for each in given or () for word in each.split(",") if word.strip())
+def _words(option: str, given: list[str] | None) -> tuple[str, ...]:
+    """Return what an option that may be repeated, or have commas, was given.
+
+    Raises `BadUsage` where it was given nothing, as by a variable that is not set: that must not mean everybody.
+    """
+    words: list[str] = []
+    for each in given or ():
+        named = [word.strip() for word in each.split(",") if word.strip()]
+        if not named:
+            raise BadUsage(f"{option} is empty: leave it out, or say which.")
+        words += named
+    return tuple(words)
 
 
 def _checked_columns(given: list[str] | None) -> tuple[str, ...]:
     from console.export_rows import COLUMNS
 
-    columns = _words(given)
+    columns = _words("--columns", given)
     if unknown := sorted(set(columns) - COLUMNS.keys()):
         raise BadUsage(
             f"No such columns: {', '.join(unknown)}. There are {', '.join(COLUMNS)}.",
         )
-    if given and not columns:
-        raise BadUsage("--columns names none.")
     return tuple(dict.fromkeys(columns))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from console.commands import BadUsage
 from console.hooks import SOURCES, Hooks, Place, Points, place_view
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ class Checked:
         """Whether nothing that leads here is refused."""
         return not any(item["webhook"]["problem"] for item in self.items if _leads_here(item))
 
-    def view(self, what: str, hooks: Hooks) -> dict[str, Any]:
-        """Return the machine form, the items called *what*."""
+    def view(self, what: str, hooks: Hooks, url: str | None) -> dict[str, Any]:
+        """Return the machine form, the items called *what*; *url* is what to paste."""
         return {
             "ok": self.ok,
             "public_url": hooks.public_url,
             "last_delivery_at": dict(self.sources),
+            "webhook_url_to_paste": url,
             what: self.items,
         }
 
@@ -75,6 +77,20 @@ def _leads_here(item: Item) -> bool:
     return bool(item["webhook"]["points"] == Points.HERE)
 
 
+def _is_let_in(item: Item) -> bool:
+    return _leads_here(item) and item["webhook"]["problem"] is None
+
+
+def url_to_paste(
+    hooks: Hooks, source: str, tag: str | None, *, show_url: bool
+) -> tuple[str | None, str]:
+    """Return the webhook's URL, masked unless *show_url*; None and why not where it is not known."""
+    try:
+        return hooks.url(source, tag, masked=not show_url), ""
+    except BadUsage as failed:
+        return None, str(failed)
+
+
 def show(checked: Checked, names: Sequence[str], hooks: Hooks) -> None:
     """Print a line for each item, *names* of its members first, and what is to be done."""
     from console.output import print_table, say
@@ -95,16 +111,20 @@ def show(checked: Checked, names: Sequence[str], hooks: Hooks) -> None:
     for item in checked.items:
         if problem := item["webhook"]["problem"]:
             say(f"{item['id']}: {problem}.")
-    if any(item["last_delivery"] == UNKNOWN and _leads_here(item) for item in checked.items):
+    if any(item["last_delivery"] == UNKNOWN and _is_let_in(item) for item in checked.items):
         last = ", ".join(f"{source} {at}" for source, at in checked.sources.items() if at)
         say(f"Which of several that share a hook delivered is not kept; the hooks' last: {last}.")
     say(f"Here is {hooks.public_url}.")
 
 
-def hint(checked: Checked, url: str) -> str:
+def hint(checked: Checked, url: str | None, why_not: str) -> str:
     """Return what to paste where a webhook leads nowhere or is refused; empty where nothing is to do."""
     wanting = any(
         item["webhook"]["points"] == Points.NOWHERE or item["webhook"]["problem"]
         for item in checked.items
     )
-    return f"The URL to paste into the dashboard's Webhook dialog: {url}" if wanting else ""
+    if not wanting:
+        return ""
+    if url is None:
+        return f"The URL to paste cannot be told: {why_not}"
+    return f"The URL to paste into the dashboard's Webhook dialog: {url}"

@@ -43,7 +43,7 @@ class BulkJob:
     now_ms: int
     #: calls of the stage that have succeeded
     successes: int
-    #: AudienceLab's id, once it has made the job; and since when
+    #: AudienceLab's id, once it has made the job; and since when, or since when nobody knows
     vendor_id: str = ""
     made_ms: int = 0
     #: somebody began to have it made, and nobody knows what became of it
@@ -62,6 +62,8 @@ class BulkJob:
     was_held: bool = False
     #: how many times in a row AudienceLab listed no such job
     missing: int = 0
+    #: how many times its file had fewer rows than it told
+    short: int = 0
 
 
 async def seal(redis: Redis, more_than: int) -> int:
@@ -105,6 +107,11 @@ async def go_on(
     )
 
 
+async def make_again(redis: Redis, job: BulkJob) -> None:
+    """Let *job*, which was begun and is not to be found, be made anew at once; the books say that it may be twice."""
+    await _next(redis, job, 0, "again", {"begun": 0, "made_ms": "", "missing": 0})
+
+
 async def end(redis: Redis, job: BulkJob) -> None:
     """Forget *job*, whose parts have all been dealt with."""
     await _next(redis, job, -1, "ended", {})
@@ -137,4 +144,5 @@ def read(name: str, stored: Mapping[str, str], now_ms: int, successes: int) -> B
         mark=int(stored["mark"]) if "mark" in stored else None,
         was_held=stored.get("held") == "1",
         missing=int(stored.get("missing", 0)),
+        short=int(stored.get("short", 0)),
     )

@@ -13,6 +13,10 @@ from secrets import randbits, token_hex
 
 import orjson
 
+#: the header by which the receiver notes for who keeps it that the sender's signature was checked and true; it is
+#: never taken from a request
+SIGNED = "relay-signed"
+
 
 class _Ids:
     """Ids of one process: a random beginning, then a number; asking the kernel for each costs more."""

@@ -69,9 +69,10 @@ async def forget(
 
 
 async def _remove(redis: Redis, people: Sequence[Visitor], hashes: Sequence[str]) -> int:
-    """Remove visitors and address keys in one step; return how many address keys there were."""
+    """Remove address keys, then visitors, in one round trip; return how many address keys there were."""
     ids = [person.id for person in people]
-    async with redis.pipeline(transaction=True) as pipe:
+    # no MULTI: a Redis that is full by now would refuse all of it, and keep the person
+    async with redis.pipeline(transaction=False) as pipe:
         for name in hashes:
             pipe.unlink(keys.address(name))
         for visitor_id in ids:

@@ -49,6 +49,7 @@ class Import:
 
     *id* is what the operator called it by, *own_id* the id that AudienceLab's calls take and *version* the pixel's
     generation, once they are known. *total* is what the last page told, *first_total* what the first one did.
+    *given* is the fewest rows that a page of this size came with: a service may give fewer than it is asked for.
     *digest* is the last page's, to notice that the next one is the same.
     """
 
@@ -63,6 +64,7 @@ class Import:
     rows: int = 0
     total: int | None = None
     first_total: int | None = None
+    given: int | None = None
     steps_back: int = 0
     digest: str | None = None
     started_at_ms: int = 0
@@ -77,8 +79,14 @@ class Import:
 
     def with_page_size(self, page_size: int) -> Import:
         """Return the same import in pages of another size; some rows may be told again, none is skipped."""
-        told = (self.next_page - 1) * self.page_size
-        return replace(self, page_size=page_size, next_page=told // page_size + 1, digest=None)
+        told = (self.next_page - 1) * self.rows_a_page
+        next_page = told // page_size + 1
+        return replace(self, page_size=page_size, next_page=next_page, given=None, digest=None)
+
+    @property
+    def rows_a_page(self) -> int:
+        """Return how many rows the pages that were told have at least."""
+        return min(self.given or self.page_size, self.page_size)
 
     def view(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -128,8 +136,9 @@ async def note(redis: Redis, one: Import, holder: str, **changed: Any) -> Import
 
 
 async def leave(redis: Redis, one: Import, holder: str, **changed: Any) -> Import:
-    """Write down what has *changed* and let anyone go on; return the import as it is now."""
-    await _note(redis, one, holder, 0, changed)
+    """Write down what has *changed* and let anyone go on; return the import as it is now. Raises `Lost`."""
+    if not await _note(redis, one, holder, 0, changed):
+        raise Lost
     return replace(one, **changed)
 
 

@@ -3,8 +3,8 @@
 `console` lines are `time LEVEL logger message key=value`, `json` lines are one object each with
 the same fields. What is passed as `extra` becomes keys of its own. Lines hold ids and counts,
 never an address, a token, a body; but two libraries print such things at INFO (httpx whole URLs,
-arq job arguments), so these are kept at WARNING whatever LOG_LEVEL says. The reader of forms warns of
-each wrong byte that a sender posts, which could fill a disk: it is kept at ERROR, the refusal has a line.
+arq job arguments), so these are kept at WARNING whatever LOG_LEVEL says. The reader of forms tells
+the very bytes that it finds wrong, a line for each of them: it is kept silent, the refusal has a line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import orjson
 
 _AT_LEAST = {
     **dict.fromkeys(("httpx", "httpcore", "arq", "websockets"), logging.WARNING),
-    "python_multipart": logging.ERROR,
+    "python_multipart": logging.CRITICAL,
 }
 # What every record has; the rest is `extra`.
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
-from datetime import date, datetime, timedelta
+from datetime import date
 from functools import lru_cache
 from hashlib import blake2b
 from math import floor, isfinite
@@ -24,6 +24,7 @@ EmailFormat = Literal["sha256", "plain"]
 
 # A day of slack for wrong clocks and unlabelled zones: contract 1.2, source `events`.
 _FURTHEST_AHEAD_S = 24 * 60 * 60
+_AHEAD = "occurred_at_utc is more than 24 hours ahead"
 # The model names no limit; 255 is the most that any known sender uses for an id.
 _LONGEST_SEND_ID = 255
 # Contract 1.5: free texts are cut, because a user agent can be of any length.
@@ -35,12 +36,16 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 _NUMBER = re.compile(r"(\d{1,25})(?:\.\d{0,25})?", re.ASCII)
 _ISO = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,]\d{1,25})?)?"
+    r"(\d{4}-\d\d-\d\d)[T ]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:[.,]\d{1,25})?)?"
     r" ?(?:Z|UTC|GMT|([+-])([01]\d|2[0-3])(?::?([0-5]\d))?)?",
     re.ASCII | re.IGNORECASE,
 )
-_EPOCH = datetime(1970, 1, 1)  # naive means UTC throughout this module
+_DAY_S = 86_400
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
+# no calendar has seconds before and after these
+_FIRST_S = (date.min.toordinal() - _EPOCH_DAY) * _DAY_S
+_LAST_S = (date.max.toordinal() - _EPOCH_DAY + 1) * _DAY_S - 1
+_MINUTES = tuple(f"{minute // 60:02}:{minute % 60:02}" for minute in range(24 * 60))
 
 
 def problem(event: MailEvent, now: float) -> str | None:
@@ -48,6 +53,15 @@ def problem(event: MailEvent, now: float) -> str | None:
 
     *now* is Unix time in seconds.
     """
+    return _problem_but_time(event) or _time_problem(event.occurred_at_utc, now)
+
+
+def problem_at(event: MailEvent, second: int, now: float) -> str | None:
+    """Return the `problem` of *event*, whose time is that of the Unix *second*, written by `iso_second`."""
+    return _problem_but_time(event) or (_AHEAD if second > now + _FURTHEST_AHEAD_S else None)
+
+
+def _problem_but_time(event: MailEvent) -> str | None:
     if not (is_hash(event.email) or is_address(event.email)):
         return "email is neither an address nor 64 hex digits"
     if event.type not in _TYPES:
@@ -58,7 +72,7 @@ def problem(event: MailEvent, now: float) -> str | None:
         return f"send_id is longer than {_LONGEST_SEND_ID} characters"
     if not event.send_id.isascii() and _SURROGATES.search(event.send_id):
         return "send_id is not valid Unicode"
-    return _time_problem(event.occurred_at_utc, now)
+    return None
 
 
 def wire(event: MailEvent, email_format: EmailFormat) -> bytes:
@@ -116,20 +130,37 @@ def valid_ip(text: str) -> str | None:
 
 
 def utc_second(value: object) -> str | None:
-    """Return a sender's time as `YYYY-MM-DDThh:mm:ss` in UTC, floored; None when it is no time.
+    """Return a sender's time as `YYYY-MM-DDThh:mm:ss` in UTC; None when it is no time (see `unix_second`)."""
+    second = unix_second(value)
+    return None if second is None else iso_second(second)
+
+
+def unix_second(value: object) -> int | None:
+    """Return a sender's time in Unix seconds, floored; None when it is no time, or not within the years 1 to 9999.
 
     Takes Unix time in s, ms, µs or ns, told apart by magnitude, as a number or as text (SendGrid's
     Single Send sample and Brevo's `ts_epoch` are in ms where others are in s), and ISO-8601 with
     any fraction; an offset is respected, no zone means UTC.
     """
-    try:
-        if isinstance(value, str):
-            return _from_text(value.strip())
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-            return None
-        return _from_unix(value)
-    except (ValueError, OverflowError):
+    if isinstance(value, str):
+        second = _from_text(value.strip())
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         return None
+    else:
+        second = _from_unix(value)
+    return second if second is not None and _FIRST_S <= second <= _LAST_S else None
+
+
+def iso_second(second: int) -> str:
+    """Return the Unix *second* as `YYYY-MM-DDThh:mm:ss`; `unix_second` has returned it."""
+    day, in_day = divmod(second, _DAY_S)
+    minute, in_minute = divmod(in_day, 60)
+    return f"{_date(day)}T{_MINUTES[minute]}:{in_minute:02}"
+
+
+@lru_cache(maxsize=1024)
+def _date(day: int) -> str:
+    return date.fromordinal(_EPOCH_DAY + day).isoformat()
 
 
 def _time_problem(occurred_at_utc: str, now: float) -> str | None:
@@ -141,14 +172,14 @@ def _time_problem(occurred_at_utc: str, now: float) -> str | None:
     if midnight is None:
         return "occurred_at_utc is not a date of the calendar"
     if midnight + int(hour) * 3600 + int(minute) * 60 + int(second) > now + _FURTHEST_AHEAD_S:
-        return "occurred_at_utc is more than 24 hours ahead"
+        return _AHEAD
     return None
 
 
 @lru_cache(maxsize=1024)  # events of one hour share a day or two
 def _midnight(day: str) -> int | None:
     try:
-        return (date.fromisoformat(day).toordinal() - _EPOCH_DAY) * 86_400
+        return (date.fromisoformat(day).toordinal() - _EPOCH_DAY) * _DAY_S
     except ValueError:
         return None
 
@@ -163,21 +194,23 @@ def _put_text(fields: dict[str, object], name: str, text: str | None) -> None:
         fields[name] = text
 
 
-def _from_text(text: str) -> str | None:
-    if number := _NUMBER.fullmatch(text):
-        return _from_unix(int(number[1]))
+def _from_text(text: str) -> int | None:
+    if text[4:5] != "-":  # as every date has it, and no number
+        number = _NUMBER.fullmatch(text)
+        return _from_unix(int(number[1])) if number else None
     match = _ISO.fullmatch(text)
-    if match is None:
+    midnight = _midnight(match[1]) if match else None
+    if match is None or midnight is None:
         return None
-    year, month, day, hour, minute = (int(part) for part in match.group(1, 2, 3, 4, 5))
-    moment = datetime(year, month, day, hour, minute, int(match[6] or 0))
-    if match[7]:
-        offset = timedelta(hours=int(match[8]), minutes=int(match[9] or 0))
-        moment = moment - offset if match[7] == "+" else moment + offset
-    return moment.isoformat()
+    _, hour, minute, second, sign, off_hours, off_minutes = match.groups()
+    found = midnight + int(hour) * 3600 + int(minute) * 60 + int(second or 0)
+    if sign:
+        offset = int(off_hours) * 3600 + int(off_minutes or 0) * 60
+        found += -offset if sign == "+" else offset
+    return found
 
 
-def _from_unix(number: float) -> str | None:
+def _from_unix(number: float) -> int | None:
     # zero and below is a sender's "no time", never the time of a mail
     if number <= 0:
         return None
@@ -189,4 +222,4 @@ def _from_unix(number: float) -> str | None:
     elif number > 1e11:
         per_second = 1_000
     # // keeps integers exact: nanoseconds do not fit a float
-    return (_EPOCH + timedelta(seconds=floor(number // per_second))).isoformat()
+    return floor(number // per_second)

@@ -82,6 +82,11 @@ class Move:
         self.tally(source, "deliveries:" + fate)
         self._heard[source] = max(at_ms, self._heard.get(source, 0))
 
+    def pushed(self, source: str, at_ms: int) -> None:
+        """Note that a delivery of *source*, received at *at_ms* (Unix time), held what it is to hold."""
+        name = source + ":pushed"
+        self._heard[name] = max(at_ms, self._heard.get(name, 0))
+
     def append(self, stage: Stage, payload: bytes, origin: Origin) -> None:
         """Give *stage* new work, whether or not it was seen before."""
         self.feeds.add(stage)

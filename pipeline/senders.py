@@ -4,6 +4,7 @@ The move that takes a delivery out of `unpack` writes it, in the same step; a bo
 told by the script that keeps it. One hash holds all, in fields that begin with the source's name:
 
     SOURCE:last              when its last delivery was received, Unix milliseconds
+    SOURCE:pushed:last       when the last one that held a score was received; the polling of scores reads it
     SOURCE:deliveries:FATE   deliveries that were `done`, `ignored` (probes and pings) or `dead`
     SOURCE:taken:TYPE        events that were handed to their stage, also those that were seen before
     SOURCE:ignored:WORD      events that nothing was to be done with, by our word for why
@@ -12,8 +13,9 @@ told by the script that keeps it. One hash holds all, in fields that begin with 
 Only our own words stand there, never a sender's, so the hash stays as small as the table of sources. The numbers
 say what happened: a dead delivery that is retried comes to a second fate, and is counted there as well.
 
-What the set-up of a sender's webhook brought stands in a key of its own, for some days: nobody can switch the
-webhook on without giving it back.
+What the set-ups of a sender's webhook brought stands in a key of its own, for some days: nobody can switch the
+webhook on without giving it back. A set-up is not signed, so several are kept: one that somebody else sent later does
+not take the right one away.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 FATES = ("done", "ignored", "dead")
 #: longer than a weekend: who finds it expired over there sees when it came, and that it must be asked for again
 SET_UP_KEEP_MS = 3 * 24 * 3_600_000
+MOST_SET_UPS = 5
 
 
 def word_of(outcome: Outcome) -> str:
@@ -59,8 +62,8 @@ class Sender:
     taken: dict[str, int] = field(default_factory=dict)
     ignored: dict[str, int] = field(default_factory=dict)
     invalid: int = 0
-    set_up: dict[str, str] | None = None
-    """Callback and key of the last set-up, and when it was received."""
+    set_ups: list[dict[str, str]] = field(default_factory=list)
+    """Callback and key of the last set-ups, newest first, and when each was received."""
 
     def note(self, word: str, number: int) -> None:
         """Take over one field of the hash, *word* without the source; words of other releases are passed over."""
@@ -82,14 +85,16 @@ class Sender:
                 "ignored": dict(sorted(self.ignored.items())),
                 "invalid": self.invalid,
             },
-            "set_up": self.set_up,
+            "set_up": self.set_ups[0] if self.set_ups else None,
+            "earlier_set_ups": self.set_ups[1:],
         }
 
 
 async def read(redis: Redis, sources: Sequence[str]) -> dict[str, Sender]:
-    """Return what is known of each of *sources*, read at one instant and in their order."""
+    """Return what is known of each of *sources*, in their order; also from a Redis that is full."""
     known = {source: Sender() for source in sources}
-    async with redis.pipeline(transaction=True) as pipe:
+    # no MULTI: a full Redis refuses whatever is in one, reads too
+    async with redis.pipeline(transaction=False) as pipe:
         pipe.hgetall(keys.SENDERS)
         pipe.mget([keys.set_up(source) for source in sources])
         numbers, set_ups = await pipe.execute()
@@ -98,28 +103,25 @@ async def read(redis: Redis, sources: Sequence[str]) -> dict[str, Sender]:
         if source in known:
             known[source].note(word, int(number))
     for source, stored in zip(sources, set_ups, strict=True):
-        known[source].set_up = _set_up_view(stored) if stored else None
+        known[source].set_ups = _set_ups_view(stored) if stored else []
     return known
 
 
 async def keep_set_up(redis: Redis, source: str, received_at_ms: int, brought: SetUp) -> None:
-    """Keep what a set-up of *source* brought for `SET_UP_KEEP_MS`, unless a newer one is kept."""
-    value: dict[str, str | int] = {
-        "callback_id": brought.callback_id,
-        "verification_key": brought.verification_key,
-        "received_at_ms": received_at_ms,
-    }
-    args: list[str | bytes | int] = [source, received_at_ms, orjson.dumps(value), SET_UP_KEEP_MS]
-    await script(redis, "set_up")(args=args)
+    """Keep what a set-up of *source* brought, for `SET_UP_KEEP_MS`, beside the others that came last."""
+    args: list[str | int] = [source, received_at_ms, brought.callback_id, brought.verification_key]
+    await script(redis, "set_up")(args=[*args, MOST_SET_UPS, SET_UP_KEEP_MS])
 
 
-def _set_up_view(stored: bytes) -> dict[str, str]:
-    value = orjson.loads(stored)
-    return {
-        "callback_id": value["callback_id"],
-        "verification_key": value["verification_key"],
-        "received_at": iso(value["received_at_ms"]),
-    }
+def _set_ups_view(stored: bytes) -> list[dict[str, str]]:
+    return [
+        {
+            "callback_id": one["callback_id"],
+            "verification_key": one["verification_key"],
+            "received_at": iso(int(one["received_at_ms"])),
+        }
+        for one in orjson.loads(stored)
+    ]
 
 
 def signature_view(wanted: Sequence[str], secrets: Mapping[str, str]) -> dict[str, Any]:

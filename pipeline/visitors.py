@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 PAGES = 50
 DAY_MS = 86_400_000
+#: what a person is known by, by the names that `Person` and `Visitor` share
+_IDS = ("uuid", "edid", "hem_sha256")
+_LISTS = ("personal_emails", "business_emails", "verified_emails", "hashes", "phones")
 
 
 @dataclass(slots=True)
@@ -127,19 +130,40 @@ def visitor_id(person: Person) -> str | None:
 def merge(visitor: Visitor, event: VisitorEvent, *, source: str, tag: str | None, now: str) -> None:
     """Add what *event* tells to *visitor*: newer non-empty values win, nothing is ever blanked out.
 
-    *now* stands in for an event without a time of its own.
+    *now* stands in for an event without a time of its own. A row about somebody that tells of nothing that happened
+    is a sighting only where it is news: lists of people are read again and again, and must not keep anybody by that.
     """
     person, seen_at = event.person, event.seen_at or now
+    visitor.sources = unique([*visitor.sources, source])
+    if tag:
+        visitor.tags = unique([*visitor.tags, tag])
+    if visitor.last_seen_at and not tells_of_sighting(event) and not has_news(visitor, person):
+        return
     last = visitor.last_seen_at
     is_newer = last is None or _moment(seen_at) >= _moment(last)
     add_facts(visitor, person, is_newer=is_newer)
     visitor.first_seen_at = min(visitor.first_seen_at or seen_at, seen_at, key=_moment)
     visitor.last_seen_at = seen_at if is_newer else last
-    visitor.sources = unique([*visitor.sources, source])
-    if tag:
-        visitor.tags = unique([*visitor.tags, tag])
     if page := page_of(event, seen_at):
         add_page(visitor, page, is_dated=event.seen_at is not None)
+
+
+def tells_of_sighting(event: VisitorEvent) -> bool:
+    """Tell whether *event* says that something happened, or when."""
+    return bool(event.seen_at or event.event_type or event.url)
+
+
+def has_news(visitor: Visitor, person: Person) -> bool:
+    """Tell whether *person* says anything of *visitor* that is not known; the order of addresses is no news."""
+    facts = (*person.fields.items(), *((name, getattr(person, name)) for name in _IDS))
+    known = {**visitor.fields, **{name: getattr(visitor, name) for name in _IDS}}
+    if any(value and _unordered(known.get(name)) != _unordered(value) for name, value in facts):
+        return True
+    return any(not set(getattr(person, name)) <= set(getattr(visitor, name)) for name in _LISTS)
+
+
+def _unordered(value: str | list[str] | None) -> str | set[str] | None:
+    return set(value) if isinstance(value, list) else value
 
 
 def _moment(at: str) -> str:
@@ -180,11 +204,11 @@ def add_facts(visitor: Visitor, person: Person, *, is_newer: bool = True) -> Non
     for name, value in person.fields.items():
         if value and (is_newer or not visitor.fields.get(name)):
             visitor.fields[name] = value
-    for name in ("uuid", "edid", "hem_sha256"):
+    for name in _IDS:
         value = getattr(person, name)
         if value and (is_newer or not getattr(visitor, name)):
             setattr(visitor, name, value)
-    for name in ("personal_emails", "business_emails", "verified_emails", "hashes", "phones"):
+    for name in _LISTS:
         fresh, known = list(getattr(person, name)), getattr(visitor, name)
         setattr(visitor, name, unique([*fresh, *known] if is_newer else [*known, *fresh]))
 

@@ -32,10 +32,11 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from pipeline.deliveries import Delivery, new_delivery_id
+from pipeline.deliveries import SIGNED, Delivery, new_delivery_id
 from pipeline.inbox import Inbox, NotStored
 from pipeline.outcomes import Probe, Reason
 from pipeline.sources import Malformed, Source, Unauthentic
+from pipeline.sources.registry import SECRETS
 from receiver import next_moves, problems
 from receiver.answers import Prepared, answer, answer_early
 from receiver.bodies import Bodies, Gone, Held, Memory, Undecodable, UnknownEncoding
@@ -118,6 +119,7 @@ class Webhooks:
         self._doors = {name: Door.of(source, ack_policy) for name, source in sources.items()}
         self._tokens = tokens
         self._secrets = secrets
+        self._verified = {name for name, needed in SECRETS.items() if all(map(secrets.get, needed))}
         self._bodies = bodies
         self._memory = memory
         self._commit = commit
@@ -225,7 +227,12 @@ class Webhooks:
             received_at_ms=time.time_ns() // 1_000_000,
             content_type=content_type,
             tag=self._tag(source.name, query) if query else None,
-            headers=_kept(source, headers, still_packed=encoding is not None and body is packed),
+            headers=_kept(
+                source,
+                headers,
+                signed=source.name in self._verified,
+                still_packed=encoding is not None and body is packed,
+            ),
         )
         if wrong is not None:
             await self._bury(delivery, wrong)
@@ -313,10 +320,16 @@ def _form_problem(source: Source, body: bytes, content_type: str) -> Refused | N
     return None
 
 
-def _kept(source: Source, headers: Mapping[bytes, bytes], *, still_packed: bool) -> dict[str, str]:
-    """Return the headers to keep: what `parse` needs, the trace, how a body is still packed."""
+def _kept(
+    source: Source, headers: Mapping[bytes, bytes], *, signed: bool, still_packed: bool
+) -> dict[str, str]:
+    """Return the headers to keep: what is needed later, the trace, how a body is still packed."""
     kept: dict[str, str] = {}
     for name in source.keeps_headers:
+        if name == SIGNED:  # ours to say, whatever the request says
+            if signed:
+                kept[name] = "yes"
+            continue
         value = headers.get(name.encode())
         if value is not None:
             kept[name] = value.decode("latin-1")

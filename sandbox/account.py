@@ -54,13 +54,14 @@ class Audience:
 
 @dataclass(slots=True)
 class Job:
-    """An enrichment job: the *rows* it will have found when it ends."""
+    """An enrichment job: the *rows* it will have found when it ends, their *columns* if not all."""
 
     id: str
     name: str
     rows: list[dict[str, str]]
     created_at: str
     looks: int = 0
+    columns: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

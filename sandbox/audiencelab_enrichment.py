@@ -123,10 +123,12 @@ def job_created_as_documented(account: Account) -> Handle:
 
     def handle(asked: Asked) -> Answer:
         message = message_of(asked, _DOCUMENTED_JOB_KEYS)
-        if not is_texts(message.get("fields", [])):
+        fields = message.get("fields", [])
+        if not is_texts(fields):
             raise refusal("fields is an array of strings")
         contacts = _records(message.get("contacts"), "contacts")
         job = _add(account, "", _rows_of(contacts, any_will_do=True), prefix="job_")
+        job.columns = [name for name in COLUMNS if name in fields] or list(COLUMNS)
         return Answer(201, {"id": job.id, "status": "IN_QUEUE"}, len(contacts))
 
     return handle
@@ -232,18 +234,19 @@ def result_file(account: Account, settings: Settings) -> Handle:
         count = _count(found, settings)
         made = settings.result_rows is not None
         rows = (person(n) for n in range(count)) if made else iter(found.rows)
+        table = _csv(rows, found.columns or COLUMNS)
         if form == "csv":
-            return Answer(200, File(b"".join(_csv(rows)), "text/csv"), count)
-        return Answer(200, File(b"".join(_zipped(_csv(rows))), "application/gzip"), count)
+            return Answer(200, File(b"".join(table), "text/csv"), count)
+        return Answer(200, File(b"".join(_zipped(table)), "application/gzip"), count)
 
     return handle
 
 
-def _csv(rows: Iterator[Row]) -> Iterator[bytes]:
-    """Yield a CSV of the 74 columns, a thousand rows at once."""
-    yield _lines([COLUMNS])
+def _csv(rows: Iterator[Row], columns: Sequence[str] = COLUMNS) -> Iterator[bytes]:
+    """Yield a CSV of *columns*, a thousand rows at once."""
+    yield _lines([columns])
     while some := list(islice(rows, _ROWS_AT_ONCE)):
-        yield _lines([[row[name] for name in COLUMNS] for row in some])
+        yield _lines([[row[name] for name in columns] for row in some])
 
 
 def _lines(rows: Iterable[Sequence[str]]) -> bytes:

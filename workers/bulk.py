@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from time import monotonic
@@ -26,8 +25,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from pipeline import bulk_jobs, keys, visitors
-from pipeline.addresses import digest, is_hash
+from pipeline import bulk_jobs, keys
 from pipeline.bulk_jobs import BulkJob
 from pipeline.clock import redis_now_ms
 from pipeline.moves import Argument, Move, Result
@@ -36,11 +34,12 @@ from pipeline.outcomes import Person, Stage
 from pipeline.queues import Entry
 from pipeline.scripts import script
 from pipeline.visitors import Visitor
-from workers.clients.audiencelab import AudienceLab, EnrichmentJob, enrichment
+from workers.bulk_rows import Answer, Rows
+from workers.clients.audiencelab import PAGE_SIZE, AudienceLab, EnrichmentJob, enrichment
 from workers.clients.errors import CallFailed, NotFound, Rejected, Unavailable
 from workers.dispatch import Dispatch, attempts, sentence
 from workers.fates import Case, Fate, Verdict, decide
-from workers.look_up import LookUp, fact_of, learn, person_of, visitors_of, write
+from workers.look_up import LookUp, fact_of, learn, visitors_of, write
 from workers.merge import event_of
 
 if TYPE_CHECKING:
@@ -55,12 +54,12 @@ COLUMNS = {"email": "EMAIL", "hem_sha256": "SHA256_PERSONAL_EMAIL", "phone": "PH
 PAGES_SEARCHED = 3
 #: a list may be behind: a job that was made is believed in until it was missing so often
 MOST_MISSING = 5
+#: a file with fewer rows than its job tells is fetched so often, as far apart as looks are
+MOST_SHORT = 5
 #: what a job forgets when a step goes well
 UNTRIED = {"tries": 0, "bugs": 0, "held": 0}
 #: a file of a thousand people is 2 MB
 FILE_DEADLINE_S = 45.0
-
-_BETWEEN = re.compile(r"[\s,;|]+")
 
 
 class Bulk:
@@ -150,18 +149,20 @@ class Bulk:
         """Have AudienceLab make the job."""
         records, by_phone = await self._records(parts)
         if not records:  # nobody is left to ask about
-            return await self._merge(job, parts, {})
+            return await self._merge(job, parts, Answer({}))
         redis = self._context.redis
         lease_s = self._context.timing.bulk_lease_s
         places = " ".join(by_phone)
-        if not await bulk_jobs.go_on(redis, job, lease_s, changed={"begun": 1, "by_phone": places}):
+        # the time counts from here while nobody knows what became of it
+        begun: dict[str, str | int] = {"begun": 1, "made_ms": job.now_ms, "by_phone": places}
+        if not await bulk_jobs.go_on(redis, job, lease_s, changed=begun):
             return "over"
         columns = [name for name in COLUMNS.values() if any(name.lower() in r for r in records)]
         try:
             vendor_id = await self._client.create_enrichment_job(job.name, records, columns, "OR")
         except CallFailed as failure:
             if not failure.maybe_stored:
-                await bulk_jobs.go_on(redis, job, lease_s, changed={"begun": 0})
+                await bulk_jobs.go_on(redis, job, lease_s, changed={"begun": 0, "made_ms": ""})
             raise
         await self._made(job, vendor_id)
         return f"made id={vendor_id}"
@@ -172,21 +173,30 @@ class Bulk:
         made_ms = await redis_now_ms(redis)
         await bulk_jobs.put_off(
             redis, job, self._context.timing.bulk_poll_s, has_succeeded=True,
-            changed={"id": vendor_id, "made_ms": made_ms, **UNTRIED},
+            changed={"id": vendor_id, "made_ms": made_ms, "missing": 0, **UNTRIED},
         )  # fmt: skip
 
     async def _find(self, job: BulkJob) -> str:
         """Look whether AudienceLab has made the job, whose making nobody saw the end of."""
         redis = self._context.redis
         for page in range(1, PAGES_SEARCHED + 1):
-            listed = await self._client.list_enrichment_jobs(page, enrichment.MOST_JOBS)
+            listed = await self._client.list_enrichment_jobs(page, PAGE_SIZE)
             for found in listed.items:
                 if found.name == job.name:
                     await self._made(job, found.id)
                     return f"found id={found.id}"
-            if len(listed.items) < enrichment.MOST_JOBS:
+            if len(listed.items) < PAGE_SIZE:
                 break
-        await bulk_jobs.put_off(redis, job, 0, has_succeeded=True, changed={"begun": 0})
+        if not self._client.jobs_have_names:
+            # it may have been made: a second one would have to be paid, and be lost the same way
+            return await self._ask_one_by_one(job, "its job cannot be found without a name")
+        if job.missing + 1 < MOST_MISSING:
+            await bulk_jobs.put_off(
+                redis, job, self._context.timing.bulk_poll_s, has_succeeded=True,
+                changed={"missing": job.missing + 1},
+            )  # fmt: skip
+            return "missing"
+        await bulk_jobs.make_again(redis, job)
         return "not made"
 
     async def _records(self, parts: Sequence[Entry]) -> tuple[list[dict[str, object]], list[str]]:
@@ -225,14 +235,7 @@ class Bulk:
             case enrichment.COMPLETED | enrichment.NO_DATA:
                 # what fails from here on does so although AudienceLab is well
                 await bulk_jobs.go_on(redis, job, timing.bulk_lease_s, has_succeeded=True)
-                found = (
-                    {} if told.status == enrichment.NO_DATA else await self._found(told, job, parts)
-                )
-                if found is None:
-                    return await self._ask_one_by_one(
-                        job, "its rows fit nobody who was asked about"
-                    )
-                return await self._merge(job, parts, found)
+                return await self._take(told, job, parts)
             case enrichment.FAILED:
                 return await self._ask_one_by_one(job, "AudienceLab failed")
         if job.now_ms - job.made_ms > timing.bulk_give_up_s * 1000:
@@ -244,53 +247,72 @@ class Bulk:
         )  # fmt: skip
         return told.status
 
-    async def _found(
-        self, told: EnrichmentJob, job: BulkJob, parts: Sequence[Entry]
-    ) -> dict[str, Person] | None:
-        """Return the first person found for each address hash and telephone that was asked about.
+    async def _take(self, told: EnrichmentJob, job: BulkJob, parts: Sequence[Entry]) -> str:
+        """Take the result of a job that is over.
 
-        None when there are people and none of them is anybody who was asked about: the file means something else.
+        A file may end early and look whole; its job tells how many rows it has. After some tries what there is of it
+        is taken, and says nothing about anybody else.
         """
+        if told.status == enrichment.NO_DATA:
+            return await self._merge(job, parts, Answer({}))
+        rows = await self._rows(told, job, parts)
+        is_whole = rows.count >= (told.total or 0)
+        if not is_whole:
+            logger.warning(
+                "bulk job has too few rows job=%s rows=%d total=%s",
+                job.name,
+                rows.count,
+                told.total,
+            )
+            if job.short + 1 < MOST_SHORT:
+                await bulk_jobs.put_off(
+                    self._context.redis, job, self._context.timing.bulk_poll_s,
+                    changed={"short": job.short + 1},
+                )  # fmt: skip
+                return "too few rows"
+        people = rows.people()
+        if rows.count and not people and not job.has_fitted:  # the file means something else
+            return await self._ask_one_by_one(job, "its rows fit nobody who was asked about")
+        return await self._merge(job, parts, Answer(people, is_whole))
+
+    async def _rows(self, told: EnrichmentJob, job: BulkJob, parts: Sequence[Entry]) -> Rows:
+        """Read the result file for everybody who was asked about."""
         events = [event_of(payload) for part in parts for payload in part.payloads]
         people = await visitors_of(self._context, events)
         places = [f"{part.id}/{n}" for part in parts for n in range(len(part.payloads))]
-        wanted = {
-            name
-            for place, visitor in zip(places, people, strict=True)
-            for name in names_of(visitor, job, place)
-        }
-        found: dict[str, Person] = {}
-        rows = 0
+        rows = Rows(
+            {
+                name
+                for place, visitor in zip(places, people, strict=True)
+                for name in names_of(visitor, job, place)
+            }
+        )
         try:
             async with (
                 asyncio.timeout(FILE_DEADLINE_S),
                 aclosing(self._client.enrichment_rows(told)) as file,
             ):
                 async for row in file:
-                    rows += 1
-                    for name, person in people_in(row, wanted):
-                        found.setdefault(name, person)
+                    rows.add(row)
         except TimeoutError:
             raise Unavailable("AudienceLab's result file takes too long") from None
-        if rows and not found and not job.has_fitted:
-            return None
-        return found
+        return rows
 
-    async def _merge(self, job: BulkJob, parts: Sequence[Entry], found: dict[str, Person]) -> str:
-        """Merge the result, part by part; who was not *found* is not known to AudienceLab."""
+    async def _merge(self, job: BulkJob, parts: Sequence[Entry], answer: Answer) -> str:
+        """Merge the result, part by part; of whom it says nothing, though it is whole, AudienceLab knows nothing."""
         redis = self._context.redis
-        if found:  # those who are left after a crash may well be the ones that nobody knows
+        if answer.people:  # those who are left after a crash may well be the ones that nobody knows
             lease_s = self._context.timing.bulk_lease_s
             await bulk_jobs.go_on(redis, job, lease_s, changed={"has_fitted": 1})
         for part in parts:
-            await self._merge_part(job, part, found)
+            await self._merge_part(job, part, answer)
         await bulk_jobs.end(redis, job)
         return f"merged parts={len(parts)}"
 
-    async def _merge_part(self, job: BulkJob, part: Entry, found: dict[str, Person]) -> None:
+    async def _merge_part(self, job: BulkJob, part: Entry, answer: Answer) -> None:
         context, may_be_forgotten = self._context, False
         for _ in range(10):  # a visitor may change between reading and writing
-            move = await self._move(job, part, found, may_be_forgotten=may_be_forgotten)
+            move = await self._move(job, part, answer, may_be_forgotten=may_be_forgotten)
             moved = await context.mover.apply([move])
             match moved.results[0]:
                 case Result.CHANGED:
@@ -303,32 +325,30 @@ class Bulk:
         raise RuntimeError("visitors changed ten times while one part was written")
 
     async def _move(
-        self, job: BulkJob, part: Entry, found: dict[str, Person], *, may_be_forgotten: bool
+        self, job: BulkJob, part: Entry, answer: Answer, *, may_be_forgotten: bool
     ) -> Move:
-        """Make the move that takes *part* out and writes what was found, each visitor as a single call would."""
+        """Make the move that takes *part* out and writes what was found, each visitor as a single call would.
+
+        Those about whom the *answer* says nothing certain wait for a single call.
+        """
         context = self._context
         people = await visitors_of(context, [event_of(payload) for payload in part.payloads])
         now_ms = await redis_now_ms(context.redis)
-        told: dict[str, Person] = {}  # one visitor may have been two when they were asked about
-        for n, visitor in enumerate(people):
-            names = names_of(visitor, job, f"{part.id}/{n}")
-            for name in [name for name in names if name in found][:1]:
-                told.setdefault(visitor.id, found[name])
-        for visitor in {visitor.id: visitor for visitor in people}.values():
-            learn(visitor, told.get(visitor.id), now_ms)
+        told = told_about(people, job, part, answer)
         forgotten = await forgotten_among(context, people) if may_be_forgotten else set[str]()
-        left = [visitor.id not in forgotten for visitor in people]
         move = Move(part.queue, [part.id])
-        move.versions = {
-            visitor.id: visitor.version for visitor in people if visitor.id not in forgotten
-        }
-        first = {visitor.id: n for n, visitor in reversed(list(enumerate(people)))}
-        for visitor_id in move.versions:
-            n = first[visitor_id]
+        left = [n for n, visitor in enumerate(people) if visitor.id not in forgotten]
+        first = {people[n].id: n for n in reversed(left) if people[n].id in told}
+        move.versions = {visitor_id: people[n].version for visitor_id, n in first.items()}
+        for visitor_id, n in sorted(first.items(), key=lambda pair: pair[1]):
+            learn(people[n], told[visitor_id], now_ms)
             await write(context, move, people[n], Origin.unpack(part.origins[n]), now_ms)
-        move.settle(STAGE, "done", sum(left))
-        if not all(left):
-            move.settle(STAGE, "ignored", len(left) - sum(left))
+        move.settle(STAGE, "done", sum(people[n].id in told for n in left))
+        if len(left) < len(people):
+            move.settle(STAGE, "ignored", len(people) - len(left))
+        for n in left:
+            if people[n].id not in told:
+                ask_singly(move, part.payloads[n], part.origins[n], job.successes)
         return move
 
     # failing ---------------------------------------------------------------------------------------
@@ -400,8 +420,7 @@ class Bulk:
         for part in parts:
             move = Move(part.queue, [part.id])
             for payload, origin in zip(part.payloads, part.origins, strict=True):
-                fields: list[Argument] = ["p", payload, "m", origin]
-                move.pass_on(keys.batches(STAGE), [*fields, "t", attempts(0, successes, 0)])
+                ask_singly(move, payload, origin, successes)
             await self._context.mover.apply([move])
         return sum(len(part.payloads) for part in parts)
 
@@ -418,16 +437,24 @@ def names_of(visitor: Visitor, job: BulkJob, place: str) -> list[str]:
     return [*visitor.digests, *(visitor.phones if place in job.by_phone else ())]
 
 
-def people_in(row: Mapping[str, object], wanted: set[str]) -> list[tuple[str, Person]]:
-    """Return the person of *row* under each of the *wanted* names that the row fits."""
-    person = person_of([dict(row)])
-    if person is None:
-        return []
-    visitor = Visitor("")
-    visitors.add_facts(visitor, person)
-    names = {*visitor.digests, *visitor.phones}
-    for column, value in row.items():  # addresses also under names that pages do not use
-        if "EMAIL" in column and isinstance(value, str):
-            words = _BETWEEN.split(value.strip())
-            names |= {digest(word) for word in words if "@" in word or is_hash(word)}
-    return [(name, person) for name in names & wanted]
+def told_about(
+    people: Sequence[Visitor], job: BulkJob, part: Entry, answer: Answer
+) -> dict[str, Person | None]:
+    """Return by their ids what the *answer* tells of *people*, None where it knows nobody; without those left open.
+
+    One visitor may have been two when they were asked about.
+    """
+    told: dict[str, Person | None] = {}
+    open_ids: set[str] = set()
+    for n, visitor in enumerate(people):
+        person, is_said = answer.about(names_of(visitor, job, f"{part.id}/{n}"))
+        if not is_said:
+            open_ids.add(visitor.id)
+        told[visitor.id] = told.get(visitor.id) or person
+    return {name: person for name, person in told.items() if person or name not in open_ids}
+
+
+def ask_singly(move: Move, payload: bytes, origin: bytes, successes: int) -> None:
+    """Add to *move* that a visitor waits for a single call, marked as tried: no job takes them a second time."""
+    fields: list[Argument] = ["p", payload, "m", origin]
+    move.pass_on(keys.batches(STAGE), [*fields, "t", attempts(0, successes, 0)])

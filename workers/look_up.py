@@ -54,7 +54,10 @@ class LookUp:
         """Ask by e-mail, else by hash, else by phone."""
         event = event_of(items[0].payload)
         fact = fact_of(await self._visitor(event))
-        return await self._client.enrich(**dict([fact])) if fact else []
+        # a service that cannot be asked by the only fact there is, knows nobody by it
+        if fact is None or not self._client.can_enrich_by(fact[0]):
+            return []
+        return await self._client.enrich(**dict([fact]))
 
     async def _visitor(self, event: VisitorEvent) -> Visitor:
         """Return the visitor as it is now; the event's own facts when it is gone."""

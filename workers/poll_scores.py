@@ -1,9 +1,9 @@
 """Poll scores: asks AudiencePoint for the scores of subscribed addresses while it pushes none.
 
 How it pushes changes is agreed with the account manager and documented nowhere, so a relay may well never hear of
-any. When nothing has arrived at /hooks/scores for a week, every subscribed address is asked about once in
+any. When no score has arrived at /hooks/scores for a week, every subscribed address is asked about once in
 `SCORE_POLL_EVERY_H`, thirty a call. It takes a fifth of the rate at most and only while neither `forward` nor
-`subscribe` has work; the first push ends it. A task of the process beside the sweep, one worker at a time.
+`subscribe` has a batch to send; the first push ends it. A task of the process beside the sweep, one worker at a time.
 
 A walk goes over all visitors by the cursor of a scan, which is kept in Redis. What a call answered goes to the stage
 `scores` in the step that notes how far the walk is, and only when it differs from what the visitor holds and from what

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 LEASE = "reconciling"
 #: behind `enrich`, which has rank 0
 RANK = 1
+#: other ids are not kept waiting for one whose calls are to wait for longer
+LONGEST_WAIT_S = 60.0
 
 
 async def keep_reconciling(context: Context) -> None:
@@ -134,6 +136,7 @@ def _walker(context: Context, client: AudienceLab, inbox: Inbox) -> Walker:
         stopping=context.stopping,
         ring=ring,
         timing=context.timing,
+        longest_wait_s=LONGEST_WAIT_S,
     )
 
 

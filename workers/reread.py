@@ -2,7 +2,8 @@
 
 An event that its source found wrong was buried as the sender wrote it. After a fix, a retry puts it back to
 its stage in that form, and the stage has its source read it again: what comes out now goes on, and what is
-still wrong is buried again, with the new reason.
+still wrong is buried again, with the new reason. What nobody could read had no seen mark; it takes one now, so that
+of a wrong event that came twice, or came right in the meantime, one goes on and the others are duplicates.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-import orjson
-
-from pipeline import keys, mail_events
+from pipeline import keys
 from pipeline.deliveries import Delivery
 from pipeline.moves import Move
-from pipeline.origins import Form, Origin
+from pipeline.origins import Origin
 from pipeline.outcomes import (
     Ignored,
     Invalid,
@@ -31,7 +30,7 @@ from pipeline.outcomes import (
 from pipeline.queues import Entry
 from pipeline.sources.registry import SOURCES
 from workers import mishaps
-from workers.unpack import Read, learn
+from workers.unpack import Read, hand_over_one, learn
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -66,49 +65,37 @@ async def move_of(context: Context, stage: Stage, entry: Entry) -> Move:
     """Make the move that takes *entry* out and puts what its source makes of it now in its place."""
     origin = Origin.unpack(entry.origins[0])
     move = Move(entry.queue, [entry.id])
-    outcomes = await outcomes_of(context, stage, entry, origin)
+    delivery = Delivery(
+        "reread", origin.source, entry.payloads[0], origin.first_seen_at_ms, tag=origin.tag
+    )
+    outcomes = await outcomes_of(context, stage, delivery)
     found = [outcome for outcome in outcomes if isinstance(outcome, WANTED[stage])]
     wrong = [outcome for outcome in outcomes if isinstance(outcome, Invalid)]
-    if found:  # this piece of work goes on as the first of them; what else it tells of is new work
-        for position, outcome in enumerate(found):
-            payload, form = payload_of(context, outcome)
-            meta = Origin(origin.source, origin.first_seen_at_ms, form, origin.tag)
-            if position == 0:
-                move.pass_on(stage, ["p", payload, "m", meta.pack()])
-            else:
-                move.append(stage, payload, meta)
+    if found:
+        # this piece of work becomes the first of them, through its mark; what else it tells of is new work
+        move.count(stage, "in", -1)
+        move.count(stage, "waiting", -1)
+        for outcome in found:
+            hand_over_one(move, delivery, outcome, context.settings.email_format)
     elif wrong:
-        payload, error = entry.payloads[0], wrong[0].error
-        move.bury(stage, Reason.INVALID, error, payload, origin, attempts=1)
+        move.bury(stage, Reason.INVALID, wrong[0].error, delivery.body, origin, attempts=1)
         move.settle(stage, "dead")
     else:
         move.settle(stage, "ignored")
     return move
 
 
-async def outcomes_of(
-    context: Context, stage: Stage, entry: Entry, origin: Origin
-) -> list[Outcome]:
+async def outcomes_of(context: Context, stage: Stage, delivery: Delivery) -> list[Outcome]:
     """Return what the event's source makes of it now, with the address of whom it names by a number."""
-    delivery = Delivery("reread", origin.source, entry.payloads[0], origin.first_seen_at_ms)
-    source = SOURCES.get(origin.source)
+    source = SOURCES.get(delivery.source)
     if source is None:
-        error = f"no source is called {origin.source!r} in this version"
-        return [Invalid(stage, error, entry.payloads[0])]
+        error = f"no source is called {delivery.source!r} in this version"
+        return [Invalid(stage, error, delivery.body)]
     try:
         found = Read(delivery, source.parse(delivery, context.rules, time()))
     except Unreadable as unreadable:
-        return [Invalid(stage, unreadable.error, entry.payloads[0])]
+        return [Invalid(stage, unreadable.error, delivery.body)]
     except Probe:
         return [Ignored(stage, "probe")]
     await learn(context, [found])
     return found.outcomes
-
-
-def payload_of(context: Context, outcome: Outcome) -> tuple[bytes, Form]:
-    """Return the bytes and the form in which *outcome* waits in its stage."""
-    if isinstance(outcome, MailEvent):
-        email_format = context.settings.email_format
-        hashed = mail_events.is_hashed(outcome, email_format)
-        return mail_events.wire(outcome, email_format), Form.HASHED if hashed else Form.OURS
-    return orjson.dumps(outcome), Form.OURS

@@ -17,8 +17,8 @@ class Timing:
     probe_max_s: float = 60.0
     #: a wrong key or path does not mend itself: one probe a minute
     misconfigured_probe_s: float = 60.0
-    #: longer than any call (45 s): a probe that never came back gives its place to another
-    probe_lease_s: float = 50.0
+    #: longer than any call (45 s), and `verify_s` before it: a probe that never came back gives its place to another
+    probe_lease_s: float = 75.0
     #: a drain hands over to a fresh job well before arq's job_timeout
     drain_s: float = 25.0
     #: a drain that has nothing to do for longer than this ends; the sweep rings when the time has come

@@ -353,6 +353,7 @@ def hand_over_one(
         move.append_fresh(Stage.ENRICH, fingerprint, payload, origin_of(delivery).pack())
     elif isinstance(outcome, ScoreChange):
         move.append(Stage.SCORES, orjson.dumps(outcome), origin_of(delivery))
+        move.pushed(delivery.source, delivery.received_at_ms)
     elif isinstance(outcome, Ignored):
         move.new_ignored(outcome.stage)
     else:

@@ -28,7 +28,7 @@ from pipeline.inbox import Inbox, NotStored
 from pipeline.outcomes import Stage
 from pipeline.scripts import script
 from pipeline.sources.audiencelab_columns import tells_of_events
-from workers.clients.audiencelab import AudienceLab, Page, walk
+from workers.clients.audiencelab import AudienceLab, Course, Page, walk
 from workers.clients.audiencelab.pixels import Pixel
 from workers.clients.errors import CallFailed, NotFound, QuotaExceeded, Rejected, Unavailable
 from workers.timing import Timing
@@ -70,10 +70,6 @@ class Stopped(Exception):
     """The walk was asked to stop."""
 
 
-class _Slipped(Exception):
-    """Rows have left the list, so that those behind them stand on an earlier page now."""
-
-
 def put_off_s(failure: Exception) -> float:
     """Return the seconds after which an import that ended with *failure* may be tried again."""
     if isinstance(failure, Unavailable):
@@ -87,8 +83,8 @@ def put_off_s(failure: Exception) -> float:
 class Walker:
     """What a walk needs of its process. *rank* 0 shares the rate with `enrich`, 1 leaves it the first place.
 
-    *ring* wakes a worker for the bell number that the inbox answered, *tell* hears of each page that was stored,
-    *hold* why a walk waits.
+    Who asks for more than *longest_wait_s* of patience is left alone until later. *ring* wakes a worker for the bell
+    number that the inbox answered, *tell* hears of each page that was stored, *hold* why a walk waits.
     """
 
     redis: Redis
@@ -101,6 +97,7 @@ class Walker:
     stopping: asyncio.Event
     ring: Callable[[int], Awaitable[object]]
     timing: Timing = field(default_factory=Timing)
+    longest_wait_s: float = LONGEST_WAIT_S
     tell: Callable[[Import], None] = lambda one: None
     hold: Callable[[str], None] = lambda why: None
 
@@ -110,7 +107,7 @@ class Walker:
         It is not finished when the walk was stopped. Raises `CallFailed`, `NotStored` and `imports.Lost`; after
         all but the last, anyone may go on where it stands.
         """
-        course = _Course(self, one)
+        course = _OneWalk(self, one)
         try:
             await course.to_the_end()
         except Stopped:
@@ -118,9 +115,10 @@ class Walker:
         except (CallFailed, NotStored) as failure:
             again_ms = await redis_now_ms(self.redis) + int(put_off_s(failure) * 1000)
             words = failure.sentence if isinstance(failure, CallFailed) else str(failure)
-            await imports.leave(
-                self.redis, course.one, self.holder, error=words, again_at_ms=again_ms
-            )
+            changed: dict[str, Any] = {"error": words, "again_at_ms": again_ms}
+            if isinstance(failure, NotFound):  # AudienceLab's own id of a pixel that was made anew
+                changed["own_id"] = None
+            await imports.leave(self.redis, course.one, self.holder, **changed)
             raise
         now_ms = await redis_now_ms(self.redis)
         return await imports.leave(self.redis, course.one, self.holder, finished_at_ms=now_ms)
@@ -198,12 +196,15 @@ class Walker:
         return random.random() * most_s
 
 
-class _Course:
+class _OneWalk:
     """One walk over one import."""
 
     def __init__(self, walker: Walker, one: Import) -> None:
         self._walker = walker
         self.one = one
+        self._course = Course(
+            one.next_page, total=one.total, stepped_back=one.steps_back, pages=one.pages
+        )
         self._number = one.next_page
         self._renewed_at = monotonic()
 
@@ -211,14 +212,15 @@ class _Course:
         """Tell every page from the next one on. Raises what `Walker.walk` does, and `Stopped`."""
         if self.one.kind is Kind.PIXEL and self.one.own_id is None:
             await self._find_pixel()
-        while True:
-            try:
-                async with aclosing(walk(self._page, self.one.next_page)) as pages:
-                    async for page in pages:
-                        await self._tell(page)
-            except _Slipped:
-                continue
-            return
+        async with aclosing(walk(self._page, course=self._course)) as pages:
+            async for page in pages:
+                await self._tell(page)
+        if self.one.rows < (self.one.total or 0):
+            # rows that come twice are counted twice, so that this is not all that may be missing
+            logger.warning(
+                "import ends short kind=%s rows=%d total=%d",
+                *(self.one.kind, self.one.rows, self.one.total),
+            )
 
     async def _note(self, **changed: Any) -> None:
         self.one = await imports.note(self._walker.redis, self.one, self._walker.holder, **changed)
@@ -243,7 +245,7 @@ class _Course:
             except Unavailable as failure:
                 wait_s = max(walker.backoff_s(tries), failure.retry_after_s or 0.0)
                 tries += 1
-                if tries >= MOST_TRIES or wait_s > LONGEST_WAIT_S:
+                if tries >= MOST_TRIES or wait_s > walker.longest_wait_s:
                     raise
                 walker.hold(failure.sentence)
                 logger.warning(
@@ -259,10 +261,10 @@ class _Course:
             await self._walker.rest(min(left, imports.LEASE_MS / 4000))
 
     async def _page(self, number: int) -> Page[Row]:
-        """Read page *number*. Raises `_Slipped` when the next page to read is an earlier one."""
+        """Read page *number*."""
         self._number = number
         try:
-            page = await self._call(lambda: self._ask(number))
+            return await self._call(lambda: self._ask(number))
         except NotFound:
             raise
         except Rejected as failure:
@@ -270,9 +272,7 @@ class _Course:
                 raise
             # a service of the documented form refuses larger pages
             await self._note(page_size=SMALL_PAGE_SIZE)
-            page = await self._call(lambda: self._ask(number))
-        await self._check(page)
-        return page
+            return await self._call(lambda: self._ask(number))
 
     async def _ask(self, number: int) -> Page[Row]:
         client, one = self._walker.client, self.one
@@ -281,29 +281,8 @@ class _Course:
         else:
             own_id, version = one.own_id or one.id, one.version or "v4"
             page = await client.pixel_events(own_id, number, one.page_size, version)
-        if (
-            not page.items
-            and page.total is None
-            and (number - 1) * one.page_size < (one.total or 0)
-        ):
-            raise Unavailable(f"AudienceLab tells of no data in the middle of {one.total} rows")
+        self._course.check_end(page)  # here, where what fails is tried again
         return page
-
-    async def _check(self, page: Page[Row]) -> None:
-        """Go back when rows have slipped to a page that was read; end what has no end."""
-        one, gone = self.one, (self.one.total or 0) - (page.total or 0)
-        if page.total is None or gone <= 0 or self._number == 1:
-            return
-        if one.steps_back > 100 + one.pages // 2:
-            raise Unavailable("AudienceLab's list changes faster than it can be read")
-        back = -(-gone // min(page.page_size, one.page_size))
-        await self._note(
-            next_page=max(1, self._number - back),
-            total=page.total,
-            steps_back=one.steps_back + 1,
-            digest=None,
-        )
-        raise _Slipped
 
     async def _find_pixel(self) -> None:
         """Find the pixel in the list by either of its two ids; one that is not there is asked for as it is."""
@@ -319,10 +298,11 @@ class _Course:
                 found = next((pixel for pixel, ids in names if one.id in ids), None)
                 if found is not None:
                     break
-        own_id = found.id if found else one.id
+        if found is None:  # it may be listed at the next try: nothing is noted that would hide it
+            return
         # the generations differ by their ids: 24 hex digits, or a UUID
-        is_old = found is not None and "-" in (found.provider_id or "")
-        await self._note(own_id=own_id, version=one.version or ("v3" if is_old else "v4"))
+        is_old = "-" in (found.provider_id or "")
+        await self._note(own_id=found.id, version=one.version or ("v3" if is_old else "v4"))
 
     # telling ---------------------------------------------------------------------------------------
 
@@ -331,12 +311,14 @@ class _Course:
         walker, one = self._walker, self.one
         bodies = bodies_of(one, page.items, walker.most_bytes)
         digest = blake2b(b"".join(bodies), digest_size=16).hexdigest()
-        if digest == one.digest and (page.total or 0) <= (one.total or 0):
+        is_next = self._number == one.next_page  # the page after the one whose digest is kept
+        if is_next and digest == one.digest and (page.total or 0) <= (one.total or 0):
             raise Unavailable(
                 "AudienceLab answers with the rows of the page before: it ignores the page's number"
             )
         first_total = one.first_total if one.first_total is not None else page.total
-        told_enough = MOST_GROWTH * ((first_total or 0) // one.page_size + 10)
+        rows_a_page = max(1, min(one.rows_a_page, page.page_size, len(page.items)))
+        told_enough = MOST_GROWTH * ((first_total or 0) // rows_a_page + 10)
         if first_total is not None and one.pages >= told_enough:
             raise Unavailable("AudienceLab's list grows faster than it can be read")
         now_ms = await redis_now_ms(walker.redis)
@@ -351,8 +333,10 @@ class _Course:
             next_page=self._number + 1,
             pages=one.pages + 1,
             rows=one.rows + len(page.items),
+            given=rows_a_page,
             total=page.total,
             first_total=first_total,
+            steps_back=self._course.stepped_back,
             digest=digest,
         )
         walker.tell(self.one)

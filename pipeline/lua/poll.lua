@@ -10,7 +10,8 @@ local vendor, gap, rank, share = arg(), number(), number(), number()
 local quiet, period, calls = number(), number(), number()
 local now = now_ms()
 
-local pushed = tonumber(redis.call('HGET', P .. 'senders', 'scores:last') or 0)
+-- a delivery without a score (somebody tries the address out) is no push
+local pushed = tonumber(redis.call('HGET', P .. 'senders', 'scores:pushed:last') or 0)
 if pushed + quiet > now then return {'rest', pushed + quiet - now, ''} end
 
 local place = redis.call('HGET', P .. 'poll', 'place') or ''
@@ -26,10 +27,11 @@ local due = tonumber(redis.call('HGET', P .. 'destination:' .. 'polling', 'due')
 if due > now then return {'wait', due - now, place} end
 if calls == 0 then return {'go', 0, place} end
 
--- what a pause keeps waits for no call
+-- What is ready to be sent goes first. Events that wait for their batch to fill do not: there are always some where
+-- traffic is light and steady. What a pause keeps waits for no call.
 for _, stage in ipairs({'forward', 'subscribe'}) do
-  local waiting = tonumber(redis.call('HGET', P .. 'books', stage .. ':waiting') or 0)
-  if waiting > 0 and redis.call('HEXISTS', P .. 'paused', stage) == 0 then return {'wait', 1000, place} end
+  local ready = redis.call('XLEN', queue_key(stage .. ':batches')) + redis.call('XLEN', queue_key(stage .. ':held'))
+  if ready > 0 and redis.call('HEXISTS', P .. 'paused', stage) == 0 then return {'wait', 1000, place} end
 end
 
 local own = vendor .. ':polling'

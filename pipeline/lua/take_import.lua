@@ -17,6 +17,6 @@ if anew == 1 or not known[4] then
   redis.call('HSET', key, 'started_at_ms', string.format('%.0f', now), unpack(fresh))
 end
 redis.call('HSET', key, 'holder', holder, 'held_until_ms', string.format('%.0f', now + lease))
-redis.call('HDEL', key, 'error', 'again_at_ms')
+redis.call('HDEL', key, 'error', 'again_at_ms', 'left_by')
 redis.call('PEXPIRE', key, keep)
 return {'taken', redis.call('HGETALL', key)}

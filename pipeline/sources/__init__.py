@@ -49,7 +49,7 @@ class Source(Protocol):
 
     @property
     def keeps_headers(self) -> frozenset[str]:
-        """Lower-case names of the request headers that `parse` needs later."""
+        """Lower-case names of the request headers that are needed later; `SIGNED` is the receiver's own word."""
 
     def check(self, body: bytes, content_type: str) -> None:
         """Raise `Malformed` unless *body* has the sender's form. A probe's body has it."""

@@ -23,7 +23,7 @@ from pipeline import mail_events
 from pipeline.outcomes import EventType, Ignored, Invalid, MailEvent, Outcome, Stage, Unaddressed
 from pipeline.sources import Rules
 from pipeline.sources.json_body import as_json
-from pipeline.sources.user_agents import Agent, read_user_agent
+from pipeline.sources.user_agents import read_user_agent
 
 #: an event, or the word why there is none (see `pipeline.outcomes`)
 Verdict = EventType | str
@@ -83,12 +83,12 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
     email = bare_address(told.email)
     if told.recipient and not email:
         return _unaddressed(told, item, now)
-    occurred_at_utc = mail_events.utc_second(told.time)
+    second = mail_events.unix_second(told.time)
     send_id = bare_id(told.send_id)
     event = MailEvent(
         email=email,
         type=told.type,
-        occurred_at_utc=occurred_at_utc or "",
+        occurred_at_utc="" if second is None else mail_events.iso_second(second),
         send_id=send_id,
         provider_id=text(told.provider_id) or None,
         recipient=told.recipient,
@@ -98,12 +98,12 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
     if told.type is EventType.OPEN:
         event.machine_open = told.machine_open or text(told.user_agent) == _APPLES_PROXY
     error: str | None
-    if occurred_at_utc is None:
+    if second is None:
         error = "the time of the event is missing or cannot be read"
     elif not send_id:
         error = "the id of the message is missing, or neither text nor a whole number"
     else:
-        error = mail_events.problem(event, now)
+        error = mail_events.problem_at(event, second, now)
     return Invalid(Stage.FORWARD, error, as_json(item)) if error else event
 
 
@@ -227,17 +227,20 @@ def part(value: object, *path: str) -> object:
 
 
 def _add_person(event: MailEvent, told: Told) -> None:
-    user_agent = text(told.user_agent)
-    event.ip_address = mail_events.valid_ip(text(told.ip))
-    event.user_agent = user_agent or None
-    # what the sender read is not mixed with what we read: the two name things differently
-    said = Agent(*(_known(one) for one in (told.client, told.browser, told.os, told.device)))
-    agent = read_user_agent(user_agent) if user_agent and said == Agent() else said
-    event.client, event.browser = agent.client, agent.browser
-    event.os, event.device = agent.os, agent.device
+    if ip := text(told.ip):
+        event.ip_address = mail_events.valid_ip(ip)
+    event.client, event.browser = _known(told.client), _known(told.browser)
+    event.os, event.device = _known(told.os), _known(told.device)
+    if user_agent := text(told.user_agent):
+        event.user_agent = user_agent
+        # what the sender read is not mixed with what we read: the two name things differently
+        if not (event.client or event.browser or event.os or event.device):
+            agent = read_user_agent(user_agent)
+            event.client, event.browser = agent.client, agent.browser
+            event.os, event.device = agent.os, agent.device
 
 
 def _known(value: object) -> str | None:
     # senders write "unknown", and their readers of user agents "Other", where they know nothing
-    found = text(value)
+    found = "" if value is None else text(value)
     return None if found.lower() in ("", "unknown", "other", "null") else found

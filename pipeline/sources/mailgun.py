@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pipeline.deliveries import Delivery
+from pipeline.deliveries import SIGNED, Delivery
 from pipeline.outcomes import EventType, Outcome, Reason, Unreadable
 from pipeline.sources import Rules, Unauthentic, mail, signatures
 from pipeline.sources.form_body import check_form, is_form, read_form
@@ -241,4 +241,5 @@ def _program(name: object, kind: object) -> tuple[object, object]:
     return mail.client_or_browser(name, is_browser="browser" in mail.text(kind).lower())
 
 
-MAILGUN = _Mailgun("mailgun", _items, _read, _verify)
+# where a signature is checked, a worker remembers its token: see `workers.proofs`
+MAILGUN = _Mailgun("mailgun", _items, _read, _verify, keeps_headers=frozenset({SIGNED}))

@@ -1,16 +1,19 @@
 """What a user agent says of the person's program and machine, where the sender has not said it.
 
-The reading is ua-parser's, whose table of some 1 500 expressions the browsers' makers and their users keep
-up to date. Reading one takes a millisecond, and few are in use at a time: the last ones are kept.
+The reading is by ua-parser's tables of expressions, which the browsers' makers and their users keep up to date;
+its table of devices is not needed. Few agents are in use at a time: the last ones are kept.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
-from ua_parser import parse
+from ua_parser import OS, UserAgent
+from ua_parser.loaders import load_lazy_builtins
+
+from pipeline.sources.agent_expressions import Expressions
 
 # What reads mail and nothing else; every other program is a browser. Proxies load pictures for people.
 _MAIL_PROGRAMS = re.compile(
@@ -51,12 +54,13 @@ def is_mail_program(name: str) -> bool:
     return _MAIL_PROGRAMS.search(name) is not None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8192)
 def _read(text: str) -> Agent:
-    found = parse(text)
-    program = found.user_agent.family if found.user_agent else None
+    programs, systems = _tables()
+    found, system = programs.first(text), systems.first(text)
+    program = found.family if found else None
     reads_mail = program is not None and is_mail_program(program)
-    os = found.os.family if found.os else None
+    os = system.family if system else None
     if program is not None and "proxy" in program.lower():
         return Agent(client=program)  # the machine is the proxy's, not the person's
     return Agent(
@@ -65,6 +69,12 @@ def _read(text: str) -> Agent:
         os=os,
         device=_device(text, os),
     )
+
+
+@cache
+def _tables() -> tuple[Expressions[UserAgent], Expressions[OS]]:
+    programs, systems, _ = load_lazy_builtins()
+    return Expressions(programs), Expressions(systems)
 
 
 def _device(text: str, os: str | None) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 
 from console import findings, findings_of_redis, findings_of_relay
 from console.findings import Finding, State
@@ -235,6 +236,53 @@ async def test_what_may_not_be_asked_is_a_finding(
     found = await diagnose(relay)
     assert "refuses to tell" in found.text("Redis")
     assert found.state("books") == "ok"
+
+
+async def test_a_full_redis_is_looked_at_all_the_same(
+    relay: Relay, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over its maxmemory Redis still answers what only reads: nothing is missing, and its memory is what is bad."""
+    monkeypatch.setenv("REDIS_URL", own_redis.url)
+    async with Redis.from_url(own_redis.url) as client:
+        await client.config_set("maxmemory", 1)
+        found = await diagnose(relay)
+        shown = await relay("senders", "--json")
+        await client.config_set("maxmemory", 0)
+    assert "receivers answer 503" in found.text("Redis memory")
+    for check in ("workers", "stages", "books", "books, recounted", "senders", "ACK_POLICY"):
+        assert "refuses to tell" not in found.text(check)
+    assert found.state("AudienceLab's dialect") == "ok"
+    assert shown.status == 0
+
+
+async def test_what_cannot_be_looked_at_hides_nothing_else(
+    relay: Relay, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thing is looked at by itself: one that Redis refuses to tell is one finding, under its own name."""
+    await redis.set(keys.SENDERS, "no hash")
+    found = await diagnose(relay)
+    assert "refuses to tell" in found.text("senders")
+    assert (found.state("books, recounted"), found.state("AudienceLab's dialect")) == ("ok", "ok")
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "do"),
+    [
+        (OutOfMemoryError("command not allowed"), "Redis is full", "raise its maxmemory"),
+        (ResponseError("Error running script: -OOM command not"), "Redis is full", "maxmemory"),
+        (NoPermissionError("this user has no permissions"), "refuses", "the user of REDIS_URL"),
+        (ResponseError("WRONGTYPE Operation against"), "WRONGTYPE", "what holds this data"),
+    ],
+)
+async def test_why_something_cannot_be_looked_at(error: ResponseError, told: str, do: str) -> None:
+    """A full Redis is no matter of rights, and neither is data of another kind."""
+
+    async def refused() -> list[Finding]:
+        raise error
+
+    [finding] = await findings.looked("books", refused())
+    assert (finding.check, finding.state) == ("books", State.BAD)
+    assert (told in finding.found, do in finding.do) == (True, True), finding
 
 
 # the relay ----------------------------------------------------------------------------------------------

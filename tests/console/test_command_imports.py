@@ -17,7 +17,7 @@ from pipeline import imports, keys
 from pipeline.imports import Import, Kind
 from pipeline.queues import create_groups
 from sandbox.faults import Fault, broken
-from tests.console.conftest import Relay
+from tests.console.conftest import HOOK_TOKEN, Relay
 from tests.vendors import KEY, Sandbox, running_sandbox
 
 pytestmark = pytest.mark.anyio
@@ -82,13 +82,15 @@ async def test_a_pixel_is_backfilled(relay: Relay, redis: Redis, box: Sandbox) -
 async def test_a_finished_import_is_begun_again_only_when_told_so(
     relay: Relay, redis: Redis, box: Sandbox
 ) -> None:
-    """The second call says that it is finished, and how to do it again."""
+    """The second call says that it is finished and that nothing was walked, and how to do it again."""
     first = await relay("segments", "import", "segment-5", "--json")
     again = await relay("segments", "import", "segment-5")
     assert again.status == 0
     assert "relay segments import segment-5 --restart" in again.out
     assert box.memory.calls_to("segment") == 1
-    assert (await relay("segments", "import", "segment-5", "--json")).json == first.json
+    assert first.json["walked"] is True
+    told = await relay("segments", "import", "segment-5", "--json")
+    assert (told.status, told.json) == (0, {**first.json, "walked": False})
     assert (await relay("segments", "import", "segment-5", "--restart")).status == 0
     assert box.memory.calls_to("segment") == 2
 
@@ -174,6 +176,59 @@ async def test_an_unknown_id_fails_in_words(relay: Relay, redis: Redis, box: San
         answer = await relay(*words, "nobody", "--json")
         assert answer.status == 1
         assert f"AudienceLab knows no {what} of this id" in answer.json["error"]
+
+
+async def test_an_unknown_id_leaves_nothing(relay: Relay, redis: Redis, box: Sandbox) -> None:
+    """A slip of the hand is not written down, and nothing is promised to go on; what was begun stays as it is."""
+    answer = await relay("segments", "import", "nobody", "--json")
+    assert "goes on" not in answer.json["error"]
+    assert await redis.keys("{relay}:import:*") == []
+    one, _ = await imports.take(redis, Import(Kind.SEGMENT, "gone", 10), "me")
+    one = await imports.note(redis, one, "me", next_page=3, pages=2, rows=20, total=25)
+    await imports.leave(redis, one, "me")
+    answer = await relay("segments", "import", "gone", "--json")
+    assert answer.json["error"].endswith("20 rows are imported.")
+    known = await imports.read(redis, Kind.SEGMENT, "gone")
+    assert known is not None
+    assert known.rows == 20
+
+
+async def test_why_it_waits_has_no_token_in_it(
+    relay: Relay, redis: Redis, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vendor's words may repeat a hook's URL: what is told of a wait is hidden as errors are."""
+    monkeypatch.setenv("HOOK_TOKENS", HOOK_TOKEN)
+    words = {"message": f"busy with https://relay.example.com/in?token={HOOK_TOKEN}"}
+    box.faults.add(Fault(endpoint="segment", status=503, body=words, times=1))
+    answer = await relay("segments", "import", "segment-5", "--json")
+    assert answer.status == 0
+    assert "It waits, and goes on by itself" in answer.err
+    assert "?token=****" in answer.err
+    assert HOOK_TOKEN not in answer.err
+
+
+async def test_who_waits_is_told_why_once(
+    relay: Relay, redis: Redis, redis_url: str, box: Sandbox, tmp_path: Path
+) -> None:
+    """Where no bar is shown the first wait is one line on stderr; stdout stays the machine's."""
+    for _ in range(8):
+        await redis.xadd(keys.queue("unpack"), {"p": "x"})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "console.main", "segments", "import", "segment-25", "--json"),
+        cwd=tmp_path,
+        env={**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        assert process.stderr
+        line = await process.stderr.readline()
+        await redis.xadd(keys.queue("unpack"), {"p": "x"})  # another reason, which is not told
+        await redis.xtrim(keys.queue("unpack"), maxlen=0)
+        out, rest = await process.communicate()
+    assert b"8 entries wait to be unpacked" in line
+    assert (process.returncode, rest) == (0, b"")
+    assert orjson.loads(out)["rows"] == 25
 
 
 @pytest.mark.parametrize(

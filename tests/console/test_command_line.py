@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import orjson
 import pytest
@@ -188,6 +190,57 @@ async def test_what_redis_refuses_is_told_in_words(
     assert answer.err.count("\n") == 1
     assert told in answer.err
     assert "hidden-word" not in answer.err
+
+
+@pytest.fixture
+def full_disk() -> Iterator[IO[bytes]]:
+    """Give a file that takes nothing."""
+    with Path("/dev/full").open("wb") as full:
+        yield full
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize(
+    "words", [["status"], ["status", "--json"], ["status", "--help"], ["x", "--json"]]
+)
+async def test_a_full_disk_behind_stdout_is_one_sentence(
+    words: list[str], full_disk: IO[bytes], redis_url: str, tmp_path: Path
+) -> None:
+    """What cannot be printed is told on stderr, without a traceback, and the command has failed."""
+    answer = printing_to(full_disk, redis_url, tmp_path, *words)
+    assert answer.returncode == 1
+    assert answer.stderr == "stdout cannot be written: No space left on device.\n"
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize("words", [["status"], ["status", "--json"]])
+async def test_a_reader_who_is_gone_is_one_sentence(
+    words: list[str], redis_url: str, tmp_path: Path
+) -> None:
+    """`relay status | true` says that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as nobody:
+        answer = printing_to(nobody, redis_url, tmp_path, *words)
+    assert answer.returncode == 1
+    assert answer.stderr == "Nobody reads what is printed any more.\n"
+
+
+def printing_to(
+    stdout: IO[bytes], redis_url: str, home: Path, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `relay` as a process of its own that prints to *stdout*."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "console.main", *words],
+        env={**kept, "PYTHONPATH": str(ROOT), "REDIS_URL": redis_url, "RELAY_HOME": str(home)},
+        cwd=home,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 async def test_a_relay_up_that_was_killed_is_to_be_started_again(

@@ -141,6 +141,7 @@ async def test_send_times_are_told_under_the_names_asked(relay_at_vendors: Relay
         ["send-times", *CAMPAIGN],
         ["send-times", "--start", "soon", "--end", "2026-02-01", MARA],
         ["send-times", "--start", "2026-02-02", "--end", "2026-02-01", MARA],
+        ["send-times", "--start", "2026-02-02", "--end", "2026-02-02", MARA],
         ["send-times", *CAMPAIGN, "--default", "later", MARA],
     ],
 )

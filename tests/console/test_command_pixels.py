@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from console.redis_server import EmbeddedRedis
+from console.vendors import hidden
 from pipeline import dialects, keys
 from pipeline.home import Address, Home
+from pipeline.settings import Settings
 from sandbox.faults import Fault
 from tests.console.conftest import HOOK_TOKEN, OTHER_TOKEN, Relay
 from tests.vendors import KEY, Sandbox
@@ -281,6 +286,35 @@ async def test_neither_key_nor_token_is_in_an_error(
     assert "wörter" not in odd.err
 
 
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize("kept", [6, 12, 18, len(HOOK_TOKEN) - 1])
+async def test_a_token_that_was_cut_is_hidden(
+    kept: int, relay_at_vendors: Relay, box: Sandbox
+) -> None:
+    """Where a vendor's long words end in the middle of a token, its beginning is not shown either."""
+    told = "cannot reach https://relay.example.com/in?token="
+    begins = 'AudienceLab refused the request (400: "'
+    words = "x" * (499 - len(begins) - kept - len(told)) + told + HOOK_TOKEN + " for its reasons"
+    box.faults.add(Fault(endpoint="create-pixel", status=400, body={"message": words}))
+    for answer in (await relay_at_vendors(*INN), await relay_at_vendors(*INN, "--json")):
+        said = answer.out + answer.err
+        assert answer.status == 1
+        assert "?token=****…" in said
+        assert HOOK_TOKEN[:6] not in said
+
+
+def test_only_what_was_cut_is_taken_for_a_beginning() -> None:
+    """A token's first letters in the middle of a sentence are words; as a URL writes it, it is hidden too."""
+    settings = Settings.model_validate({"hook_tokens": "braces{and}more-0123456789"})
+    assert hidden("braces{and of words", settings) == "braces{and of words"
+    assert hidden("braces", settings) == "****"
+    assert hidden("brace", settings) == "brace"
+    assert hidden('(422: "braces{and…', settings) == '(422: "****…'
+    assert hidden("/braces%7Band%7Dmore-0123456789 is", settings) == "/**** is"
+    assert hidden("/braces%7Bba", settings) == "/braces%7Bba"
+    assert hidden("/braces%7Ban", settings) == "/****"
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_check_tells_here_elsewhere_and_nowhere(
     dialect: str, relay_at_vendors: Relay, box: Sandbox, redis: Redis
@@ -352,3 +386,96 @@ async def test_a_token_that_is_not_valid_any_more_ends_with_1(
     assert shown.status == 1
     assert f"{shop.id}: the token in it is not valid for pixel" in shown.out
     assert HOOK_TOKEN not in shown.out + machine.out
+
+
+async def test_what_nobody_shares_is_not_told_of_several(
+    relay_at_vendors: Relay, box: Sandbox, redis: Redis
+) -> None:
+    """A webhook that is refused shares no hook: that nobody knows when it delivered needs no such sentence."""
+    shop, blog = box.memory.account.pixels.values()
+    shop.webhook_url = "https://relay.example.com//hooks/pixel/anything"
+    shown = await relay_at_vendors("pixels", "check")
+    assert "404" in shown.out
+    assert "Which of several" not in shown.out
+    shop.webhook_url = "https://relay.example.com/hooks/pixel/an-old-token"
+    blog.webhook_url = HOOK
+    await redis.hset(keys.SENDERS, "pixel:last", 1_767_225_600_000)
+    assert "Which of several" not in (await relay_at_vendors("pixels", "check")).out
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize(
+    ("url", "status"), [("https://crm.example.org/in", 0), (HOOK, 1), (None, 0)]
+)
+async def test_without_a_token_for_pixels_check_tells_the_rest(
+    url: str | None,
+    status: int,
+    relay_at_vendors: Relay,
+    box: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The table and the machine form end alike; only the URL to paste is not known, and why is said."""
+    monkeypatch.setenv("HOOK_TOKENS", f"sendgrid:{OTHER_TOKEN}")
+    for pixel in box.memory.account.pixels.values():
+        pixel.webhook_url = url
+    machine = await relay_at_vendors("pixels", "check", "--json")
+    shown = await relay_at_vendors("pixels", "check")
+    assert (machine.status, shown.status, shown.err) == (status, status, "")
+    assert machine.json["webhook_url_to_paste"] is None
+    is_due = url is None or status == 1
+    assert ("No token of HOOK_TOKENS is valid for pixel" in shown.out) is is_due
+
+
+@pytest.mark.usefixtures("redis")
+async def test_the_url_to_paste_may_have_a_tag(relay_at_vendors: Relay, box: Sandbox) -> None:
+    """With --show-url both forms have it whole, else masked."""
+    masked = "https://relay.example.com/hooks/pixel/****?tag=blog"
+    words = ("pixels", "check", "--tag", "blog")
+    assert (await relay_at_vendors(*words, "--json")).json["webhook_url_to_paste"] == masked
+    whole = await relay_at_vendors(*words, "--show-url", "--json")
+    assert whole.json["webhook_url_to_paste"] == f"{HOOK}?tag=blog"
+    assert masked in (await relay_at_vendors(*words)).out
+
+
+@pytest.mark.parametrize("kind", ["pixels", "audiences"])
+async def test_who_deletes_is_asked_about_what_by_name(
+    kind: str, relay_at_vendors: Relay, box: Sandbox, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question has the name and the id, and for no nothing is done, or audited."""
+    pixel = next(iter(box.memory.account.pixels.values()))
+    audience = next(iter(box.memory.account.audiences.values()))
+    its_id, its_name = {
+        "pixels": (pixel.id, pixel.website_name),
+        "audiences": (audience.id, audience.name),
+    }[kind]
+    answers = StringIO("n\n")
+    monkeypatch.setattr(answers, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", answers)
+    answer = await relay_at_vendors(kind, "delete", its_id)
+    assert answer.status == 1
+    assert its_name in answer.err
+    assert its_id in answer.err
+    assert "Nothing was done" in answer.err
+    assert await audited(redis) == []
+
+
+@pytest.mark.parametrize("kind", ["pixels", "audiences"])
+async def test_what_can_be_no_id_opens_no_order(
+    kind: str, relay_at_vendors: Relay, redis: Redis
+) -> None:
+    """An empty id, as of a variable that is not set, is bad usage and stands in no audit."""
+    for word in ("", " ", "a/b"):
+        assert (await relay_at_vendors(kind, "delete", word, "--yes")).status == 2
+    assert await audited(redis) == []
+
+
+async def test_check_reads_from_a_redis_that_is_full(
+    relay_at_vendors: Relay, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When everything stands still is when somebody looks: what only reads works all the same."""
+    monkeypatch.setenv("REDIS_URL", own_redis.url)
+    async with Redis.from_url(own_redis.url) as client:
+        await client.config_set("maxmemory", 1)
+        checked = [await relay_at_vendors(kind, "check") for kind in ("pixels", "audiences")]
+        await client.config_set("maxmemory", 0)
+    assert [answer.status for answer in checked] == [0, 0], checked

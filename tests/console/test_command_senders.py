@@ -43,6 +43,7 @@ async def test_every_source_is_shown(relay: Relay) -> None:
                 "settings": dict.fromkeys(wanted, False),
             },
             "set_up": None,
+            "earlier_set_ups": [],
         }
 
 
@@ -119,3 +120,22 @@ async def test_the_key_of_a_set_up_is_shown(relay: Relay, redis: Redis) -> None:
     )
     await redis.delete(keys.set_up("sfmc"))
     assert "callback" not in (await relay("senders")).out
+
+
+async def test_an_earlier_key_of_a_set_up_stays_in_sight(relay: Relay, redis: Redis) -> None:
+    """A set-up is not signed: a later one that somebody else sent does not take the right one away."""
+    for n, key in enumerate(("ours", "theirs")):
+        await keep_set_up(redis, "sfmc", 1_767_225_600_000 + n, SetUp("65b885ab", key))
+    (row,) = (one for one in (await relay("senders", "--json")).json if one["source"] == "sfmc")
+    assert row["set_up"]["verification_key"] == "theirs"
+    assert [one["verification_key"] for one in row["earlier_set_ups"]] == ["ours"]
+    lines = (await relay("senders")).out.splitlines()
+    shown = [line.partition("key ")[2].split()[0] for line in lines if "callback" in line]
+    assert shown == ["theirs", "ours"]
+
+
+async def test_two_settings_are_named_in_the_plural(relay: Relay, redis: Redis) -> None:
+    """A sender whose signature takes two settings is told both."""
+    await redis.hset(keys.SENDERS, mapping={"mandrill:last": 1, "mandrill:deliveries:done": 1})
+    shown = (await relay("senders")).out
+    assert "once MANDRILL_WEBHOOK_KEY and MANDRILL_WEBHOOK_URL are set." in shown

@@ -255,6 +255,13 @@ async def test_ages_count_from_redis(relay: Relay, redis: Redis) -> None:
         ["--changed-since", "yesterday"],
         ["--columns", "first_name"],
         ["--columns", ","],
+        ["--tag", ""],
+        ["--tag", ","],
+        ["--tag", "shop", "--tag", " "],
+        ["--frequency", ""],
+        ["--changed-since", ""],
+        ["--score-min", ""],
+        ["--output", ""],
         ["--output", "nowhere/people.csv"],
         ["--output", "."],
         ["--output", "/dev/null"],
@@ -279,6 +286,18 @@ async def test_help_shows_examples(relay: Relay) -> None:
 async def test_json_and_csv_exclude_each_other_on_stdout(relay: Relay) -> None:
     """--json promises JSON and nothing else."""
     assert (await relay("visitors", "export", "--json", "--format", "csv")).status == 2
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_dash_is_standard_output(relay: Relay, tmp_path: Path) -> None:
+    """`--output -` writes no file of that name: the rows are printed, as without it."""
+    answer = await relay("visitors", "export", "--output", "-")
+    assert answer.status == 0
+    assert len(table(answer.out)) == 3
+    assert not (tmp_path / "-").exists()
+    assert (
+        await relay("visitors", "export", "--output", "-", "--format", "csv", "--json")
+    ).status == 2
 
 
 # files ----------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ HOOKS = Hooks("https://relay.example.com", TOKENS)
         f"http://relay.example.com/hooks/workflow/{TOKEN}",
         f"https://relay.example.com/hooks/audience?token={TOKEN}&token=other",
         f"https://relay.example.com/hooks/audience/{AUDIENCES_ONLY}",
+        f"https://relay.example.com/hooks/pixel/{TOKEN}/",
+        f"https://relay.example.com/hooks/pixel/?token={TOKEN}",
         f" https://relay.example.com/hooks/pixel/{TOKEN.replace('-', '%2D')}\n",
     ],
 )
@@ -37,7 +39,7 @@ def test_what_leads_here_and_is_let_in(url: str) -> None:
     [
         ("https://relay.example.com/hooks/pixel/an-old-token", "not valid for pixel"),
         (f"https://relay.example.com/hooks/pixel/{AUDIENCES_ONLY}", "not valid for pixel"),
-        (f"https://relay.example.com/hooks/pixel/{TOKEN}/", "not valid for pixel"),
+        (f"https://relay.example.com/hooks/pixel/{TOKEN}/more", "not valid for pixel"),
         ("https://relay.example.com/hooks/pixel", "no token"),
         (f"https://relay.example.com/hooks/sendgrid/{TOKEN}", "its source is none of"),
         (f"https://relay.example.com/hooks/{TOKEN}", "its source is none of"),

@@ -81,8 +81,12 @@ async def test_every_example_runs_and_prints_what_it_says(
 def test_every_call_is_on_the_page(client: type) -> None:
     """No public method of a client is missing from its section."""
     section = PAGE.partition(f"## {client.__name__}\n")[2].partition("\n## ")[0]
-    calls = [name for name in vars(client) if not name.startswith("_")]
-    assert [name for name in calls if f"`{name}(" not in section] == []
+    public = {name: each for name, each in vars(client).items() if not name.startswith("_")}
+    calls = [f"`{name}(" for name, each in public.items() if callable(each)]
+    facts = [f"`{name}`" for name, each in public.items() if not callable(each)]
+    assert [name for name in calls if name not in section] == []
+    page = PAGE.replace("`client.", "`").replace("`lab.", "`")
+    assert [name for name in facts if name not in page] == []
 
 
 def test_the_page_has_examples() -> None:

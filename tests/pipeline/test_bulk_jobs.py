@@ -116,9 +116,10 @@ async def test_sealing_twice_makes_one_job(redis: Redis) -> None:
 async def full(redis: Redis) -> AsyncIterator[Redis]:
     """Give a server with five visitors waiting, and let it be full."""
     await ask_about(redis, 5)
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
     await redis.config_set("maxmemory", 1)
     yield redis
-    await redis.config_set("maxmemory", 0)
+    await redis.config_set("maxmemory", limit)
 
 
 async def test_a_full_server_goes_on(full: Redis) -> None:
@@ -186,3 +187,18 @@ async def test_groups_that_were_lost_lose_no_part(redis: Redis) -> None:
     (part,) = await bulk_jobs.parts(redis, job)
     assert (await apply(redis, Move(part.queue, [part.id]))).results == [Result.DONE]
     assert await Queues(redis, "one").release(Stage.ENRICH) == 0
+
+
+async def test_a_job_that_is_made_again_is_counted_once(redis: Redis) -> None:
+    """Everybody in it may have been asked about twice; a second run of the call finds it not begun."""
+    await ask_about(redis, 5)
+    await bulk_jobs.seal(redis, 1)
+    job = await claimed(redis)
+    assert job
+    await bulk_jobs.go_on(redis, job, 60, changed={"begun": 1, "missing": 4})
+    for _ in range(2):
+        await bulk_jobs.make_again(redis, job)
+        assert await redis.hget(keys.BOOKS, "maybe_duplicate") == b"5"
+    again = await claimed(redis)
+    assert again
+    assert (again.is_begun, again.missing) == (False, 0)

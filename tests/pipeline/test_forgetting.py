@@ -98,6 +98,18 @@ async def test_forgetting_twice_changes_nothing(redis: Redis) -> None:
     assert await forgetting.forget(redis, ADA) == Forgotten(0, 0, 0, 1)
 
 
+async def test_a_redis_that_is_full_by_then_lets_a_person_go(redis: Redis) -> None:
+    """What was begun ends: taking away is no reason for Redis to refuse, however full it is."""
+    await meet(redis, ada(), subscribed=[digest(ADA)])
+    await redis.config_set("maxmemory", 1)
+    try:
+        gone = await forgetting._remove(redis, [ada()], [digest(ADA)])
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert gone == 1
+    assert not await redis.exists(keys.address(digest(ADA)), keys.visitor(UUID), keys.VISITORS)
+
+
 async def test_somebody_unknown_is_kept_from_coming(redis: Redis) -> None:
     """Their dead letters go too, found by the address's hash even where the address is plain."""
     [dead_id] = await bury(redis, payloads=[b'{"email":"carol@example.com"}'])

@@ -270,12 +270,13 @@ async def test_a_refusal_is_told_in_the_servers_words(redis: Redis, open_inbox: 
     """A full Redis and one that cannot write its file are told apart by what they say."""
     inbox = open_inbox(redis)
     await inbox.start()
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
     await redis.config_set("maxmemory", 1)
     try:
         with pytest.raises(NotStored, match=r"OOM|maxmemory"):
             await inbox.put([delivery()])
     finally:
-        await redis.config_set("maxmemory", 0)
+        await redis.config_set("maxmemory", limit)
 
 
 async def test_of_a_server_that_falls_silent_the_answers_are_kept() -> None:

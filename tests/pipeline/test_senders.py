@@ -23,6 +23,7 @@ from pipeline.outcomes import (
     Person,
     Reason,
     ScoreChange,
+    SetUp,
     Stage,
     VisitorEvent,
 )
@@ -193,8 +194,23 @@ async def test_reading_tells_every_source_in_its_order(redis: Redis) -> None:
         "deliveries": {"done": 4, "ignored": 0, "dead": 0},
         "events": {"taken": {"Open": 2}, "ignored": {"test": 1}, "invalid": 3},
         "set_up": None,
+        "earlier_set_ups": [],
     }
     assert known["a"].view()["last_delivery_at"] is None
+
+
+@pytest.mark.anyio
+async def test_the_last_set_ups_are_kept_newest_first(redis: Redis) -> None:
+    """Five of them, in the order of their coming whichever is read last; the same again only comes later."""
+    for at_ms in (3_000, 1_000, 7_000, 2_000, 6_000, 4_000):
+        for _ in range(2):
+            await senders.keep_set_up(redis, "sfmc", at_ms, SetUp("c", f"key-{at_ms}"))
+    for at_ms in (8_000, 3_500):
+        await senders.keep_set_up(redis, "sfmc", at_ms, SetUp("c", "key-4000"))
+    known = (await senders.read(redis, ["sfmc"]))["sfmc"].set_ups
+    kept = ["key-4000", "key-7000", "key-6000", "key-3000", "key-2000"]
+    assert [one["verification_key"] for one in known] == kept
+    assert known[0]["received_at"] == "1970-01-01T00:00:08.000Z"
 
 
 @pytest.mark.parametrize(

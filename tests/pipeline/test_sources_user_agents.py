@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from ua_parser import Domain
+from ua_parser.basic import Resolver
+from ua_parser.loaders import load_lazy_builtins
 
+from pipeline.sources.agent_expressions import Expressions, needed_words
 from pipeline.sources.user_agents import is_mail_program, read_user_agent
 
+SEEN = (
+    "",
+    "Mozilla/5.0",
+    "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148",
+    "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+    "Microsoft Office/16.0 (Windows NT 10.0; Microsoft Outlook 16.0.4266; Pro)",
+    "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 Chrome/126.0.0.0 Mobile Safari/537.36",
+    "curl/8.4.0",
+)
 _TABLET_PC = "Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 6.1; .NET CLR 2.0; Tablet PC 2.0"
 
 
@@ -43,3 +57,33 @@ def test_a_machine_is_told_from_others(text: str, device: str | None) -> None:
 def test_what_reads_mail_is_no_browser(name: str, reads_mail: bool) -> None:
     """Programs are known by their names, as senders and ua-parser write them."""
     assert is_mail_program(name) is reads_mail
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        (r"(Teams)/(\d+)", {"teams"}),
+        (r"[Bb]ot(?:[Ss]pider|Crawl)x?", {"spider", "crawl"}),
+        (r"(?:abc)?de", {"de"}),
+        (r"(?:abc|)de", {"de"}),
+        (r"(?:abcd){0,2}e+", {"e"}),
+        (r"(?i)AB(?!cdef)", {"ab"}),
+        (r"\d+|abc", set()),
+        (r"[ab]\w*", set()),
+        ("\u017fafari", {"afari"}),
+    ],
+)
+def test_words_are_needed_only_where_nothing_may_be_left_out(
+    expression: str, words: set[str]
+) -> None:
+    """Of an expression's words the longest that must stand is taken, of alternatives one each, or none."""
+    assert needed_words(expression) == words
+
+
+@pytest.mark.parametrize("agent", [*SEEN, *(f"{one} \u017fpider \u00e9/1.2" for one in SEEN)])
+def test_the_first_expression_is_that_of_all(agent: str) -> None:
+    """What is found is what ua-parser finds when it tries every expression, also among other letters."""
+    programs, systems, devices = load_lazy_builtins()
+    wanted = Resolver((programs, systems, devices))(agent, Domain.USER_AGENT | Domain.OS)
+    assert Expressions(programs).first(agent) == wanted.user_agent
+    assert Expressions(systems).first(agent) == wanted.os

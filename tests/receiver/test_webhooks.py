@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hmac
+import time
 import zlib
 from base64 import b64encode
 from urllib.parse import urlencode
@@ -17,7 +18,7 @@ from httpx import AsyncClient, Response
 from redis.asyncio import Redis
 
 from pipeline import keys
-from pipeline.deliveries import Delivery
+from pipeline.deliveries import SIGNED, Delivery
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues
 from pipeline.sources.registry import SECRETS, SOURCES
@@ -284,6 +285,24 @@ async def test_a_sender_that_signs_must_sign(make_client: MakeClient, redis: Red
         assert (await client.post(PIXEL, content=BODY)).status_code == 202
     assert await dead(redis) == []
     assert await redis.hget(keys.REFUSED, "signature") == b"3"
+
+
+@pytest.mark.parametrize("key", [None, "key-0123456789abcdef"])
+async def test_a_checked_signature_is_noted_with_the_delivery(
+    make_client: MakeClient, redis: Redis, key: str | None
+) -> None:
+    """For who asks for it (Mailgun), when its secret is set; a header of that name in a request says nothing."""
+    stamp = str(int(time.time()))
+    signature = hmac.digest((key or "any").encode(), f"{stamp}t".encode(), "sha256").hex()
+    proof = {"timestamp": stamp, "token": "t", "signature": signature}
+    body = orjson.dumps({"signature": proof, "event-data": {"event": "opened"}})
+    async with make_client(mailgun_signing_key=key, klaviyo_signing_key="k" * 16) as client:
+        for headers in ({}, {SIGNED: "yes"}):
+            url = f"/hooks/mailgun/{TOKEN}"
+            assert (await client.post(url, content=body, headers=headers)).status_code == 200
+        assert (await client.post(PIXEL, content=BODY, headers={SIGNED: "yes"})).status_code == 202
+    noted = {SIGNED: "yes"} if key else {}
+    assert [delivery.headers for delivery in await stored(redis)] == [noted, noted, {}]
 
 
 async def test_refusals_without_a_trace_are_counted(make_client: MakeClient, redis: Redis) -> None:

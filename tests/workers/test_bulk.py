@@ -272,7 +272,8 @@ async def test_a_job_is_rung_for_when_it_is_due(
     seconds, _ = await bulky.redis.time()
     (name,) = await bulky.redis.zrange(keys.BULK, 0, 0)
     await bulky.redis.zadd(keys.BULK, {name: (seconds + due_in_s) * 1000})
-    await bulky.redis.delete(QUEUE_NAME)
+    # a bell that the stopped worker did not answer: its job would stand in the way of one of the same number
+    await bulky.redis.delete(QUEUE_NAME, *await bulky.redis.keys("arq:job:*"))
     await ring_for_work(context_of(bulky))
     assert (Stage.ENRICH in await rung(bulky)) == is_rung
 
@@ -355,6 +356,64 @@ async def test_the_documented_form_serves_as_well(bulky: Workbench) -> None:
     await work_on(bulky, crowd(9))
     assert calls(bulky) == (1, 0)
     await check_all_done(bulky, 12)
+
+
+async def test_a_lost_answer_of_a_job_without_a_name_ends_in_single_calls(bulky: Workbench) -> None:
+    """The documented form names no jobs: whether one was made is not to be found out, and no second one is paid."""
+    bulky.box.settings.dialect = "documented"
+    bulky.box.faults.add(Fault(endpoint="create-enrichment", reset="after", times=1))
+    await work_on(bulky, crowd(9))
+    assert calls(bulky) == (1, 12)
+    await check_all_done(bulky, 12)
+
+
+async def test_a_job_that_cannot_be_looked_for_is_given_up(bulky: Workbench) -> None:
+    """Nobody waits for ever for a list that stays away: the time counts from when the job was begun."""
+    bulky.timing = replace(bulky.timing, bulk_give_up_s=0.1)
+    bulky.box.faults.add(Fault(endpoint="create-enrichment", reset="after", times=1))
+    bulky.box.faults.add(Fault(endpoint="enrichments", status=404, body={"error": "no"}))
+    await work_on(bulky, crowd(9))
+    assert calls(bulky) == (1, 12)
+    await check_all_done(bulky, 12)
+
+
+async def test_a_documented_job_asks_for_everything_of_the_people(bulky: Workbench) -> None:
+    """What they are found by is not what is wanted back."""
+    bulky.box.settings.dialect = "documented"
+    await work_on(bulky, crowd(9))
+    kept = await everybody(bulky)
+    assert [kept[f"U-{n}"].fields["FIRST_NAME"] for n in range(3)] == [
+        row["FIRST_NAME"] for row in PEOPLE[:3]
+    ]
+    assert calls(bulky) == (1, 0)
+
+
+@pytest.mark.parametrize("setting", ["auto", "documented"])
+async def test_whom_the_form_cannot_ask_about_stops_nobody(
+    make_bench: MakeBench, setting: str
+) -> None:
+    """A visitor of a hash is not found where only addresses can be asked about; others go on."""
+    bench = make_bench(email_format="plain", enrich_bulk_from=0, audiencelab_dialect=setting)
+    bench.box.settings.dialect = "documented"
+    await work_on(bench, [person(0, KNOWN[0])])
+    await work_on(bench, [Person(uuid="U-9", hem_sha256=digest("x@example.com"))])
+    await work_on(bench, [person(1, KNOWN[1]), person(2, KNOWN[2])])
+    await check_all_done(bench, 4)
+
+
+async def test_the_first_call_of_all_may_be_refused(make_bench: MakeBench) -> None:
+    """A service whose form is not known yet refuses one visitor: that one is buried, the stage goes on."""
+    bench = make_bench(email_format="plain", enrich_bulk_from=0)
+    bench.box.settings.dialect = "documented"
+    refusal = {"message": "invalid email"}
+    bench.box.faults.add(
+        Fault(endpoint="enrich", status=422, body=refusal, addresses=["bad@example.com"])
+    )
+    await work_on(bench, [person(9, "bad@example.com")])
+    await work_on(bench, [person(n, address) for n, address in enumerate(KNOWN)])
+    (letter,) = await bench.dead(Stage.ENRICH)
+    assert "invalid email" in letter.error
+    assert await bench.row(Stage.ENRICH) == {"in": 4, "done": 3, "dead": 1}
 
 
 async def test_two_workers_share_the_jobs(bulky: Workbench) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from redis.asyncio import Redis
 
 from pipeline.settings import load_settings
 from tests.recorded import NOT_FOUND, Service, serving
@@ -36,6 +37,7 @@ from workers.clients.errors import (
     QuotaExceeded,
     Rejected,
     Unavailable,
+    UnknownField,
 )
 from workers.clients.http import VendorHttp
 from workers.clients.messages import Answer
@@ -110,7 +112,9 @@ CALLS: dict[str, tuple[Call, Callable[[Any], object], object]] = {
         [{"EMAIL": "wil@example.com", "FIRST_NAME": "Wil"}],
     ),
     "create_enrichment_job": (
-        lambda lab: lab.create_enrichment_job("Readers", [{"Email": "wil@example.com"}], ["email"]),
+        lambda lab: lab.create_enrichment_job(
+            "Readers", [{"Email": "wil@example.com"}], ["email"], fields=["job_title"]
+        ),
         lambda new_id: new_id,
         "399e88c3-3263-4d9a-826c-437ef57f7b6c",
     ),
@@ -189,7 +193,11 @@ async def test_a_fixed_dialect_tries_one_form_only() -> None:
     ],
 )
 async def test_the_setting_is_the_dialect_of_the_worker(
-    dialect: str, asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    dialect: str,
+    asked: list[str],
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """AUDIENCELAB_DIALECT is what the worker's client speaks, in any case."""
     service = Service("documented")
@@ -198,7 +206,7 @@ async def test_the_setting_is_the_dialect_of_the_worker(
     monkeypatch.setenv("AUDIENCELAB_API_KEY", "sk_key")
     with serving(service) as url:
         monkeypatch.setenv("AUDIENCELAB_BASE_URL", url)
-        opened = _opened(load_settings(), None, Timing())
+        opened = _opened(load_settings(), redis, Timing())
         lab = await opened._audiencelab()
         assert lab is not None
         with pytest.raises(CallFailed):
@@ -221,6 +229,32 @@ async def test_when_no_form_is_known_the_observed_one_is_told_about() -> None:
         with pytest.raises(Misconfigured, match=r"the path /enrichments .*AUDIENCELAB_BASE_URL"):
             await CALLS["create_enrichment_job"][0](lab)
     assert service.asked == ["POST /enrichments", "POST /enrichment/jobs"]
+
+
+@pytest.mark.parametrize("worked", [{}, {"enrich": "documented"}])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(422, Rejected), (400, Rejected), (401, Misconfigured), (415, Misconfigured)],
+)
+async def test_what_the_form_that_is_known_says_is_told(
+    status: int, kind: type[CallFailed], worked: dict[str, str]
+) -> None:
+    """A refusal by the one form that the service knows is not hidden behind the other's 404."""
+    service = Service("documented")
+    service.say("POST /enrich/contact", status, {"message": "this is the reason"})
+    async with client_of(service, Dialects(worked=worked)) as lab:
+        with pytest.raises(kind, match="this is the reason") as caught:
+            await lab.enrich(email="wil@example.com")
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize("worked", [{}, {"create_enrichment_job": "documented"}])
+async def test_a_refused_key_tells_more_than_an_unknown_path(worked: dict[str, str]) -> None:
+    """400 "Unknown Field" of one form is about what was sent, 404 of the other about the service."""
+    service = Service("documented")
+    async with client_of(service, Dialects(worked=worked)) as lab:
+        with pytest.raises(UnknownField):
+            await lab.create_enrichment_job("Readers", [{"emailx": "wil@example.com"}])
 
 
 async def test_a_second_form_that_cannot_be_tried_now_is_not_taken_for_unknown() -> None:
@@ -440,6 +474,14 @@ async def test_an_id_that_no_list_has_is_not_found() -> None:
         (200, {"success": True}, None),
         (200, {}, None),
         (202, {"message": "will be gone"}, None),
+        (200, "null", None),
+        (200, "true", None),
+        (200, "OK", None),
+        (200, '"deleted"', None),
+        (200, [], None),
+        (200, "false", Unavailable),
+        (200, {"success": "false"}, Unavailable),
+        (200, {"Success": 0}, Unavailable),
         (200, {"success": False}, Unavailable),
         (200, {"status": "NOT_FOUND"}, NotFound),
         (404, NOT_FOUND, NotFound),
@@ -451,7 +493,7 @@ async def test_an_id_that_no_list_has_is_not_found() -> None:
 async def test_a_deletion_is_done_only_when_the_service_says_so(
     status: int, body: object, kind: type[CallFailed] | None
 ) -> None:
-    """204 and `{"success": true}` are done; a proxy's page and half an answer are not."""
+    """Any 2xx is done but what denies it, a proxy's page and half an answer."""
     service = Service("observed")
     service.say(f"DELETE /pixels/{PIXEL}", status, body)
     async with client_of(service) as lab:

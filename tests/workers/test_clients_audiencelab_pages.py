@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.clients.audiencelab import Page, pages, walk
+from workers.clients.audiencelab import Course, Page, pages, walk
 from workers.clients.errors import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -163,6 +165,64 @@ async def test_a_total_that_swings_is_given_up() -> None:
     with pytest.raises(Unavailable, match="changes faster"):
         async for _ in walk(fetch):
             pass
+
+
+async def test_a_long_list_that_lives_is_read() -> None:
+    """Many steps back are few beside many pages: a row may leave every few pages for a whole walk."""
+    listing = Listing(3000)
+
+    def shrink(_number: int) -> None:
+        if len(listing.asked) % 5 == 4:
+            del listing.rows[0]
+
+    listing.before = shrink
+    found = await read(listing)
+    assert set(listing.rows) <= set(found)
+    assert len(listing.asked) > 1000
+
+
+async def test_copies_that_differ_by_a_row_are_read() -> None:
+    """Whichever of two copies answers: what both have is read."""
+    listing, chance = Listing(300), Random(1)
+    copies = (listing.rows, listing.rows[1:])
+
+    def choose(_number: int) -> None:
+        listing.rows = chance.choice(copies)
+
+    listing.before = choose
+    assert set(copies[1]) <= set(await read(listing))
+
+
+@pytest.mark.parametrize("tells", ["total", "total_pages", "total total_pages has_more"])
+async def test_an_empty_page_before_the_told_end_is_no_end(tells: str) -> None:
+    """Rows that come to nothing are an error: who takes it for the end loses the others."""
+    listing = Listing(9, tells=tells)
+
+    async def torn(number: int) -> Page[int]:
+        page = await listing.fetch(number)
+        return replace(page, items=[]) if number == 2 else page
+
+    with pytest.raises(Unavailable, match="breaks off at page 2"):
+        _ = [page async for page in walk(torn)]
+    assert listing.asked == [1, 2]
+
+
+async def test_an_empty_page_is_the_end_where_nothing_is_told() -> None:
+    """Without a count there is no other end, whatever is said of more."""
+
+    async def fetch(number: int) -> Page[int]:
+        return Page([number] if number < 3 else [], number, 1, has_more=True)
+
+    assert [page.page async for page in walk(fetch)] == [1, 2]
+
+
+async def test_a_walk_that_goes_on_steps_back_to_before_its_start() -> None:
+    """Rows that left while nobody walked are not skipped."""
+    listing = Listing(9)
+    course = Course(3, total=12, pages=2)
+    found = [row async for page in walk(listing.fetch, course=course) for row in page.items]
+    assert found == [3, 4, 5, 6, 7, 8]
+    assert (course.stepped_back, course.pages) == (1, 4)
 
 
 async def test_a_page_smaller_than_asked_for_does_not_end_a_list_of_known_length() -> None:

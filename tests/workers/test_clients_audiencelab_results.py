@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import gzip
 import io
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -132,6 +133,34 @@ async def test_what_a_csv_writer_writes_is_read(table: list[list[str]], size: in
     assert [[row["A"], row["B"]] for row in await table_of(raw, size)] == expected
 
 
+@pytest.mark.parametrize("line", ["\n", '""\n', "x\n", ',"\n'])
+async def test_no_line_is_read_over_and_over(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that goes on over many lines costs what it is long, not the square of it."""
+    real, characters = csv.reader, list[int]()
+
+    def reader(lines: list[str], *, strict: bool) -> Iterator[list[str]]:
+        characters.append(len(lines[0]))
+        return real(lines, strict=strict)
+
+    monkeypatch.setattr(csv, "reader", reader)
+    raw = ('A,B\n1,"' + line * 20_000).encode()
+    with contextlib.suppress(Unavailable):
+        await table_of(raw, 1000)
+    assert sum(characters) < 4 * len(raw) + 100
+
+
+async def test_a_row_of_many_lines_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be as long as any row, and one that does not end is given up."""
+    text = "\n" * 5000 + '""' + "\n" * 5000
+    assert await table_of(f'A,B\n1,"{text}"\n2,x\n'.encode()) == [
+        {"A": "1", "B": text.replace('""', '"')},
+        {"A": "2", "B": "x"},
+    ]
+    monkeypatch.setattr(results, "_LONGEST_ROW", 1000)
+    with pytest.raises(Unavailable, match="without an end"):
+        await table_of(f'A,B\n1,"{text}"\n2,x\n'.encode())
+
+
 class Storage:
     """A host of files: says *answer* to every request, and keeps what it was asked."""
 
@@ -164,10 +193,12 @@ async def storing(*answers: bytes) -> AsyncIterator[Storage]:
         yield storage
 
 
-async def rows_of(url: str | None, status: str = "COMPLETED") -> list[dict[str, str]]:
-    """Return the rows of a job whose file is at *url*."""
+async def rows_of(
+    url: str | None, status: str = "COMPLETED", base: str = "http://127.0.0.1:9/api"
+) -> list[dict[str, str]]:
+    """Return the rows of a job whose file is at *url*, of a vendor at *base*."""
     async with new_client() as client:
-        http = VendorHttp(VENDOR, "https://api.invalid", headers("sk_secret"), client)
+        http = VendorHttp(VENDOR, base, headers("sk_secret"), client)
         job = EnrichmentJob("7", "job", status, url)
         return [row async for row in AudienceLab(http).enrichment_rows(job)]
 
@@ -187,6 +218,23 @@ async def test_a_stored_file_may_move() -> None:
     async with storing(moved, whole(PLAIN)) as storage:
         assert await rows_of(storage.url) == ROWS
     assert storage.heads[1].startswith("GET /there ")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "127.1", "2130706433"),
+        *("vault.localhost", "10.0.0.1", "169.254.169.254", "[fd00::1]", "0"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_vendor_outside_names_no_host_inside(scheme: str, host: str) -> None:
+    """Whatever an answer says, nothing inside is asked for it, unless the vendor is inside itself."""
+    async with storing(whole(PLAIN)) as storage:
+        url = storage.url.replace("http://127.0.0.1", f"{scheme}://{host}")
+        with pytest.raises(Rejected, match="cannot be used"):
+            await rows_of(url, base="https://api.invalid")
+    assert storage.heads == []
 
 
 @pytest.mark.parametrize("to", ["ftp://files.example/x", "http://files.example/x", "file:///etc"])
@@ -231,6 +279,8 @@ def test_a_storage_address_is_one_of_https() -> None:
     http = VendorHttp(VENDOR, "https://api.invalid", {}, new_client())
     url = http._file_url(None, "gs://bucket/path/to/file.csv.gz")
     assert str(url) == "https://storage.googleapis.com/bucket/path/to/file.csv.gz"
+    odd = http._file_url(None, "gs://bucket/a b?c#d%.csv")
+    assert str(odd) == "https://storage.googleapis.com/bucket/a%20b%3Fc%23d%25.csv"
 
 
 @pytest.mark.parametrize(
@@ -278,7 +328,7 @@ async def test_only_a_completed_job_has_rows() -> None:
 async def test_stopping_early_gives_the_connection_back() -> None:
     """Who reads one row only leaves nothing open."""
     async with storing(whole(PLAIN)) as storage, new_client(most_connections=1) as client:
-        http = VendorHttp(VENDOR, "https://api.invalid", {}, client)
+        http = VendorHttp(VENDOR, storage.url, {}, client)
         rows = AudienceLab(http).enrichment_rows(EnrichmentJob("7", None, "COMPLETED", storage.url))
         assert await anext(rows) == ROWS[0]
         await rows.aclose()

@@ -16,18 +16,22 @@ import orjson
 import pytest
 
 from workers.clients import errors
+from workers.clients.audiencelab import audiences, enrichment, pixels
 from workers.clients.audiencepoint import (
     Campaign,
     Score,
     Verification,
+    digest,
     read_events,
     read_scores,
     read_send_times,
     read_subscription,
     read_verification,
     scores_in_order,
+    subscription_request,
+    verification_request,
 )
-from workers.clients.errors import CallFailed
+from workers.clients.errors import CallFailed, Unavailable
 from workers.clients.messages import Answer
 
 FOLDER = Path(__file__).parent.parent / "samples" / "audiencepoint-answers"
@@ -123,3 +127,50 @@ def test_scores_keep_their_strings() -> None:
     (score,) = scores_in_order(sample["asked"], read_scores(answer_of(sample)))
     told = {k: v for k, v in sample["answer"][0].items() if k != "emailAddress"}
     assert score.raw == told
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["a@example.com", digest("b@example.com")],
+        ["a@example.com", "A@example.com "],
+        [digest("a@example.com"), digest("a@example.com").upper()],
+        ["a@example.com", "  "],
+    ],
+)
+def test_one_call_carries_different_addresses_of_one_kind(addresses: list[str]) -> None:
+    """Plain ones beside hashes, and the same twice in another spelling, are refused before they leave."""
+    with pytest.raises(ValueError, match="addresses"):
+        subscription_request(addresses)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda text: subscription_request([text]),
+        verification_request,
+        lambda text: verification_request(text, by_get=True),
+        lambda text: enrichment.enrich_request({"email": text}),
+        lambda text: audiences.create_request(text, {"city": ["Bergen"]}),
+        lambda text: pixels.create_request(text, "https://example.com", None, None),
+    ],
+    ids=["subscription", "verification", "by get", "enrich", "audience", "pixel"],
+)
+def test_a_text_that_is_no_unicode_is_a_wrong_value(make: Callable[[str], object]) -> None:
+    """Half a surrogate pair is told as what was passed wrongly, as any other."""
+    with pytest.raises(ValueError, match=r"surrogate|str is not valid UTF-8"):
+        make("a\udcff@example.com")
+
+
+@pytest.mark.parametrize("body", [b'[{"message":"x","email":"y"}]', b'[{"error":"x","email":"y"}]'])
+def test_a_message_is_no_send_time(body: bytes) -> None:
+    """An array of what went wrong is not an array of entries."""
+    campaign = Campaign(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
+    with pytest.raises(Unavailable):
+        read_send_times(Answer(200, {}, body), campaign)
+
+
+def test_an_error_is_no_result_of_a_verification() -> None:
+    """A new word is kept; the word for a failure is none of an address."""
+    with pytest.raises(Unavailable):
+        read_verification(Answer(200, {}, b'{"Result":"Error","message":"x"}'), "a@example.com")

@@ -13,9 +13,11 @@ import httpx
 import pytest
 
 from workers.clients import http as http_module
+from workers.clients.audiencelab import AudienceLab, headers
+from workers.clients.audiencepoint import AudiencePoint
 from workers.clients.errors import Misconfigured, Unavailable
 from workers.clients.http import VendorHttp, new_client
-from workers.clients.messages import Answer, Request
+from workers.clients.messages import Answer, RateLimit, Request
 
 pytestmark = pytest.mark.anyio
 
@@ -352,3 +354,35 @@ async def test_the_loggers_that_write_urls_are_quiet(caplog: pytest.LogCaptureFi
         await sent_to(vendor.url)
     assert caplog.records == []
     assert logging.getLogger("httpx").level == logging.WARNING
+
+
+async def test_the_key_that_was_sent_comes_back_in_no_failure() -> None:
+    """Whatever its shape: the layer knows what it put into the headers."""
+    told = b'{"message":"Authorization=Bearer my-secret-key-123 of my-secret-key-123"}'
+    head = b"HTTP/1.1 403 X\r\nContent-Length: %d\r\n\r\n" % len(told)
+    async with saying(head + told) as vendor, new_client() as client:
+        http = VendorHttp("AudienceLab", vendor.url, headers("my-secret-key-123"), client)
+        with pytest.raises(Misconfigured) as caught:
+            await AudienceLab(http).enrich(email="a@example.com")
+    assert "Authorization=[key] of [key]" in caught.value.sentence
+    assert "my-secret" not in caught.value.sentence
+
+
+async def test_the_last_word_about_the_limit_is_kept() -> None:
+    """A client tells how much may still be asked; an answer that says nothing changes nothing."""
+    limited = OK.replace(b"\r\n", b"\r\nX-RateLimit-Remaining: 3\r\n", 1)
+    answers = iter([OK, limited, OK])
+
+    async def say(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(next(answers))
+        await writer.drain()
+        writer.close()
+
+    async with serving(say) as vendor, new_client() as client:
+        http = VendorHttp("AudiencePoint", vendor.url, {}, client)
+        seen = []
+        for _ in range(3):
+            await http.send(POST)
+            seen.append(AudiencePoint(http).rate_limit)
+    assert AudienceLab(http).rate_limit == seen[-1]
+    assert seen == [None, RateLimit(None, 3, None), RateLimit(None, 3, None)]

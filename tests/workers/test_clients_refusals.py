@@ -56,8 +56,8 @@ def judge(given_answer: Answer, vendor: str = "AudiencePoint") -> CallFailed:
         (200, "", Unavailable),
         (202, "{}", Unavailable),
         (204, "", Unavailable),
-        (301, "", Unavailable),
-        (307, '{"message":"elsewhere"}', Unavailable),
+        (301, "", Misconfigured),
+        (307, '{"message":"elsewhere"}', Misconfigured),
         (400, '{"message":"Invalid request body"}', Rejected),
         (400, '{"error":{"code":"VALIDATION_ERROR","message":"no"}}', Rejected),
         (401, '{"message":"Unauthorized"}', Misconfigured),
@@ -313,3 +313,27 @@ def test_a_reset_is_read_against_the_answers_own_clock() -> None:
         429, date=formatdate(its_time, usegmt=True), x_ratelimit_reset=f"{its_time + 30:.0f}"
     )
     assert reset_s(said, lambda: NOW) == 30.0
+
+
+def test_a_redirect_names_the_setting_of_the_address() -> None:
+    """It is not followed, with our key in hand: the operator is told where to look."""
+    found = failure(Answer(301, {}, b""), "AudienceLab", "/enrich", path_setting="X_PATH")
+    assert "redirect" in found.sentence
+    assert "AUDIENCELAB_BASE_URL" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        ('{"message":"bad key my-secret-key-123"}', "bad key [key]"),
+        ('{"error":"Authorization=Bearer my-secret-key-123, no"}', "Authorization=[key], no"),
+        ("no https://relay.example.com/hooks/pixel/0123abc", "/hooks/pixel/[token]"),
+    ],
+)
+def test_no_sentence_repeats_what_was_sent_as_a_key(body: str, kept: str) -> None:
+    """A key of any shape is known by its being in our headers; a hook's address is one, too."""
+    secrets = ("my-secret-key-123", "Bearer my-secret-key-123")
+    sentence = words(Answer(400, {}, body.encode(), secrets))
+    assert kept in sentence
+    assert "my-secret" not in sentence
+    assert "0123abc" not in sentence

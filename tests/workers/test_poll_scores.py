@@ -194,10 +194,21 @@ async def test_a_push_ends_it_and_a_week_of_silence_begins_it_again(polling: Wor
     assert await _rests(polling)
     asked_before = len(asked(polling))
 
-    last = int(await polling.redis.hget(keys.SENDERS, "scores:last") or 0)
-    await polling.redis.hset(keys.SENDERS, "scores:last", last - QUIET_MS)
+    last = int(await polling.redis.hget(keys.SENDERS, "scores:pushed:last") or 0)
+    await polling.redis.hset(keys.SENDERS, "scores:pushed:last", last - QUIET_MS)
     await walk(polling)
     assert len(asked(polling)) == asked_before + 1
+
+
+@pytest.mark.parametrize("body", [b'{"hello":"world"}', b"[]", b"no JSON"])
+async def test_what_holds_no_score_is_no_push(polling: Workbench, body: bytes) -> None:
+    """Somebody who tries the address out does not end it: only a score that arrived does."""
+    await subscribed(polling, MAIL)
+    await polling.put("scores", body)
+    await polling.work_until(polling.is_idle)
+    assert await polling.redis.hexists(keys.SENDERS, "scores:last")
+    await walk(polling)
+    assert set(asked(polling)) == {MAIL}
 
 
 @pytest.mark.parametrize(
@@ -211,20 +222,32 @@ async def test_it_can_be_switched_off(make_polling: MakeBench, changed: dict[str
     assert await place(bench) == ""
 
 
+@pytest.mark.parametrize("queue", ["batches", "held"])
 @pytest.mark.parametrize("stage", [Stage.FORWARD, Stage.SUBSCRIBE])
 async def test_it_waits_for_what_forward_and_subscribe_have_to_send(
-    polling: Workbench, stage: Stage
+    polling: Workbench, stage: Stage, queue: str
 ) -> None:
-    """A call may be made once nothing waits there, or what waits is kept by a pause."""
+    """A call may be made once nothing there is ready to be sent, or what is ready is kept by a pause."""
     await subscribed(polling, MAIL)
-    await polling.redis.hincrby(keys.BOOKS, f"{stage}:waiting", 1)
+    await polling.redis.xadd(keys.queue(f"{stage}:{queue}"), {"p": "x", "m": "y"})
     args: list[str | float] = ["audiencepoint", 0, 2, 5, QUIET_MS, 86_400_000, 1]
     assert (await script(polling.redis, "poll")(args=args))[0] == b"wait"
     await pauses.pause(polling.redis, stage, "lunch")
     assert (await script(polling.redis, "poll")(args=args))[0] == b"go"
     await pauses.resume(polling.redis, stage)
-    await polling.redis.hincrby(keys.BOOKS, f"{stage}:waiting", -1)
+    for name in (keys.batches(stage), keys.held(stage)):  # resuming lets what is held go on
+        await polling.redis.xtrim(keys.queue(name), 0)
     assert (await script(polling.redis, "poll")(args=args))[0] == b"go"
+
+
+async def test_events_that_ripen_do_not_keep_it_waiting(make_polling: MakeBench) -> None:
+    """Steady light traffic always has something that waits for a batch to fill: addresses are asked about beside it."""
+    await subscribed(make_polling(), MAIL)
+    bench = make_polling(forward_max_wait_s=60)
+    await bench.put("events", mail_events(3))
+    async with bench.at_work():
+        await bench.until(lambda: asked(bench) == [MAIL])
+        assert await bench.count(Stage.FORWARD, "waiting") == 3
 
 
 async def test_it_takes_a_fifth_of_the_rate_after_all_others(polling: Workbench) -> None:
@@ -385,17 +408,19 @@ async def test_what_was_handed_over_is_not_handed_over_again(polling: Workbench)
     await polling.assert_balanced()
 
 
-async def test_who_is_forgotten_is_not_asked_about(polling: Workbench) -> None:
+async def test_who_is_forgotten_is_not_asked_about(make_polling: MakeBench) -> None:
     """Also when it happens while the walk waits for its turn."""
-    await subscribed(polling, MAIL, "b@example.com")
-    await polling.redis.hincrby(keys.BOOKS, "forward:waiting", 1)
-    async with polling.at_work():
-        await polling.until(lambda: _has_begun(polling))
-        await forgetting.forget(polling.redis, MAIL)
-        await polling.redis.hincrby(keys.BOOKS, "forward:waiting", -1)
-        await polling.until(lambda: is_over(polling))
-    assert asked(polling) == ["b@example.com"]
-    assert await visitors.find(polling.redis, MAIL) is None
+    await subscribed(make_polling(), MAIL, "b@example.com")
+    bench = make_polling(audiencepoint_rate=1000)
+    rate = f"{keys.PREFIX}rate:audiencepoint:polling"
+    await bench.redis.hset(rate, "next", "99999999999999")
+    async with bench.at_work():
+        await bench.until(lambda: _has_begun(bench))
+        await forgetting.forget(bench.redis, MAIL)
+        await bench.redis.delete(rate)
+        await bench.until(lambda: is_over(bench))
+    assert asked(bench) == ["b@example.com"]
+    assert await visitors.find(bench.redis, MAIL) is None
 
 
 async def _has_begun(bench: Workbench) -> bool:

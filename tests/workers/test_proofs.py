@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from redis.asyncio import Redis
 
 from pipeline import books, dead_letters, keys, pauses
-from pipeline.deliveries import Delivery, new_delivery_id
+from pipeline.deliveries import SIGNED, Delivery, new_delivery_id
 from pipeline.inbox import Inbox
 from pipeline.moves import Mover
 from pipeline.outcomes import Stage, Unreadable
@@ -191,10 +191,17 @@ class Desk:
             timing=self.timing,
         )
 
-    async def look(self, body: bytes, source: str = "ses", content_type: str = "") -> str:
+    async def look(
+        self,
+        body: bytes,
+        source: str = "ses",
+        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
         """Return `true`, `later`, or the reason of the burial and what is wrong."""
+        delivery = Delivery("1", source, body, 0, content_type, headers=headers or {})
         try:
-            await proofs.check(self.context, Delivery("1", source, body, 0, content_type))
+            await proofs.check(self.context, delivery)
         except proofs.Later:
             return "later"
         except Unreadable as unreadable:
@@ -946,6 +953,17 @@ async def test_without_the_key_no_token_is_remembered(make_desk: Callable[..., D
     assert await desk.look(mailgun(1), "mailgun") == "true"
     assert await desk.look(mailgun(2), "mailgun") == "true"
     assert await desk.redis.keys("{relay}:proof:*") == []
+
+
+async def test_the_receiver_says_that_a_signature_was_checked(
+    make_desk: Callable[..., Desk],
+) -> None:
+    """What it noted with the delivery counts, so only receivers need the key."""
+    desk = make_desk(mailgun_signing_key=None)
+    signed = {SIGNED: "yes"}
+    assert await desk.look(mailgun(1), "mailgun", headers=signed) == "true"
+    assert await desk.look(mailgun(1), "mailgun", headers=signed) == "true"
+    assert "replay" in await desk.look(mailgun(2), "mailgun", headers=signed)
 
 
 @pytest.mark.parametrize("content_type", ["application/json", FORM, "multipart/form-data"])

@@ -12,7 +12,7 @@ import pytest
 from pipeline import imports, keys
 from pipeline.imports import Import, Kind
 from pipeline.outcomes import Stage
-from sandbox.faults import broken
+from sandbox.faults import broken, throttled
 from sandbox.invented import visit
 from tests.workbench import Workbench
 from workers.reconcile import is_due
@@ -154,6 +154,15 @@ async def test_one_that_fails_does_not_keep_the_others_waiting(make_bench: MakeB
         assert (wrong.again_at_ms or 0) - wrong.started_at_ms >= HOUR_MS
         await bench.redis.hset(keys.import_of("segment", "segment-30"), "started_at_ms", 1)
         await bench.until(lambda: bench.box.memory.calls_to("segment") == 3)
+
+
+async def test_one_that_has_to_wait_long_is_left_for_later(bench: Workbench) -> None:
+    """Who is asked for two minutes' patience keeps no other id waiting for them; it is gone on with afterwards."""
+    bench.box.faults.add(throttled("segment", retry_after="120"))
+    await bench.work_until(lambda: _finished(bench, Kind.PIXEL, "pixel-20"))
+    one = await known(bench, Kind.SEGMENT, "segment-30")
+    assert one.error is not None
+    assert (one.again_at_ms or 0) - one.started_at_ms >= 120_000
 
 
 async def _finished(bench: Workbench, kind: Kind, name: str) -> bool:

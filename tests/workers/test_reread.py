@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -23,7 +25,7 @@ from pipeline.queues import Queues
 from pipeline.sources import Rules
 from pipeline.sources.registry import SOURCES
 from pipeline.tombstones import Tombstones
-from tests.workbench import Workbench, mail_event
+from tests.workbench import Workbench, mail_event, mail_events
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +68,55 @@ async def test_what_the_fix_understands_leaves(
     found = SOURCES["events"].parse(Delivery("x", "events", events, 0), Rules(), 2e9)
     assert await retried(bench, monkeypatch, found) == {"in": 2, "done": 2}
     assert len(bench.arrived) == 2
+
+
+class Mended:
+    """The source `events` after a fix that takes a wrong word for an open."""
+
+    def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
+        """Read the body as if it were right."""
+        right = delivery.body.replace(b'"Wrong"', b'"Open"')
+        return SOURCES_BEFORE["events"].parse(replace(delivery, body=right), rules, now)
+
+
+SOURCES_BEFORE = dict(SOURCES)
+
+
+@pytest.mark.parametrize("comes_right", [False, True])
+async def test_what_came_twice_leaves_once(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, comes_right: bool
+) -> None:
+    """A wrong event that its sender repeated lies there twice; retried, one goes on, and the other is a duplicate.
+
+    Both are duplicates when the event came right in the meantime. Another event goes on by itself.
+    """
+    wrong = orjson.dumps([mail_event(1, type="Wrong")])
+    await bench.put("events", wrong, wrong, orjson.dumps([mail_event(2, type="Wrong")]))
+    await bench.work_until(bench.is_idle)
+    assert await bench.row(Stage.FORWARD) == {"in": 3, "dead": 3}
+    if comes_right:
+        await bench.put("events", mail_events(1, first=1))
+        await bench.work_until(bench.is_idle)
+
+    monkeypatch.setitem(SOURCES, "events", Mended())
+    for letter in await bench.dead():
+        await dead_letters.retry(bench.redis, letter.id)
+    await bench.assert_balanced()
+    await bench.work_until(bench.is_idle)
+    duplicates = 2 if comes_right else 1
+    assert await bench.row(Stage.FORWARD) == {
+        "in": 2 + duplicates,
+        "done": 2,
+        "duplicate": duplicates,
+    }
+    assert sorted(bench.arrived) == ["person1@example.com", "person2@example.com"]
+    await bench.assert_balanced()
+
+    monkeypatch.setitem(SOURCES, "events", SOURCES_BEFORE["events"])
+    await bench.put("events", mail_events(2, first=1))
+    await bench.work_until(bench.is_idle)
+    assert await bench.count(Stage.FORWARD, "duplicate") == duplicates + 2
+    await bench.assert_balanced()
 
 
 @pytest.mark.parametrize(

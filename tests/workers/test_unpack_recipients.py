@@ -176,9 +176,8 @@ async def test_the_key_of_a_set_up_waits_for_the_operator(
         (delivery_id,) = await bench.put("sfmc", set_up())
         await bench.work_until(bench.is_idle)
 
-    known = (await senders.read(bench.redis, ["sfmc"]))["sfmc"].set_up
-    assert known is not None
-    assert (known["callback_id"], known["verification_key"]) == ("65b885ab", KEY)
+    known = (await senders.read(bench.redis, ["sfmc"]))["sfmc"].set_ups
+    assert [(one["callback_id"], one["verification_key"]) for one in known] == [("65b885ab", KEY)]
     lines = [line for line in caplog.messages if "set-up" in line]
     assert len(lines) == 1
     assert delivery_id in lines[0]
@@ -191,14 +190,13 @@ async def test_the_key_of_a_set_up_waits_for_the_operator(
 
 
 async def test_the_newest_set_up_holds(bench: Workbench) -> None:
-    """Of two in one flush the later one, and one that another worker comes to too late changes nothing."""
+    """Of two in one flush the later one stands first, and one that another worker comes to too late stands last."""
     await bench.put("sfmc", set_up("first"), set_up("second"))
     await bench.work_until(bench.is_idle)
     for received_at_ms in (5, 5):
         await senders.keep_set_up(bench.redis, "sfmc", received_at_ms, SetUp("old", "late"))
-    known = (await senders.read(bench.redis, ["sfmc"]))["sfmc"].set_up
-    assert known is not None
-    assert known["verification_key"] == "second"
+    known = (await senders.read(bench.redis, ["sfmc"]))["sfmc"].set_ups
+    assert [one["verification_key"] for one in known] == ["second", "first", "late"]
 
 
 @pytest.mark.parametrize("key", ["", "  ", "x" * 256, "a\x1b[31mb", "a\nb"])

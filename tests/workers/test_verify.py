@@ -14,6 +14,8 @@ from pipeline.outcomes import Person, Stage
 from sandbox.faults import broken, poisoned, refused_alike, slow
 from tests.workbench import Workbench
 from tests.workers.test_enrich import named, see
+from workers.clients.http import DEADLINE_S
+from workers.timing import Timing
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +38,12 @@ async def see_all(bench: Workbench, *mails: str) -> None:
 def verifying(make_bench: MakeBench) -> Workbench:
     """Give a relay that verifies, and sends plain addresses, which are easier to compare."""
     return make_bench(email_format="plain", verify="before_subscribe")
+
+
+def test_a_probe_outlives_all_that_is_done_in_it() -> None:
+    """A batch may be verified for a while before its call: until both are over no second probe begins."""
+    timing = Timing()
+    assert timing.probe_lease_s > timing.verify_s + DEADLINE_S
 
 
 async def subscription(bench: Workbench, mail: str) -> bytes | None:

@@ -512,6 +512,44 @@ async def test_a_list_without_an_end_is_given_up(stroll: Stroll) -> None:
                 await stroll.walk(Import(Kind.SEGMENT, "endless", 2))
 
 
+@pytest.mark.parametrize(
+    "torn",
+    [
+        {"data": [], "total": 50},
+        {"data": [], "total_records": 50, "page": 3, "total_pages": 5, "has_more": True},
+        {"data": [{"UUID": "x"}], "total": 50, "total_pages": 5, "has_more": False},
+        {"data": None, "total_records": 50},
+        {"status": "no data"},
+    ],
+)
+async def test_an_end_before_the_told_end_is_asked_for_again(
+    stroll: Stroll, torn: dict[str, object]
+) -> None:
+    """A page that was empty once, in the middle, costs no row."""
+    box = stroll.bench.box
+
+    def tear(one: Import) -> None:
+        if one.pages == 2:
+            box.faults.add(Fault(endpoint="segment", status=200, body=torn, times=1))
+
+    stroll.on_page = tear
+    one = await stroll.walk(segment(50))
+    assert (one.pages, one.rows, one.is_finished) == (5, 50, True)
+    assert any("page 3" in why or "expected keys" in why for why in stroll.held)
+
+
+async def test_a_walk_that_has_fewer_rows_than_were_told_says_so(
+    stroll: Stroll, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page in the middle may be short for a reason; the log tells what the walk did not get."""
+    short = {"data": [{"UUID": "x"}], "total": 30, "page": 2, "total_pages": 3, "has_more": True}
+    fault = Fault(endpoint="segment", status=200, body=short, times=1)
+    stroll.on_page = lambda one: stroll.bench.box.faults.add(fault) if one.pages == 1 else None
+    one = await stroll.walk(segment(30))
+    assert (one.rows, one.total, one.is_finished) == (21, 30, True)
+    assert "import ends short kind=segment rows=21 total=30" in caplog.text
+
+
 async def test_no_data_in_the_middle_is_not_the_end(stroll: Stroll) -> None:
     """Told of a hundred rows, a walk does not take "no data" for its end."""
     rows = [visit(n, PIXEL_ID) for n in range(10)]
@@ -523,7 +561,7 @@ async def test_no_data_in_the_middle_is_not_the_end(stroll: Stroll) -> None:
 
     with answering(torn) as url:
         stroll.url = url
-        with pytest.raises(Unavailable, match="in the middle"):
+        with pytest.raises(Unavailable, match="100 rows breaks off at page 2"):
             await stroll.walk(Import(Kind.SEGMENT, "torn", 10))
 
 

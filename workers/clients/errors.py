@@ -2,7 +2,7 @@
 
 CallFailed                 the base; every message is a sentence an operator can act on, no personal data
 ├── Unavailable            the destination's fault: network, time-out, 429, 5xx, 200 without the keys
-├── Misconfigured          401, 403, 404, 405, 415: key or path is wrong, and which of the two
+├── Misconfigured          401, 403, 404, 405, 415, 3xx: key, path or address is wrong, and which
 ├── QuotaExceeded          429 "Limit Exceeded": nothing more until the next UTC day or Retry-After
 └── Rejected               400, 413, 422: the items' fault, with the vendor's own words
     ├── NotFound           the vendor knows nothing of that id

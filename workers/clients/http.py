@@ -15,14 +15,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping
+import socket
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from functools import lru_cache
 from http.cookiejar import CookieJar
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import quote
 
 import httpx
 
 from workers.clients.errors import CallFailed, Misconfigured, NotFound, Rejected, Unavailable
-from workers.clients.messages import Answer, Request
+from workers.clients.messages import Answer, RateLimit, Request
 
 #: Seconds. API Gateway gives up on its backend after 29, so 30 sees its 504.
 TIMEOUT = httpx.Timeout(connect=5.0, read=30.0, write=10.0, pool=5.0)
@@ -35,6 +38,9 @@ MOST_ANSWER_BYTES = 16 * 1024 * 1024
 
 #: Parsed URLs that are kept. The flow uses a handful, over and over; pages and ids come and go.
 MOST_URLS = 64
+
+#: Characters of a header's value that no sentence repeats.
+SHORTEST_SECRET = 4
 
 #: A stored file may move once or twice; more is a circle.
 MOST_REDIRECTS = 3
@@ -97,8 +103,38 @@ class _NoCookies(CookieJar):
         """Leave the cookies of *response* where they are."""
 
 
+def _is_loopback(url: str) -> bool:
+    try:
+        return httpx.URL(url).host in _LOOPBACK_HOSTS
+    except httpx.InvalidURL:
+        return False
+
+
+def _is_inside(host: str) -> bool:
+    """Whether *host* is this machine, or an address that is not of the public internet, however written.
+
+    A name that leads to one is not found out.
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        try:  # 127.1 and 2130706433 are 127.0.0.1
+            address = ip_address(socket.inet_aton(host))
+        except (OSError, ValueError):
+            return host.rstrip(".").lower().rpartition(".")[2] == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return not (mapped or address).is_global
+
+
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+
+
+def _words_of(values: Iterable[str]) -> set[str]:
+    """Return header values and the words in them: of `Bearer KEY` the key may come back alone."""
+    words = {word for value in values for word in (value, value.split(" ")[-1])}
+    # a shorter one would be found in words that say something
+    return {word for word in words if len(word) >= SHORTEST_SECRET}
 
 
 class VendorHttp:
@@ -118,7 +154,10 @@ class VendorHttp:
             if not _HEADER_VALUE.fullmatch(value):
                 # the value is a key: it is not shown
                 raise ValueError(f"{vendor}: the value of {name} cannot stand in an HTTP header")
+        #: what the last answer that tells of a limit has told of it
+        self.rate_limit: RateLimit | None = None
         self._vendor = vendor
+        self._secrets = tuple(_words_of(headers.values()))
         self._base_url = base_url.rstrip("/")
         self._client = client
         self._deadline_s = deadline_s
@@ -159,11 +198,13 @@ class VendorHttp:
             body = await self._read(response)
         finally:
             await response.aclose()
-        headers = {
+        told = {
             name.lower().decode("latin-1"): value.decode("latin-1")
             for name, value in response.headers.raw
         }
-        return Answer(response.status_code, headers, body)
+        answer = Answer(response.status_code, told, body, self._secrets)
+        self.rate_limit = answer.rate_limit or self.rate_limit
+        return answer
 
     async def _read(self, response: httpx.Response) -> bytes:
         """Return the body, or give up on one that is too long."""
@@ -187,8 +228,9 @@ class VendorHttp:
     async def file(self, url: str) -> AsyncGenerator[bytes]:
         """Yield the bytes of a file that the vendor has put at *url*, in pieces, as they are stored.
 
-        It is asked for without the vendor's key, which the file's host has no business to see; over
-        https, from loopback also over http; redirects are followed as far as they keep to that. An
+        It is asked for without the vendor's key, which the file's host has no business to see, over
+        https; from hosts inside, and from loopback also over http, only when the vendor's own
+        address is loopback. Redirects are followed as far as they keep to that. An
         address with `gs://` is one of Google's public storage. Close it (`contextlib.aclosing`) when
         you stop early.
 
@@ -217,14 +259,15 @@ class VendorHttp:
     def _file_url(self, before: httpx.URL | None, text: str) -> httpx.URL:
         """Return where a file is, *text* read against the address *before* it, if any."""
         if before is None and text.startswith("gs://"):
-            text = f"https://storage.googleapis.com/{text.removeprefix('gs://')}"
+            text = f"https://storage.googleapis.com/{quote(text.removeprefix('gs://'))}"
         try:
             url = before.join(text) if before else httpx.URL(text)
         except httpx.InvalidURL:
             url = httpx.URL()
         is_loopback = url.host in _LOOPBACK_HOSTS and (before is None or before.scheme == "http")
         is_allowed = url.scheme == "https" or (url.scheme == "http" and is_loopback)
-        if not is_allowed or not url.host or url.userinfo:
+        is_foreign = _is_inside(url.host) and not _is_loopback(self._base_url)
+        if not is_allowed or is_foreign or not url.host or url.userinfo:
             raise Rejected(f"{self._vendor} names an address for its file that cannot be used")
         return url
 

@@ -24,6 +24,14 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+def json_bytes(value: object) -> bytes:
+    """Return *value* as JSON; `ValueError` for what JSON cannot say, such as half a character."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError as error:  # a TypeError, which would seem to be our own mistake
+        raise ValueError(f"this cannot be sent as JSON: {error}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class RateLimit:
     """What `X-RateLimit-Limit`, `-Remaining` and `-Reset` say; None for what was not said.
@@ -43,6 +51,8 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    #: what must not be repeated of it: the keys that were sent along
+    secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def is_success(self) -> bool:

@@ -43,6 +43,8 @@ _UNKNOWN_FIELD_WORDS = "unknown field"
 
 # Both vendors' key shapes; telephone numbers: 10 to 15 digits in a row, so that times survive.
 _SECRETS = re.compile(r"\bsk_[\w-]{8,}|\b\d+:[A-Za-z0-9]{40}\b")
+# Our own hooks, whose address is a key: `/hooks/pixel/TOKEN`.
+_HOOKS = re.compile(r"(/hooks/[\w-]+/)[\w-]+")
 _NUMBERS = re.compile(r"(?<!\w)\+?\d{10,15}(?!\w)")
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _SECONDS = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
@@ -86,6 +88,10 @@ def _judge(
             return Misconfigured, f"{vendor} refuses the key ({said}): check {key_setting}"
         case 404 | 405 | 410:
             return Misconfigured, wrong_path
+        case _ if 300 <= answer.status < 400:
+            url_setting = f"{vendor.upper()}_BASE_URL"
+            there = f"it is not followed, set {url_setting} to where it leads"
+            return Misconfigured, f"{vendor} answers with a redirect ({said}): {there}"
         case 415:
             return Misconfigured, f"{vendor} takes no JSON at {path} ({said}): check {path_setting}"
         case 402:
@@ -127,7 +133,10 @@ def words(answer: Answer) -> str:
     if not found and not answer.is_success:
         found = answer.body[:_READ_CHARACTERS].decode("utf-8", "replace")
     found = _BLANKS.sub(" ", found[:_READ_CHARACTERS]).strip()
-    return mask(_NUMBERS.sub("[number]", _SECRETS.sub("[key]", found)), LONGEST_SENTENCE)
+    for secret in sorted(answer.secrets, key=len, reverse=True):
+        found = found.replace(secret, "[key]")
+    found = _HOOKS.sub(r"\1[token]", _SECRETS.sub("[key]", found))
+    return mask(_NUMBERS.sub("[number]", found), LONGEST_SENTENCE)
 
 
 def _message(members: Mapping[str, object]) -> str:

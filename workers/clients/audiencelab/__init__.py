@@ -15,7 +15,7 @@ from workers.clients.audiencelab.enrichment import (
     enrich_request,
     read_enrich,
 )
-from workers.clients.audiencelab.pages import Page, walk
+from workers.clients.audiencelab.pages import Course, Page, walk
 from workers.clients.audiencelab.pixels import CreatedPixel, Pixel
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Attribute",
     "Audience",
     "AudienceLab",
+    "Course",
     "CreatedPixel",
     "Dialect",
     "Dialects",

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from workers.clients.errors import CallFailed, NotFound
+import orjson
+
+from workers.clients.errors import CallFailed, Misconfigured, NotFound
 from workers.clients.messages import Answer
-from workers.clients.refusals import failure, words
+from workers.clients.refusals import LONGEST_SENTENCE, failure, words
 
 VENDOR = "AudienceLab"
 
@@ -46,6 +48,15 @@ def refused(answer: Answer, path: str, what: str | None = None) -> CallFailed:
         told = f'{answer.status}: "{said}"' if said else str(answer.status)
         return NotFound(f"{VENDOR} knows no {what} of this id ({told})", status=answer.status)
     return failure(answer, VENDOR, path, path_setting="AUDIENCELAB_BASE_URL")
+
+
+def lacking(failed: CallFailed, what: str) -> Misconfigured:
+    """Return the failure of a call that only the observed form has, where its path is not known.
+
+    *what* are the words for what it gives.
+    """
+    why = f"or the service speaks the documented form only, which has no call for {what}"
+    return Misconfigured(f"{failed.sentence}; {why}"[:LONGEST_SENTENCE], status=failed.status)
 
 
 def _is_unknown_id(answer: Answer) -> bool:
@@ -111,16 +122,24 @@ def upper_case(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_done(answer: Answer, path: str, what: str) -> None:
-    """Return when *answer* says that it was done: 204, or a JSON object that tells of no error.
+    """Return when *answer* is a 2xx whose body tells of no error, and is neither a page nor half of one.
 
-    Observed in reports: 204 without a body. Documented: 200 `{"success": true}`.
+    Observed in reports: 204 without a body. Documented: 200 `{"success": true}`. What else may be
+    said is not known, so that any word will do.
     """
     members = answer.members()
-    is_readable = not answer.body.strip() or answer.body.lstrip()[:1] == b"{"
-    is_done = members.get("success", True) is not False and not is_failure(members)
-    if not (answer.is_success and is_readable and is_done and (members or _is_bare(answer))):
+    success = str(folded(members).get("success", True)).lower()
+    is_failed = success in ("false", "0", "no") or is_failure(members)
+    if not answer.is_success or is_failed or not _is_whole(answer.body.strip()):
         raise refused(answer, path, what)
 
 
-def _is_bare(answer: Answer) -> bool:
-    return answer.body.strip() in (b"", b"{}")
+def _is_whole(body: bytes) -> bool:
+    """Whether *body* is no proxy's page, and no JSON that breaks off or denies."""
+    if body[:1] not in (b"{", b"["):
+        return body[:1] != b"<" and body.lower() not in (b"false", b"0")
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import orjson
-
 from workers.clients.audiencelab.answers import (
+    VENDOR,
     folded,
     has_nothing,
     is_failure,
+    lacking,
     number,
     others,
     piece,
@@ -25,9 +25,9 @@ from workers.clients.audiencelab.answers import (
     text,
     upper_case,
 )
-from workers.clients.audiencelab.pages import Page, page_request, read_page
+from workers.clients.audiencelab.pages import Page, page_request, read_items, read_page
 from workers.clients.errors import Misconfigured
-from workers.clients.messages import Answer, Request
+from workers.clients.messages import Answer, Request, json_bytes
 
 AUDIENCES_PATH = "/audiences"
 AUDIENCE = "audience"
@@ -110,14 +110,7 @@ def list_request(page: int, page_size: int) -> Request:
 
 def read_list(answer: Answer, page: int, page_size: int) -> Page[Audience]:
     """Return a page of audiences, or raise the `CallFailed` that *answer* means."""
-
-    def read(row: dict[str, object]) -> Audience:
-        audience = _audience(row)
-        if audience is None:
-            raise refused(answer, AUDIENCES_PATH)
-        return audience
-
-    return read_page(answer, AUDIENCES_PATH, page, page_size).of(read)
+    return read_items(answer, AUDIENCES_PATH, page, page_size, _audience)
 
 
 def get_request(audience_id: str) -> Request:
@@ -167,11 +160,8 @@ def read_records(answer: Answer, page: int, page_size: int) -> Page[dict[str, ob
     """
     path = f"{AUDIENCES_PATH}/{{id}}"
     if answer.is_success and "data" not in (told := folded(answer.members())) and told.get("id"):
-        raise Misconfigured(
-            f"AudienceLab answers {path} with the audience, not with its people: this service has"
-            " the documented form only, which cannot read an audience",
-            status=answer.status,
-        )
+        why = f"{VENDOR} answers {path} with the audience, not with its people"
+        raise lacking(Misconfigured(why, status=answer.status), "them")
     return read_page(answer, path, page, page_size, what=AUDIENCE).of(upper_case)
 
 
@@ -189,7 +179,7 @@ def create_request(
         form["segment"] = list(segment)
     if days_back is not None:
         form["days_back"] = days_back
-    return Request("POST", AUDIENCES_PATH, orjson.dumps(form))
+    return Request("POST", AUDIENCES_PATH, json_bytes(form))
 
 
 def documented_create_request(
@@ -208,7 +198,7 @@ def documented_create_request(
     for key, value in (("description", description), ("webhook_url", webhook_url)):
         if value is not None:
             form[key] = value
-    return Request("POST", AUDIENCES_PATH, orjson.dumps(form))
+    return Request("POST", AUDIENCES_PATH, json_bytes(form))
 
 
 def documented_filters(filters: Mapping[str, object]) -> list[dict[str, object]] | None:
@@ -270,7 +260,7 @@ def read_created(answer: Answer) -> str:
 
 def custom_request(topic: str, description: str) -> Request:
     """Return the request for an audience about a topic: `POST /audiences/custom` (observed)."""
-    return Request("POST", CUSTOM_PATH, orjson.dumps({"topic": topic, "description": description}))
+    return Request("POST", CUSTOM_PATH, json_bytes({"topic": topic, "description": description}))
 
 
 def read_custom(answer: Answer) -> str:
@@ -341,7 +331,7 @@ def preview_request(form: Mapping[str, object]) -> Request:
         if value is not None and not (isinstance(value, int) and least <= value <= most):
             raise ValueError(f"{name} of a preview is {least} to {most}")
     told = {name: value for name, value in form.items() if value is not None}
-    return Request("POST", PREVIEW_PATH, orjson.dumps(told))
+    return Request("POST", PREVIEW_PATH, json_bytes(told))
 
 
 def read_preview(answer: Answer) -> Preview:

@@ -9,17 +9,25 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from workers.clients.audiencelab import audiences, enrichment, pixels, results, segments
-from workers.clients.audiencelab.answers import VENDOR, read_done
+from workers.clients.audiencelab.answers import VENDOR, lacking, read_done
 from workers.clients.audiencelab.audiences import Attribute, Audience, Preview
 from workers.clients.audiencelab.dialects import Dialect, Dialects
 from workers.clients.audiencelab.enrichment import EnrichmentJob
 from workers.clients.audiencelab.pages import Page, walk
 from workers.clients.audiencelab.pixels import CreatedPixel, Pixel
-from workers.clients.errors import NotFound, QuotaExceeded, Rejected, Unavailable
+from workers.clients.errors import (
+    CallFailed,
+    Misconfigured,
+    NotFound,
+    QuotaExceeded,
+    Rejected,
+    Unavailable,
+)
 from workers.clients.http import VendorHttp
-from workers.clients.messages import Answer, Request
+from workers.clients.messages import Answer, RateLimit, Request
 
 T = TypeVar("T")
+Thing = TypeVar("Thing", Pixel, Audience, EnrichmentJob)
 Form = Callable[[], Awaitable[T]]
 
 #: Rows a page: within what both the vendor's pages and its older reference allow.
@@ -68,6 +76,35 @@ class AudienceLab:
             forms[Dialect.DOCUMENTED] = documented
         return await self._dialects.speak(call, forms, differ_in_values=differ_in_values)
 
+    async def _only(self, what: str, observed: Form[T]) -> T:
+        """Return what a call answers that only the observed form has: *what*, in words."""
+        try:
+            return await observed()
+        except Misconfigured as failed:
+            if failed.status not in (404, 405):
+                raise
+            raise lacking(failed, what) from None
+
+    async def _every(self, fetch: Callable[[int], Awaitable[Page[T]]]) -> AsyncGenerator[T]:
+        """Yield what is on all pages that *fetch* gives."""
+        async with aclosing(walk(fetch)) as pages:
+            async for page in pages:
+                for item in page.items:
+                    yield item
+
+    async def _find(self, all_of_them: AsyncGenerator[Thing], own_id: str, what: str) -> Thing:
+        """Return the one whose id it is; none of a list is `NotFound`."""
+        async with aclosing(all_of_them) as listed:
+            async for thing in listed:
+                if thing.id == own_id:
+                    return thing
+        raise NotFound(f"{VENDOR} lists no {what} of this id")
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What the last answer that tells of a limit has told of it; None while none has."""
+        return self._http.rate_limit
+
     # Pixels ------------------------------------------------------------------------------------
 
     async def list_pixels(self, page: int = 1, page_size: int = PAGE_SIZE) -> Page[Pixel]:
@@ -75,23 +112,16 @@ class AudienceLab:
         answer = await self._http.send(pixels.list_request(page, page_size))
         return pixels.read_list(answer, page, page_size)
 
-    async def pixels(self, page_size: int = PAGE_SIZE) -> AsyncGenerator[Pixel]:
+    def pixels(self, page_size: int = PAGE_SIZE) -> AsyncGenerator[Pixel]:
         """Yield all pixels; one may come twice when the list changes meanwhile."""
-        async with aclosing(walk(lambda page: self.list_pixels(page, page_size))) as pages:
-            async for page in pages:
-                for pixel in page.items:
-                    yield pixel
+        return self._every(lambda page: self.list_pixels(page, page_size))
 
     async def pixel(self, pixel_id: str) -> Pixel:
         """Return one pixel: found in the list (observed), or asked for by its id (documented)."""
         request = pixels.get_request(pixel_id)
 
         async def find() -> Pixel:
-            async with aclosing(self.pixels()) as listed:
-                async for pixel in listed:
-                    if pixel.id == pixel_id:
-                        return pixel
-            raise NotFound(f"{VENDOR} lists no {pixels.PIXEL} of this id")
+            return await self._find(self.pixels(), pixel_id, pixels.PIXEL)
 
         return await self._speak("pixel", find, self._form(request, pixels.read_pixel))
 
@@ -125,9 +155,25 @@ class AudienceLab:
     async def pixel_events(
         self, pixel_id: str, page: int = 1, page_size: int = PAGE_SIZE, version: str = "v4"
     ) -> Page[dict[str, object]]:
-        """Return a page of what a pixel has seen, items as its webhook delivers them (observed)."""
-        answer = await self._http.send(pixels.events_request(pixel_id, page, page_size, version))
-        return pixels.read_events(answer, page, page_size, version)
+        """Return a page of what a pixel has seen, items as its webhook delivers them (observed).
+
+        Raises `Misconfigured` for a pixel that is listed and has no such events: it is of the other
+        *version*, or the service lacks the call.
+        """
+        request = pixels.events_request(pixel_id, page, page_size, version)
+        try:
+            return pixels.read_events(await self._http.send(request), page, page_size, version)
+        except NotFound as failed:
+            if failed.status != 404 or not await self._has_pixel(pixel_id):
+                raise
+            raise lacking(pixels.no_events(version, failed), "a pixel's events") from None
+
+    async def _has_pixel(self, pixel_id: str) -> bool:
+        try:
+            await self.pixel(pixel_id)
+        except CallFailed:
+            return False
+        return True
 
     # Audiences ---------------------------------------------------------------------------------
 
@@ -136,23 +182,16 @@ class AudienceLab:
         answer = await self._http.send(audiences.list_request(page, page_size))
         return audiences.read_list(answer, page, page_size)
 
-    async def audiences(self, page_size: int = PAGE_SIZE) -> AsyncGenerator[Audience]:
+    def audiences(self, page_size: int = PAGE_SIZE) -> AsyncGenerator[Audience]:
         """Yield all audiences; one may come twice when the list changes meanwhile."""
-        async with aclosing(walk(lambda page: self.list_audiences(page, page_size))) as pages:
-            async for page in pages:
-                for audience in page.items:
-                    yield audience
+        return self._every(lambda page: self.list_audiences(page, page_size))
 
     async def audience(self, audience_id: str) -> Audience:
         """Return one audience: found in the list (observed), or asked for by its id (documented)."""
         request = audiences.get_request(audience_id)
 
         async def find() -> Audience:
-            async with aclosing(self.audiences()) as listed:
-                async for audience in listed:
-                    if audience.id == audience_id:
-                        return audience
-            raise NotFound(f"{VENDOR} lists no {audiences.AUDIENCE} of this id")
+            return await self._find(self.audiences(), audience_id, audiences.AUDIENCE)
 
         return await self._speak("audience", find, self._form(request, audiences.read_audience))
 
@@ -199,9 +238,8 @@ class AudienceLab:
 
     async def create_custom_audience(self, topic: str, description: str) -> str:
         """Have an audience made about a topic; return the status, `processing` (observed)."""
-        return audiences.read_custom(
-            await self._http.send(audiences.custom_request(topic, description))
-        )
+        request = audiences.custom_request(topic, description)
+        return await self._only("a topic", self._form(request, audiences.read_custom))
 
     async def delete_audience(self, audience_id: str) -> None:
         """Delete an audience. How this is answered is only documented: `{"success": true}`."""
@@ -215,7 +253,8 @@ class AudienceLab:
         """
         read = audiences.read_attributes
         if kind is not None:
-            return read(await self._http.send(audiences.attributes_request(kind)))
+            request = audiences.attributes_request(kind)
+            return await self._only("one kind of attributes", self._form(request, read))
 
         async def every_kind() -> list[Attribute]:
             return [found for each in audiences.KINDS for found in await self.attributes(each)]
@@ -245,7 +284,8 @@ class AudienceLab:
             "score": score,
             "include_dnc": include_dnc,
         }
-        return audiences.read_preview(await self._http.send(audiences.preview_request(form)))
+        request = audiences.preview_request(form)
+        return await self._only("a sample", self._form(request, audiences.read_preview))
 
     # Segments ----------------------------------------------------------------------------------
 
@@ -259,15 +299,11 @@ class AudienceLab:
         request = segments.page_of_request(segment_id, page, page_size)
         return segments.read_rows(await self._http.send(request), page, page_size)
 
-    async def segment_rows(
+    def segment_rows(
         self, segment_id: str, page_size: int = PAGE_SIZE
     ) -> AsyncGenerator[dict[str, object]]:
         """Yield all rows of a segment; some may come twice when it changes meanwhile."""
-        fetch = walk(lambda page: self.segment_page(segment_id, page, page_size))
-        async with aclosing(fetch) as pages:
-            async for page in pages:
-                for row in page.items:
-                    yield row
+        return self._every(lambda page: self.segment_page(segment_id, page, page_size))
 
     # Enrichment --------------------------------------------------------------------------------
 
@@ -303,7 +339,17 @@ class AudienceLab:
             by_address = enrichment.documented_enrich_request(facts["email"], fields)
             documented = self._form(by_address, enrichment.read_documented_enrich)
         observed = self._form(request, enrichment.read_enrich)
+        if documented is None:
+            return await self._only("people by anything but one address", observed)
         return await self._speak("enrich", observed, documented)
+
+    def can_enrich_by(self, fact: str) -> bool:
+        """Whether `enrich` can ask by *fact*: email, hem_sha256 or phone.
+
+        The documented form knows an address only. While nobody knows which form the service speaks,
+        all can be tried.
+        """
+        return fact == "email" or self._dialects.known("enrich") is not Dialect.DOCUMENTED
 
     async def create_enrichment_job(
         self,
@@ -311,20 +357,29 @@ class AudienceLab:
         records: Sequence[Mapping[str, object]],
         columns: Sequence[str] = ("EMAIL",),
         operator: str = "OR",
+        *,
+        fields: Sequence[str] | None = None,
     ) -> str:
         """Have many people found; return the job's id.
 
         *records* are objects of what is known (`{"email": …}`), *columns* what they are matched by,
-        *operator* `OR` or `AND`. In the documented form name and operator are not sent.
+        *operator* `OR` or `AND`, *fields* the columns that are wanted back, else all. The observed
+        form has no fields; the documented one has neither name nor columns nor operator.
         """
         observed = enrichment.create_request(name, records, columns, operator)
-        documented = enrichment.documented_create_request(records, columns)
+        documented = enrichment.documented_create_request(records, fields)
         path = enrichment.DOCUMENTED_JOBS_PATH
         return await self._speak(
             "create_enrichment_job",
             self._form(observed, enrichment.read_created),
             self._form(documented, lambda answer: enrichment.read_created(answer, path)),
         )
+
+    @property
+    def jobs_have_names(self) -> bool:
+        """Whether a job can be found by its name: a service of the documented form hears of none."""
+        calls = ("create_enrichment_job", "list_enrichment_jobs")
+        return all(self._dialects.known(call) is not Dialect.DOCUMENTED for call in calls)
 
     async def list_enrichment_jobs(
         self, page: int = 1, page_size: int = PAGE_SIZE
@@ -351,12 +406,7 @@ class AudienceLab:
             return enrichment.read_list(answer, page, size)
 
         async def find() -> EnrichmentJob:
-            async with aclosing(walk(listed)) as pages:
-                async for page in pages:
-                    for job in page.items:
-                        if job.id == job_id:
-                            return job
-            raise NotFound(f"{VENDOR} lists no {enrichment.JOB} of this id")
+            return await self._find(self._every(listed), job_id, enrichment.JOB)
 
         return await self._speak("enrichment_job", find, self._form(request, enrichment.read_job))
 

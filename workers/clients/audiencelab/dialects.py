@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import TypeVar
 
-from workers.clients.errors import CallFailed, NotFound, QuotaExceeded, Unavailable, UnknownField
+from workers.clients.errors import CallFailed, NotFound, UnknownField
 
 T = TypeVar("T")
 
@@ -64,30 +64,29 @@ class Dialects:
     ) -> T:
         """Return what the first of *forms* answers that the service knows.
 
-        When it knows none, the first failure of the observed form is raised; but where the other
-        form could not be tried now (time-out, 429, 5xx), that is raised: nobody knows yet. An id
-        that one form does not know, where the other form is not known, is `NotFound`.
-        Forms that *differ in values* have the same path and keys, so that any 400 may be about the
-        form.
+        A failure that is not about the form is raised as it is, whichever form it was: the service
+        knows that one. When it knows none, an id that one form does not know is `NotFound`, a
+        refusal (400) tells more than an unknown path (404, 405), and of two alike the first is
+        raised. Forms that *differ in values* have the same path and keys, so that any 400 may be
+        about the form.
         """
-        failures: dict[Dialect, CallFailed] = {}
+        failures: list[CallFailed] = []
         for dialect in self._order(call, forms):
             try:
                 result = await forms[dialect]()
-            except (Unavailable, QuotaExceeded):
-                raise
             except CallFailed as failed:
-                is_unknown = _is_unknown_form(failed) or (differ_in_values and failed.status == 400)
-                if not failures and not is_unknown:
+                if not _is_unknown_form(failed) and not (differ_in_values and failed.status == 400):
                     raise
-                failures[dialect] = failed
+                failures.append(failed)
             else:
                 if len(forms) > 1:
                     self._remember(call, dialect)
                 return result
-        unknown = [failed for failed in failures.values() if isinstance(failed, NotFound)]
-        first = failures.get(Dialect.OBSERVED) or next(iter(failures.values()))
-        raise unknown[0] if unknown else first
+        raise min(failures, key=lambda failed: (type(failed) is not NotFound, failed.status != 400))
+
+    def known(self, call: str) -> Dialect | None:
+        """Return the form of *call* that is chosen, or has worked; None while nobody knows."""
+        return self._worked.get(call) if self._mode == AUTO else Dialect(self._mode)
 
     def _order(self, call: str, forms: Mapping[Dialect, object]) -> list[Dialect]:
         """Return the forms to try, the first one first."""

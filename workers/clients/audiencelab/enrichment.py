@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import orjson
-
 from workers.clients.audiencelab.answers import (
     folded,
     is_failure,
@@ -21,8 +19,8 @@ from workers.clients.audiencelab.answers import (
     text,
     upper_case,
 )
-from workers.clients.audiencelab.pages import Page, page_request, read_page
-from workers.clients.messages import Answer, Request
+from workers.clients.audiencelab.pages import Page, page_request, read_items
+from workers.clients.messages import Answer, Request, json_bytes
 
 ENRICH_PATH = "/enrich"
 DOCUMENTED_ENRICH_PATH = "/enrich/contact"
@@ -87,7 +85,7 @@ def enrich_request(
         form["fields"] = list(fields)
     if request_id is not None:
         form["request_id"] = request_id
-    return Request("POST", ENRICH_PATH, orjson.dumps(form))
+    return Request("POST", ENRICH_PATH, json_bytes(form))
 
 
 def read_enrich(answer: Answer) -> list[dict[str, object]]:
@@ -120,7 +118,7 @@ def documented_enrich_request(email: str, fields: Sequence[str] | None = None) -
     form: dict[str, object] = {"email": email}
     if fields is not None:
         form["fields"] = list(fields)
-    return Request("POST", DOCUMENTED_ENRICH_PATH, orjson.dumps(form))
+    return Request("POST", DOCUMENTED_ENRICH_PATH, json_bytes(form))
 
 
 def read_documented_enrich(answer: Answer) -> list[dict[str, object]]:
@@ -161,19 +159,20 @@ def create_request(
         "columns": [column.upper() for column in columns],
         "records": [_lower_case(record) for record in records],
     }
-    return Request("POST", JOBS_PATH, orjson.dumps(form))
+    return Request("POST", JOBS_PATH, json_bytes(form))
 
 
 def documented_create_request(
-    records: Sequence[Mapping[str, object]], columns: Sequence[str]
+    records: Sequence[Mapping[str, object]], fields: Sequence[str] | None = None
 ) -> Request:
-    """Return the documented request for a job, which has neither name nor operator."""
-    _check(records, columns)
-    form = {
-        "contacts": [_lower_case(record) for record in records],
-        "fields": [column.upper() for column in columns],
-    }
-    return Request("POST", DOCUMENTED_JOBS_PATH, orjson.dumps(form))
+    """Return the documented request for a job: *fields* are the columns wanted back, None for all.
+
+    It has neither name nor operator, and finds out by itself what to match by.
+    """
+    form: dict[str, object] = {"contacts": [_lower_case(record) for record in records]}
+    if fields is not None:
+        form["fields"] = [column.upper() for column in fields]
+    return Request("POST", DOCUMENTED_JOBS_PATH, json_bytes(form))
 
 
 def _check(records: Sequence[object], columns: Sequence[object]) -> None:
@@ -204,14 +203,7 @@ def read_list(
     answer: Answer, page: int, page_size: int, path: str = JOBS_PATH
 ) -> Page[EnrichmentJob]:
     """Return a page of jobs, or raise the `CallFailed` that *answer* means."""
-
-    def read(row: dict[str, object]) -> EnrichmentJob:
-        job = _job(row)
-        if job is None:
-            raise refused(answer, path)
-        return job
-
-    return read_page(answer, path, page, page_size).of(read)
+    return read_items(answer, path, page, page_size, _job)
 
 
 def get_request(job_id: str) -> Request:

@@ -3,7 +3,7 @@
 Pages count from 1. Observed: `{total_records, page_size, page, total_pages, has_more?, data}`;
 documented: `{data, total}`; both are read. What may go wrong: the list shrinks while it is walked,
 so that rows slip to a page that was read before; the service ignores `page` and answers the first
-one for ever; it tells no end, or a wrong one.
+one for ever; it tells no end, or a wrong one; a page is empty that should have rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ U = TypeVar("U")
 #: Twenty million rows at a hundred a page; the largest audiences known have five million.
 MOST_PAGES = 200_000
 
-#: A list that shrinks more often during one walk is being emptied, not read.
+#: Steps back that a walk may take, and one more for every two pages: a long list that lives is read
+#: to its end, one that shrinks between any two pages is not.
 MOST_STEPS_BACK = 100
 
 
@@ -89,6 +90,24 @@ def read_page(
     )
 
 
+def read_items(
+    answer: Answer,
+    path: str,
+    page: int,
+    page_size: int,
+    read: Callable[[dict[str, object]], T | None],
+) -> Page[T]:
+    """Return the page of what *read* makes of each row; one that is None is no such thing: refused."""
+
+    def whole(row: dict[str, object]) -> T:
+        thing = read(row)
+        if thing is None:
+            raise refused(answer, path)
+        return thing
+
+    return read_page(answer, path, page, page_size).of(whole)
+
+
 def _rows(members: dict[str, object], name: str) -> list[dict[str, object]] | None:
     """Return the rows; None when there are none to be read, which is not the same as no rows."""
     if is_failure(members):
@@ -106,61 +125,72 @@ def _rows(members: dict[str, object], name: str) -> list[dict[str, object]] | No
 
 
 async def walk(
-    fetch: Callable[[int], Awaitable[Page[T]]], start: int = 1
+    fetch: Callable[[int], Awaitable[Page[T]]], start: int = 1, *, course: Course | None = None
 ) -> AsyncGenerator[Page[T]]:
     """Yield the pages that *fetch* answers, from page *start* to the last.
 
     When the told total shrinks between two pages, rows have slipped to the left: the walk steps back
     as many pages as they fill, and the rows of these come a second time. No row is skipped; rows
     may come twice. Raises `Unavailable` when the service answers the same page for another number,
-    and when the walk has no end.
+    when it has no rows, or no more pages, before the end that it tells of, and when the walk has no
+    end. *course*, in place of *start*, is for who goes on with a walk of before.
     """
-    course = _Course(start)
+    course = course or Course(start)
     for _ in range(MOST_PAGES):
         page = await fetch(course.number)
         if course.steps_back(page):
             continue
         course.check(page)
         if page.items:
+            course.pages += 1
             yield page
         if not course.moves_on(page):
             return
     raise Unavailable(f"{VENDOR} tells no end of its list after {MOST_PAGES} pages")
 
 
-class _Course:
-    """Where a walk is: the page to ask for next, and what is known of those before it."""
+class Course:
+    """Where a walk is: the page to ask for next, and what is known of those before it.
 
-    def __init__(self, start: int) -> None:
-        self.number = start
-        self._start = start
-        self._total: int | None = None
+    A walk that goes on is given the *total* that was told last, if any, how many times it has
+    *stepped back* and how many *pages* it has read.
+    """
+
+    def __init__(
+        self, number: int = 1, *, total: int | None = None, stepped_back: int = 0, pages: int = 0
+    ) -> None:
+        self.number = number
+        self.stepped_back = stepped_back
+        self.pages = pages
+        # who knows of no earlier page steps back to none
+        self._first = number if total is None else 1
+        self._total = total
         self._before: Page[object] | None = None
         self._ends: dict[int, int] = {}
-        self._steps_back = 0
 
     def steps_back(self, page: Page[T]) -> bool:
         """Note the told total; when it has shrunk, go back so far that no row is skipped."""
-        before, self._total = self._total, page.total
+        before = self._total
+        self._total = before if page.total is None else page.total
         if before is None or page.total is None or page.total >= before:
             return False
-        if self.number == self._start:
+        if self.number == self._first:
             return False
-        self._steps_back += 1
-        if self._steps_back > MOST_STEPS_BACK:
+        self.stepped_back += 1
+        if self.stepped_back > MOST_STEPS_BACK + self.pages // 2:
             raise Unavailable(f"{VENDOR}'s list changes faster than it can be read")
         size = min(page.page_size, self._rows_a_page(page))
-        pages = -(-(before - page.total) // size)
-        self.number = max(self._start, self.number - pages)
+        self.number = max(self._first, self.number - -(-(before - page.total) // size))
         self._before = None
         return True
 
     def _rows_a_page(self, page: Page[T]) -> int:
         """Return the rows of the page before: a service may give fewer than it says."""
-        return len(self._before.items) if self._before and self._before.items else page.page_size
+        known = self._before.items if self._before else page.items
+        return len(known) or page.page_size
 
     def check(self, page: Page[T]) -> None:
-        """Raise `Unavailable` when the service does not heed the number of the page."""
+        """Raise `Unavailable` when the service does not heed the number, or ends before its end."""
         before = self._before
         is_same = bool(page.items) and before is not None and page.items == before.items
         grown = before is not None and (page.total or 0) > (before.total or 0)
@@ -168,18 +198,39 @@ class _Course:
             raise self._ignored(f"page {self.number} with the rows of the page before")
         if page.items and page.page != self.number:
             raise self._ignored(f"page {self.number} with page {page.page}")
+        self.check_end(page)
 
     def _ignored(self, how: str) -> CallFailed:
         return Unavailable(f"{VENDOR} answers {how}: it ignores the number of the page")
 
+    def check_end(self, page: Page[T]) -> None:
+        """Raise `Unavailable` when *page* ends the list although it, or a page before, tells of more.
+
+        An outage behind the service can look like that. Asking again may help.
+        """
+        total = self._total if page.total is None else page.total
+        pages = page.total_pages
+        if total is not None:
+            is_short = self._behind(page) + len(page.items) < total
+        else:
+            is_short = pages is not None and self.number <= pages and not page.items
+        if page.items:  # it may be a page of a service that gives fewer rows than it says
+            is_short = is_short and page.has_more is False and (pages or 0) > self.number
+        if is_short:
+            rows = f"{total} rows" if total is not None else f"{pages} pages"
+            raise Unavailable(f"{VENDOR}'s list of {rows} breaks off at page {self.number}")
+
     def moves_on(self, page: Page[T]) -> bool:
         """Go to the next page; tell whether there is one."""
-        behind = self._ends.get(self.number - 1, (self._start - 1) * page.page_size)
-        end = self._ends[self.number] = behind + len(page.items)
+        end = self._ends[self.number] = self._behind(page) + len(page.items)
         is_last = not page.items or _is_last(page, self.number, end)
         self._before = Page(list(page.items), page.page, page.page_size, page.total)
         self.number += 1
         return not is_last
+
+    def _behind(self, page: Page[T]) -> int:
+        """Return how many rows of the list stand before *page*."""
+        return self._ends.get(self.number - 1, (self.number - 1) * page.page_size)
 
 
 def _is_last(page: Page[T], number: int, end: int) -> bool:

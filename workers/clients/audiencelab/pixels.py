@@ -12,11 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-import orjson
-
-from workers.clients.audiencelab.answers import folded, is_failure, others, piece, refused, text
-from workers.clients.audiencelab.pages import Page, page_request, read_page
-from workers.clients.messages import Answer, Request
+from workers.clients.audiencelab.answers import (
+    VENDOR,
+    folded,
+    is_failure,
+    lacking,
+    others,
+    piece,
+    refused,
+    text,
+)
+from workers.clients.audiencelab.pages import Page, page_request, read_items, read_page
+from workers.clients.errors import CallFailed, Misconfigured
+from workers.clients.messages import Answer, Request, json_bytes
 
 PIXELS_PATH = "/pixels"
 PIXEL = "pixel"
@@ -74,14 +82,7 @@ def list_request(page: int, page_size: int) -> Request:
 
 def read_list(answer: Answer, page: int, page_size: int) -> Page[Pixel]:
     """Return a page of pixels, or raise the `CallFailed` that *answer* means."""
-
-    def read(row: dict[str, object]) -> Pixel:
-        pixel = _pixel(row)
-        if pixel is None:
-            raise refused(answer, PIXELS_PATH)
-        return pixel
-
-    return read_page(answer, PIXELS_PATH, page, page_size).of(read)
+    return read_items(answer, PIXELS_PATH, page, page_size, _pixel)
 
 
 def get_request(pixel_id: str) -> Request:
@@ -136,7 +137,7 @@ def documented_create_request(
 
 
 def _told(form: Mapping[str, object]) -> bytes:
-    return orjson.dumps({name: value for name, value in form.items() if value is not None})
+    return json_bytes({name: value for name, value in form.items() if value is not None})
 
 
 def read_created(answer: Answer) -> CreatedPixel:
@@ -167,7 +168,21 @@ def events_request(pixel_id: str, page: int, page_size: int, version: str) -> Re
     return page_request(path, page, page_size, MOST_ROWS)
 
 
-def read_events(answer: Answer, page: int, page_size: int, version: str) -> Page[dict[str, object]]:
-    """Return a page of events as they came, which is as the webhook delivers them."""
+def no_events(version: str, failed: CallFailed) -> CallFailed:
+    """Return what *failed*, by which no pixel is known, means for a pixel that is listed."""
     path = events_path(version)
+    told = f"{VENDOR} lists this pixel, but knows nothing of it at {path} ({failed.status})"
+    return Misconfigured(f"{told}: it is no pixel of {version}", status=failed.status)
+
+
+def read_events(answer: Answer, page: int, page_size: int, version: str) -> Page[dict[str, object]]:
+    """Return a page of events as they came, which is as the webhook delivers them.
+
+    Raises `Misconfigured` where the service answers the pixel itself, as the older reference says.
+    """
+    path = events_path(version)
+    told = folded(answer.members())
+    if answer.is_success and "events" not in told and told.get("id"):
+        why = f"{VENDOR} answers {path} with the pixel, not with its events"
+        raise lacking(Misconfigured(why, status=answer.status), "them")
     return read_page(answer, path, page, page_size, rows="events", what=PIXEL)

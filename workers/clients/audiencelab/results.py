@@ -102,45 +102,55 @@ class _Gunzip:
 
 
 class _Table:
-    """Reads CSV (RFC 4180) from pieces of text: quoted fields may hold line breaks."""
+    """Reads CSV (RFC 4180) from pieces of text: quoted fields may hold line breaks.
+
+    Each line is looked at once when it comes, and once more when its row is whole: what a row costs
+    grows with its length, whatever somebody has put into it.
+    """
 
     def __init__(self) -> None:
         self._rest = ""
+        #: lines of a row that ends inside quotes so far, and their characters
+        self._open: list[str] = []
+        self._size = 0
         self._columns: list[str] | None = None
         self._lines = 0
 
     def read(self, text: str) -> Iterator[dict[str, str]]:
         """Yield the rows that are whole now."""
         *lines, self._rest = (self._rest + text).split("\n")
-        yield from self._rows_of([f"{line}\n" for line in lines])
-        if len(self._rest) > _LONGEST_ROW:
+        for line in lines:
+            yield from self._rows_of(f"{line}\n")
+        if self._size + len(self._rest) > _LONGEST_ROW:
             raise self._broken("has a row without an end")
 
     def end(self, text: str) -> Iterator[dict[str, str]]:
         """Yield the last row, which may lack its line break; raise `Unavailable` for half a one."""
         yield from self.read(text)
-        rest, self._rest = self._rest, ""
-        if rest:
-            yield from self._rows_of([rest])
         if self._rest:
+            yield from self._rows_of(self._rest)
+        if self._open:
             raise self._broken("breaks off in the middle")
         if self._columns is None:
             raise self._broken("is empty")
 
-    def _rows_of(self, lines: list[str]) -> Iterator[dict[str, str]]:
-        """Yield the rows of whole *lines*; those of a row that goes on are put back."""
-        record = ""
-        for line in lines:
-            record += line
-            fields = self._fields(record)
-            if fields is None:
-                continue
-            record = ""
-            self._lines += 1
-            row = self._row(fields)
-            if row is not None:
-                yield row
-        self._rest = record + self._rest
+    def _rows_of(self, line: str) -> Iterator[dict[str, str]]:
+        """Yield the row that ends with *line*, if one does."""
+        # a line inside quotes is read as if they were opened before it
+        fields = self._fields(f'"{line}' if self._open else line)
+        if fields is None:
+            self._open.append(line)
+            self._size += len(line)
+            if self._size > _LONGEST_ROW:
+                raise self._broken("has a row without an end")
+            return
+        if self._open:
+            fields = self._fields("".join([*self._open, line])) or []
+            self._open, self._size = [], 0
+        self._lines += 1
+        row = self._row(fields)
+        if row is not None:
+            yield row
 
     def _fields(self, record: str) -> list[str] | None:
         """Return the fields of *record*; None when it ends inside quotes."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import orjson
-
 from pipeline.addresses import clean, digest, is_hash, normal
+from workers.clients.messages import json_bytes
 
 #: Addresses, or events, per call.
 MOST_ADDRESSES = 30
@@ -19,19 +18,22 @@ MOST_ADDRESSES = 30
 def one_call(addresses: Sequence[str]) -> list[str]:
     """Return *addresses* if one call may carry them.
 
-    Raises `ValueError` for any number but 1 to 30, for repeated and for empty ones.
+    Raises `ValueError` for any number but 1 to 30, for repeated and for empty ones, and for plain
+    ones beside hashes.
     """
     listed = _listed(addresses)
     if not 1 <= len(listed) <= MOST_ADDRESSES:
         raise ValueError(f"1 to {MOST_ADDRESSES} addresses a call, not {len(listed)}")
-    if len(set(listed)) < len(listed) or not all(listed):
+    if len({normal(address) for address in listed}) < len(listed) or not all(map(clean, listed)):
         raise ValueError("addresses must be different from each other and not empty")
+    if len({is_hash(clean(address)) for address in listed}) > 1:
+        raise ValueError("plain addresses and hashes go in calls of their own")
     return listed
 
 
 def body_of(addresses: Sequence[str], **more: object) -> bytes:
     """Return the body that asks about *addresses*: `{"emailAddresses": […], …}`."""
-    return orjson.dumps({"emailAddresses": one_call(addresses), **more})
+    return json_bytes({"emailAddresses": one_call(addresses), **more})
 
 
 def calls(addresses: Sequence[str], *, hashed: bool = False) -> Iterator[list[str]]:

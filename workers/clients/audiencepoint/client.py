@@ -18,6 +18,7 @@ from workers.clients.audiencepoint.send_times import Campaign, SendTimes
 from workers.clients.audiencepoint.subscription import Subscription
 from workers.clients.audiencepoint.verification import Verification
 from workers.clients.http import VendorHttp
+from workers.clients.messages import RateLimit
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,11 @@ class AudiencePoint:
     def __init__(self, http: VendorHttp, paths: Paths | None = None) -> None:
         self._http = http
         self._paths = paths or Paths()
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What the last answer that tells of a limit has told of it; None while none has."""
+        return self._http.rate_limit
 
     async def post_events(self, body: bytes) -> Receipt:
         """Post one sealed batch of at most thirty events, `{"events": […]}`, byte for byte."""

@@ -92,7 +92,10 @@ def _entries(body: object, parts: list[dict[str, object]]) -> list[object] | Non
     lists = [each for part in parts if isinstance(each := part.get("emailaddresses"), list)]
     if lists:
         return [entry for each in lists for entry in each]
-    are_entries = parts and all("email" in part or "emailaddress" in part for part in parts)
+    are_entries = parts and all(
+        ("email" in part or "emailaddress" in part) and not {"message", "error"} & set(part)
+        for part in parts
+    )
     return list(body) if isinstance(body, list) and are_entries else None
 
 

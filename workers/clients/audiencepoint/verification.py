@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
-import orjson
-
 from pipeline.addresses import clean, is_address, is_hash
 from workers.clients.audiencepoint.answers import refused
-from workers.clients.messages import Answer, Request
+from workers.clients.messages import Answer, Request, json_bytes
 
 VERIFICATION_PATH = "/email-verification"
 _SETTING = "AUDIENCEPOINT_VERIFICATION_PATH"
@@ -60,14 +58,15 @@ def verification_request(
         raise ValueError("only a plain address can be verified, no hash")
     if by_get:
         return Request("GET", f"{path}?email={quote(email, safe='')}")
-    return Request("POST", path, orjson.dumps({"email": email}))
+    return Request("POST", path, json_bytes({"email": email}))
 
 
 def read_verification(answer: Answer, address: str, path: str = VERIFICATION_PATH) -> Verification:
     """Return what *answer* says of *address*, or raise the `CallFailed` that it means."""
     members = {name.lower(): value for name, value in answer.members().items()}
     result, suggestion = members.get("result"), members.get("suggestion")
-    if not answer.is_success or not isinstance(result, str) or not result.strip():
+    is_told = isinstance(result, str) and result.strip().lower() not in ("", "error", "failed")
+    if not answer.is_success or not isinstance(result, str) or not is_told:
         raise refused(answer, path, _SETTING)
     email = members.get("email")
     return Verification(

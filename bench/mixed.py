@@ -98,7 +98,9 @@ async def unpacked(at: Place, redis: Redis, stream: Stream) -> Unpacked:
     await pauses.pause(redis, Stage.FORWARD, "measuring")
     with flow.worker_process(at, "http://127.0.0.1:9") as worker:
         pids = (worker.pid, at.redis_pid)
+        # a handful is taken apart at the first look: then all of it counts, too slow as that is
         done = await _taken_apart(redis, worker, len(stream.deliveries) // 3)
+        done = done if done < len(stream.deliveries) else 0
         began, before = perf_counter(), [processes.cpu_s(pid) for pid in pids]
         await _taken_apart(redis, worker, len(stream.deliveries))
         seconds, after = perf_counter() - began, [processes.cpu_s(pid) for pid in pids]

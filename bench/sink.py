@@ -7,6 +7,7 @@ them are different, which is counted only then.
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import cast
 
 import orjson
@@ -68,12 +69,13 @@ async def serve() -> None:
     bodies: list[bytes] = []
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(bodies), "127.0.0.1", 0)
+    stopped = asyncio.Event()
+    # by name: a shell lets its background jobs ignore SIGINT, and a child inherits that
+    loop.add_signal_handler(signal.SIGINT, stopped.set)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-    await server.serve_forever()
+    await stopped.wait()
+    server.close()
 
 
 if __name__ == "__main__":
-    try:
-        uvloop.run(serve())
-    except KeyboardInterrupt:
-        raise SystemExit(0) from None
+    uvloop.run(serve())

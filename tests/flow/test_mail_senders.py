@@ -21,8 +21,9 @@ from pipeline.sources.form_body import MULTIPART
 from receiver.app import make_app
 from sandbox.samples import SAMPLES, Sample, fresh
 from sandbox.samples.mail import MAIL_SENDERS, mail_sample
+from tests.flow.test_flow import post_one
 from tests.vendors import Sandbox, sandbox_in_thread
-from tests.workbench import TOKEN, Workbench
+from tests.workbench import Workbench
 
 pytestmark = pytest.mark.anyio
 
@@ -63,13 +64,6 @@ async def receiver(bench: Workbench, **changed: object) -> AsyncIterator[AsyncCl
         yield client
 
 
-async def post(client: AsyncClient, one: Sample) -> int:
-    """Post *one* as its sender does; return the status."""
-    headers = {"Content-Type": one.content_type, **one.headers}
-    url = f"/hooks/{one.source}/{TOKEN}"
-    return (await client.post(url, content=one.body, headers=headers)).status_code
-
-
 @pytest.mark.parametrize("source", ["sendgrid", *MAIL_SENDERS])
 async def test_what_a_sender_posts_twice_arrives_once(bench: Workbench, source: str) -> None:
     """Each event of its sample is forwarded by the first call and a duplicate in the second."""
@@ -77,7 +71,7 @@ async def test_what_a_sender_posts_twice_arrives_once(bench: Workbench, source: 
     rows = []
     async with receiver(bench) as client:
         for _ in range(2):
-            assert await post(client, one) == 200
+            assert await post_one(client, one) == 200
             await bench.work_until(bench.is_idle)
             rows.append(await bench.row(Stage.FORWARD))
     first, second = rows
@@ -110,7 +104,7 @@ async def test_each_recipient_of_one_message_has_an_event(bench: Workbench, sour
     names = [f"person{n}@example.com" for n in range(5)]
     async with receiver(bench) as client:
         for _ in range(2):
-            assert await post(client, of_several(source, names)) == 200
+            assert await post_one(client, of_several(source, names)) == 200
     await bench.work_until(bench.is_idle)
     assert sorted(bench.arrived) == names
     assert await bench.row(Stage.FORWARD) == {"in": 10, "done": 5, "duplicate": 5}
@@ -140,7 +134,7 @@ async def test_a_post_of_old_with_an_attachment_is_an_event(
     parts.insert(3, file + b"attached " * 350_000 + b"\r\n")
     one = Sample("old", "mailgun", b"".join(parts) + b"--b--\r\n", f"{MULTIPART}; boundary=b")
     async with receiver(bench, mailgun_signing_key=SecretStr(KEY)) as client:
-        assert await post(client, one) == 200
+        assert await post_one(client, one) == 200
         await bench.work_until(bench.is_idle)
     assert bench.arrived == ["ada@example.com"]
     assert await bench.row(Stage.UNPACK) == {"in": 1, "done": 1}
@@ -155,7 +149,7 @@ async def test_a_replay_is_found_where_only_receivers_know_the_key(bench: Workbe
     other["event-data"] |= {"recipient": "eve@example.com", "id": "another"}
     async with receiver(bench, mailgun_signing_key=SecretStr(KEY)) as client:
         for call in (body, body, other):
-            assert await post(client, replace(one, body=orjson.dumps(call))) == 200
+            assert await post_one(client, replace(one, body=orjson.dumps(call))) == 200
             await bench.work_until(bench.is_idle)
     assert bench.arrived == [body["event-data"]["recipient"]]
     (letter,) = await bench.dead()

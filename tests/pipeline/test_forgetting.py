@@ -101,11 +101,12 @@ async def test_forgetting_twice_changes_nothing(redis: Redis) -> None:
 async def test_a_redis_that_is_full_by_then_lets_a_person_go(redis: Redis) -> None:
     """What was begun ends: taking away is no reason for Redis to refuse, however full it is."""
     await meet(redis, ada(), subscribed=[digest(ADA)])
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
     await redis.config_set("maxmemory", 1)
     try:
         gone = await forgetting._remove(redis, [ada()], [digest(ADA)])
     finally:
-        await redis.config_set("maxmemory", 0)
+        await redis.config_set("maxmemory", limit)
     assert gone == 1
     assert not await redis.exists(keys.address(digest(ADA)), keys.visitor(UUID), keys.VISITORS)
 

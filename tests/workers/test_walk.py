@@ -302,13 +302,14 @@ async def test_a_nearly_full_redis_is_waited_for(stroll: Stroll) -> None:
     """Above the mark nothing is asked for; with room again the walk goes on by itself."""
     redis = stroll.bench.redis
     used = (await redis.info("memory"))["used_memory"]
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
     await redis.config_set("maxmemory", int(used * 1.1))
     try:
         walking = asyncio.create_task(stroll.walk(segment(20)))
         await stroll.bench.until(lambda: "Redis is nearly full" in stroll.held)
         assert stroll.bench.box.memory.calls_to("segment") == 0
     finally:
-        await redis.config_set("maxmemory", 0)
+        await redis.config_set("maxmemory", limit)
     assert (await walking).rows == 20
 
 
@@ -599,6 +600,7 @@ async def test_a_page_that_redis_refuses_is_stored_later(stroll: Stroll) -> None
     """A full server is waited for; the page that was read is not lost, and not noted before it is stored."""
     redis = stroll.bench.redis
     put, refusals = stroll.bench.inbox.put, iter(range(3))
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
 
     async def full(deliveries: Any) -> int:
         if next(refusals, None) is not None:
@@ -606,7 +608,7 @@ async def test_a_page_that_redis_refuses_is_stored_later(stroll: Stroll) -> None
             try:
                 return await put(deliveries)
             finally:
-                await redis.config_set("maxmemory", 0)
+                await redis.config_set("maxmemory", limit)
         return await put(deliveries)
 
     stroll.bench.inbox.put = full  # type: ignore[method-assign] # the server itself refuses, at the right moment

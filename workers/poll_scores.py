@@ -22,6 +22,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -101,6 +102,8 @@ async def keep_polling(context: Context) -> None:
             logger.error("polling failed error=%s", last_line(failure))  # noqa: TRY400
             rest_s = timing.poll_s
         await rest(context, min(rest_s, timing.poll_s))
+    with suppress(RedisError, OSError):  # or it runs out by itself
+        await polling.leave()
 
 
 class Polling:
@@ -134,12 +137,16 @@ class Polling:
             await self._hand_over(place, after, asked, found)
         return 0.0
 
+    async def leave(self) -> None:
+        """Let another worker poll at once."""
+        await self._lease(0)
+
     # Redis -----------------------------------------------------------------------------------------
 
-    async def _lease(self) -> bool:
+    async def _lease(self, lasts_s: float | None = None) -> bool:
         """Be the one worker that polls, for a while; tell whether it is."""
         context = self._context
-        lease_ms = int(context.timing.poll_lease_s * 1000)
+        lease_ms = int((context.timing.poll_lease_s if lasts_s is None else lasts_s) * 1000)
         args: list[str | int] = [POLLING, context.consumer, lease_ms]
         return bool(await script(context.redis, "lease")(args=args))
 

@@ -19,10 +19,10 @@ MEGABYTE = 1_000_000
 
 @pytest.fixture
 async def small(redis: Redis) -> AsyncIterator[Redis]:
-    """Give the server little memory, for this test only."""
+    """Give the server little memory, for this test only: but room for the 1 MB of a worker that waits for nothing."""
     before = (await redis.config_get("maxmemory"))["maxmemory"]
     used = (await redis.info("memory"))["used_memory"]
-    await redis.config_set("maxmemory", used + 5 * MEGABYTE)
+    await redis.config_set("maxmemory", used + 10 * MEGABYTE)
     yield redis
     await redis.config_set("maxmemory", before)
 

@@ -23,7 +23,7 @@ from workers.poll_scores import QUIET_MS, keep_polling
 pytestmark = pytest.mark.anyio
 
 MakeBench = Callable[..., Workbench]
-POLL = replace(QUICK, poll_s=0.02, poll_lease_s=0.5)
+POLL = replace(QUICK, poll_s=0.02, poll_lease_s=30.0)
 MAIL = "ada@example.com"
 DESTINATION = f"{keys.PREFIX}destination:polling"
 
@@ -92,8 +92,7 @@ async def test_what_is_asked_is_kept_with_the_visitor(
     await subscribed(bench, MAIL)
     bench.box.settings.change_scores(MAIL, score="5", send_time="10")
     await walk(bench)
-    # on a slow machine the next walk may have begun
-    assert set(asked(bench)) == {MAIL if email_format == "plain" else digest(MAIL)}
+    assert asked(bench) == [MAIL if email_format == "plain" else digest(MAIL)]
     kept = await scores_of(bench, MAIL)
     assert kept.keys() == score_of(MAIL).keys() - {"emailAddress"}
     assert (kept["score"], kept["send_time"], kept["matched"]) == ("5", "10", "yes")
@@ -110,7 +109,7 @@ async def test_only_changes_go_through_the_stage(polling: Workbench) -> None:
         await walk(polling)
     polling.box.settings.change_scores(MAIL, score="1")
     await walk(polling)
-    assert len(asked(polling)) >= 6  # on a slow machine the next walk may have begun
+    assert len(asked(polling)) == 6
     assert await polling.row(Stage.SCORES) == {"in": 3, "done": 3}
     assert (await scores_of(polling, MAIL))["score"] == "1"
 
@@ -267,12 +266,12 @@ async def test_it_takes_a_fifth_of_the_rate_after_all_others(polling: Workbench)
 
 
 async def test_one_worker_polls_and_another_goes_on_when_it_is_gone(polling: Workbench) -> None:
-    """While somebody has the lease nobody else asks."""
+    """While somebody has the lease nobody else asks; a worker that stops gives it back."""
     await subscribed(polling, MAIL)
     await polling.redis.set(keys.POLLING, "somebody", px=300)
     await walk(polling)
     assert asked(polling) == [MAIL]
-    assert await polling.redis.get(keys.POLLING) not in (b"somebody", None)
+    assert not await polling.redis.exists(keys.POLLING)
 
 
 # failing -------------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ Step = tuple[str, str, str]
 
 async def resolve(redis: Redis, tombstones: Tombstones, steps: Sequence[Step]) -> list[str]:
     """Go through *steps* in their order; return the address of each, empty where none is known."""
+    if not steps or not await tombstones.any():
+        return await _run(redis, steps)
     told = list({digest(address) for _, _, address in steps if address})
     buried = {one for one, hit in zip(told, await tombstones.found(told), strict=True) if hit}
     kept = [step for step in steps if not (step[2] and digest(step[2]) in buried)]

@@ -78,6 +78,15 @@ class Read:
 
 
 @dataclass(slots=True)
+class Opened:
+    """An entry whose deliveries were read; *faults* are those that our code failed on for the last time."""
+
+    entry: Entry
+    reads: list[Read] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Proofs:
     """The deliveries of an entry that are not simply taken apart, by their ids: false ones, and those that wait."""
 
@@ -145,42 +154,82 @@ async def slices(
     """Make the moves of *entries*, in lists of about a slice of outcomes each; add to *waiting* who waits."""
     moves: list[Move] = []
     size = 0
-    for entry in entries:
-        for move in await moves_of(context, entry, waiting):
-            if moves and size + move.weight > SLICE:
-                yield moves
-                moves, size = [], 0
-            moves.append(move)
-            size += move.weight
+    async for group in groups(context, entries, waiting):
+        await learn(context, [one for opened in group for one in opened.reads])
+        for opened in group:
+            for move in await moves_of(context, opened, waiting):
+                if moves and size + move.weight > SLICE:
+                    yield moves
+                    moves, size = [], 0
+                moves.append(move)
+                size += move.weight
     if moves:
         yield moves
 
 
-async def moves_of(context: Context, entry: Entry, waiting: set[str]) -> list[Move]:
-    """Make the moves that take *entry* out; none when all of it waits on, or our own code failed on it.
+async def groups(
+    context: Context, entries: Sequence[Entry], waiting: set[str]
+) -> AsyncIterator[list[Opened]]:
+    """Read *entries*, and give about a slice of outcomes at a time: what they teach is then one round trip."""
+    group: list[Opened] = []
+    size = 0
+    for entry in entries:
+        opened = Opened(entry)
+        if await open_up(context, opened, waiting):
+            group.append(opened)
+            size += sum(len(one.outcomes) for one in opened.reads)
+        if size >= SLICE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
-    The ids of deliveries that wait for a proof are added to *waiting*.
+
+async def open_up(context: Context, opened: Opened, waiting: set[str]) -> bool:
+    """Read every delivery of an entry; tell whether there is anything to move.
+
+    There is not when all of it waits on, or our own code failed on it. The ids of deliveries that wait for a proof
+    are added to *waiting*.
     """
-    faults: dict[str, str] = {}
+    entry, faults = opened.entry, opened.faults
     deliveries = [Delivery.unpack(payload) for payload in entry.payloads]
     while True:
         try:
             found = await prove(context, [one for one in deliveries if one.id not in faults])
             waiting |= found.waiting
             if len(found.waiting) == len(deliveries) and entry.queue == keys.UNPROVEN:
-                return []
-            reads = [read(context, one, found, faults) for one in deliveries]
-            await learn(context, reads)
-            return list(make_moves(context, entry, reads))
+                return False
+            opened.reads = [read(context, one, found, faults) for one in deliveries]
         except OurFault as fault:
-            tries, error = await context.queues.failed(entry), last_line(fault.__cause__ or fault)
-            logger.error(  # noqa: TRY400 - a traceback could show what the delivery holds
-                "unpack failed delivery=%s tries=%d error=%s", fault.delivery_id, tries, error
-            )
-            if tries < BUG_TRIES:
-                await context.queues.give_back(entry.queue, [entry.id])
+            if not await is_to_be_buried(context, opened, fault):
+                return False
+        else:
+            return True
+
+
+async def moves_of(context: Context, opened: Opened, waiting: set[str]) -> list[Move]:
+    """Make the moves that take an entry out; none when our own code failed on it."""
+    while True:
+        try:
+            return list(make_moves(context, opened.entry, opened.reads))
+        except OurFault as fault:
+            if not await is_to_be_buried(context, opened, fault):
                 return []
-            faults[fault.delivery_id] = error
+            if not await open_up(context, opened, waiting):
+                return []
+            await learn(context, opened.reads)
+
+
+async def is_to_be_buried(context: Context, opened: Opened, fault: OurFault) -> bool:
+    """Count that our own code failed on a delivery; before the last try the whole entry goes back."""
+    entry = opened.entry
+    tries, error = await context.queues.failed(entry), last_line(fault.__cause__ or fault)
+    logger.error("unpack failed delivery=%s tries=%d error=%s", fault.delivery_id, tries, error)
+    if tries < BUG_TRIES:
+        await context.queues.give_back(entry.queue, [entry.id])
+        return False
+    opened.faults[fault.delivery_id] = error
+    return True
 
 
 async def prove(context: Context, deliveries: Sequence[Delivery]) -> Proofs:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from pipeline import mail_events
 from pipeline.outcomes import EventType, Ignored, Invalid, MailEvent, Outcome, Stage, Unaddressed
@@ -41,6 +42,7 @@ UNMAPPED = "unmapped"
 _BY_THE_PERSON = frozenset((EventType.OPEN, EventType.CLICK, EventType.UNSUBSCRIBE))
 # Apple's proxy sends exactly this agent; Gmail's and Yahoo's name themselves and are people's opens
 _APPLES_PROXY = "Mozilla/5.0"
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 # stands for the address of an event that has none while everything else of it is looked at
 _NOBODY = "nobody@example.invalid"
 # an SMTP reply or an enhanced status in what a server said, not a part of a longer number or of an IP address
@@ -224,6 +226,12 @@ def part(value: object, *path: str) -> object:
             return None
         value = value.get(key)
     return value
+
+
+def section(item: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """Return the object that stands in *item* under *name*; one without anything where there is none."""
+    found = item.get(name)
+    return found if isinstance(found, dict) else _NOTHING
 
 
 def _add_person(event: MailEvent, told: Told) -> None:

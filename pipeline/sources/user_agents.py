@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from ua_parser import OS, UserAgent
 from ua_parser.loaders import load_lazy_builtins
 
-from pipeline.sources.agent_expressions import Expressions
+from pipeline.sources.agent_expressions import MOST_KINDS, Expressions, without_versions
 
 # What reads mail and nothing else; every other program is a browser. Proxies load pictures for people.
 _MAIL_PROGRAMS = re.compile(
@@ -49,6 +49,7 @@ def read_user_agent(text: str) -> Agent:
     return _read(text[:_LONGEST])
 
 
+@lru_cache(maxsize=1024)
 def is_mail_program(name: str) -> bool:
     """Tell whether the program of that *name* reads mail, and is no browser."""
     return _MAIL_PROGRAMS.search(name) is not None
@@ -67,7 +68,7 @@ def _read(text: str) -> Agent:
         client=program if reads_mail else None,
         browser=None if reads_mail else program,
         os=os,
-        device=_device(text, os),
+        device=_device(without_versions(text), os),
     )
 
 
@@ -77,6 +78,7 @@ def _tables() -> tuple[Expressions[UserAgent], Expressions[OS]]:
     return Expressions(programs), Expressions(systems)
 
 
+@lru_cache(maxsize=MOST_KINDS)
 def _device(text: str, os: str | None) -> str | None:
     if _TELEVISION.search(text):
         return None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ua_parser import Domain
 from ua_parser.basic import Resolver
 from ua_parser.loaders import load_lazy_builtins
@@ -62,21 +66,24 @@ def test_what_reads_mail_is_no_browser(name: str, reads_mail: bool) -> None:
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        (r"(Teams)/(\d+)", {"teams"}),
-        (r"[Bb]ot(?:[Ss]pider|Crawl)x?", {"spider", "crawl"}),
-        (r"(?:abc)?de", {"de"}),
-        (r"(?:abc|)de", {"de"}),
-        (r"(?:abcd){0,2}e+", {"e"}),
-        (r"(?i)AB(?!cdef)", {"ab"}),
-        (r"\d+|abc", set()),
-        (r"[ab]\w*", set()),
-        ("\u017fafari", {"afari"}),
+        (r"(Teams)/(\d+)", [{"teams"}, {"/"}]),
+        (r"[Bb]ot(?:[Ss]pider|Crawl)x?", [{"bot"}, {"spider", "crawl"}]),
+        (r"(?:ab|cd\d+efg)", [{"ab", "efg"}]),
+        (r"(?:abc)?de", [{"de"}]),
+        (r"(?:abc|)de", [{"de"}]),
+        (r"(?:abcd){0,2}e+", [{"e"}]),
+        (r"(?i)AB(?!cdef)", [{"ab"}]),
+        (r"Windows 10", [{"windows "}]),
+        (r"NT[1]5[.]0", [{"nt"}, {"."}]),
+        (r"\d+|abc", []),
+        (r"[ab]\w*", []),
+        ("\u017fafari", [{"afari"}]),
     ],
 )
 def test_words_are_needed_only_where_nothing_may_be_left_out(
-    expression: str, words: set[str]
+    expression: str, words: list[set[str]]
 ) -> None:
-    """Of an expression's words the longest that must stand is taken, of alternatives one each, or none."""
+    """Every word of an expression that must stand is needed, of alternatives one each, and no number."""
     assert needed_words(expression) == words
 
 
@@ -87,3 +94,31 @@ def test_the_first_expression_is_that_of_all(agent: str) -> None:
     wanted = Resolver((programs, systems, devices))(agent, Domain.USER_AGENT | Domain.OS)
     assert Expressions(programs).first(agent) == wanted.user_agent
     assert Expressions(systems).first(agent) == wanted.os
+
+
+_TABLES = load_lazy_builtins()
+_ALL = Resolver(_TABLES)
+_PROGRAMS, _SYSTEMS = Expressions(_TABLES[0]), Expressions(_TABLES[1])
+_WORDS = sorted(
+    {
+        word
+        for table in _TABLES[:2]
+        for matcher in table
+        for word in re.findall(r"[A-Za-z][A-Za-z0-9]{2,}", matcher.regex)
+    }
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(_WORDS), st.sampled_from(["", "/1.2", "/10.2.3.4", " 5.0", ";"])),
+        max_size=8,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_words_of_the_expressions_hide_none(pieces: list[tuple[str, str]]) -> None:
+    """Of texts made from the expressions' own words what is found is what ua-parser finds when it tries all."""
+    agent = " ".join(word + version for word, version in pieces)
+    wanted = _ALL(agent, Domain.USER_AGENT | Domain.OS)
+    assert _PROGRAMS.first(agent) == wanted.user_agent
+    assert _SYSTEMS.first(agent) == wanted.os

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 import pytest
+from redis.asyncio import Redis
 
 from pipeline import keys, recipients, senders
 from pipeline.addresses import digest
@@ -67,6 +68,29 @@ async def test_a_send_and_its_open_in_one_body(bench: Workbench) -> None:
     assert opened["occurred_at_utc"] == "2026-01-01T00:01:00"
     assert await words(bench) == {"Send": 1, "Open": 1, "no_address": 1}
     assert await bench.row(Stage.FORWARD) == {"in": 3, "done": 2, "ignored": 1}
+    await bench.assert_balanced()
+
+
+async def test_what_flushes_teach_is_one_question(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many small flushes that wait together are learnt from at once, as many as make a slice."""
+    asked: list[int] = []
+    resolve = recipients.resolve
+
+    async def counted(
+        redis: Redis, tombstones: Tombstones, steps: Sequence[recipients.Step]
+    ) -> list[str]:
+        asked.append(len(steps))
+        return await resolve(redis, tombstones, steps)
+
+    monkeypatch.setattr(recipients, "resolve", counted)
+    for number in range(1, 41):
+        await bench.put("sfmc", orjson.dumps([sent(number), event(OPEN, number)]))
+    await bench.work_until(bench.is_idle)
+
+    assert asked == [80]
+    assert len(told(bench)) == 80
     await bench.assert_balanced()
 
 

@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 #: outcomes a move: 8 000 in one script would block Redis for 100 ms
 SLICE = 500
+# by names of their own, as in `sources.mail`
+_FORWARD, _OURS, _HASHED = Stage.FORWARD, Form.OURS, Form.HASHED
 #: entries a take; each holds the deliveries of one flush
 MOST_ENTRIES = 100
 
@@ -392,10 +394,10 @@ def hand_over_one(
 ) -> None:
     """Add what one outcome means to *move*."""
     if isinstance(outcome, MailEvent):
-        form = Form.HASHED if mail_events.is_hashed(outcome, email_format) else Form.OURS
+        form = _HASHED if mail_events.is_hashed(outcome, email_format) else _OURS
         payload = mail_events.wire(outcome, email_format)
         fingerprint = mail_events.fingerprint(delivery.source, outcome)
-        move.append_fresh(Stage.FORWARD, fingerprint, payload, origin_of(delivery, form).pack())
+        move.append_fresh(_FORWARD, fingerprint, payload, origin_of(delivery, form).pack())
     elif isinstance(outcome, VisitorEvent):
         fingerprint = "visitor\n" + outcome.fingerprint
         payload = orjson.dumps(outcome)

@@ -45,27 +45,28 @@ def _items(body: object) -> list[object]:
 
 def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     name = mail.word(item, "event_type")
-    properties, verdict = item.get("properties"), _verdict(name, item, rules)
+    properties = mail.section(item, "properties")
+    verdict = _verdict(name, properties, rules)
     if not isinstance(verdict, EventType):
         return verdict
     return mail.Told(
         type=verdict,
-        email=mail.part(properties, "email_address"),
+        email=properties.get("email_address"),
         time=item.get("time"),
         send_id=mail.send_id(
             rules,
-            campaign=[mail.part(properties, field) for field in ("campaign_id", "canvas_id")],
+            campaign=(properties.get("campaign_id"), properties.get("canvas_id")),
             # marketers may set `send_id`, which SEND_ID does not choose; clicks outside of campaigns have no
             # dispatch_id
-            message=[mail.part(properties, field) for field in ("dispatch_id", "send_id")],
+            message=(properties.get("dispatch_id"), properties.get("send_id")),
         ),
         provider_id=item.get("id"),
-        user_agent=mail.part(properties, "user_agent"),
-        machine_open=_is_machine(mail.part(properties, "machine_open")),
+        user_agent=properties.get("user_agent"),
+        machine_open=_is_machine(properties.get("machine_open")),
     )
 
 
-def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdict:
+def _verdict(name: str, properties: Mapping[str, object], rules: Rules) -> mail.Verdict:
     """Return the event's type, or the word why there is none."""
     word = name.removeprefix(_MAIL)
     if word == name:
@@ -74,7 +75,7 @@ def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdic
     if word in ("Send", "Delivery"):
         return mail.send_when("accepted" if word == "Send" else "delivered", rules)
     if word == "Bounce":
-        dropped = mail.is_true(mail.part(item, "properties", "is_drop"))
+        dropped = mail.is_true(properties.get("is_drop"))
         return mail.SUPPRESSED if dropped else EventType.HARD_BOUNCE
     if word == "Deferral":
         return mail.deferral(rules)

@@ -45,17 +45,17 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(kind, metric, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    data = item.get("data")
+    data = mail.section(item, "data")
     return mail.Told(
         type=verdict,
         # the field "To" of a message; `{{customer.name}} <{{customer.email}}>` may come out without an address
-        email=mail.bare_address(mail.part(data, "recipient"))
-        or mail.part(data, "identifiers", "email"),
+        email=mail.bare_address(data.get("recipient"))
+        or mail.section(data, "identifiers").get("email"),
         time=item.get("timestamp"),
         send_id=mail.send_id(
             rules,
-            campaign=[mail.part(data, field) for field in _CAMPAIGN_FIELDS],
-            message=[mail.part(data, "delivery_id")],
+            campaign=map(data.get, _CAMPAIGN_FIELDS),
+            message=(data.get("delivery_id"),),
         ),
         provider_id=item.get("event_id"),
     )

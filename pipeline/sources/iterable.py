@@ -42,23 +42,28 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(name, item)
     if not isinstance(verdict, EventType):
         return verdict
-    message, campaign = _field(item, "messageId"), _field(item, "campaignId")
-    return mail.Told(
+    inner = mail.section(item, "dataFields")
+    campaign = _field(inner, item, "campaignId")
+    told = mail.Told(
         type=verdict,
-        email=_field(item, "email"),
-        time=_field(item, "createdAt"),
-        send_id=mail.send_id(rules, campaign=[campaign], message=[message, campaign]),
-        ip=_field(item, "ip"),
-        user_agent=_field(item, "userAgent"),
-        # a proxy of Gmail's or Yahoo's, or a robot (`isBot`), is not Apple's opening beforehand
-        machine_open="apple" in mail.text(_field(item, "proxySource")).lower(),
+        # the address stands outside, the event's own fields inside; neither has always been so
+        email=mail.text(item.get("email")) or _field(inner, item, "email"),
+        time=_field(inner, item, "createdAt"),
+        send_id=mail.send_id(
+            rules, campaign=(campaign,), message=(_field(inner, item, "messageId"), campaign)
+        ),
     )
+    if name != "emailSend":
+        told.ip = _field(inner, item, "ip")
+        told.user_agent = _field(inner, item, "userAgent")
+        # a proxy of Gmail's or Yahoo's, or a robot (`isBot`), is not Apple's opening beforehand
+        told.machine_open = "apple" in mail.text(_field(inner, item, "proxySource")).lower()
+    return told
 
 
-def _field(item: Mapping[str, object], name: str) -> object:
-    # the address stands outside, the event's own fields inside; neither has always been so
-    inner, outer = mail.part(item, "dataFields", name), item.get(name)
-    return outer if inner in (None, "") or (name == "email" and mail.text(outer)) else inner
+def _field(inner: Mapping[str, object], item: Mapping[str, object], name: str) -> object:
+    found = inner.get(name)
+    return item.get(name) if found is None or found == "" else found
 
 
 def _verdict(name: str, item: Mapping[str, object]) -> mail.Verdict:
@@ -66,7 +71,8 @@ def _verdict(name: str, item: Mapping[str, object]) -> mail.Verdict:
     if name in _TYPES:
         return _TYPES[name]
     if name == "emailBounce":
-        soft = "soft" in mail.text(_field(item, "recipientState")).lower()
+        state = _field(mail.section(item, "dataFields"), item, "recipientState")
+        soft = "soft" in mail.text(state).lower()
         return EventType.SOFT_BOUNCE if soft else EventType.HARD_BOUNCE
     if name.startswith(_CHANNELS):
         return mail.NOT_A_MAIL_EVENT

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.mail_events import utc_second
+from pipeline.mail_events import unix_second
 from pipeline.outcomes import EventType, Reason, Unreadable
 from pipeline.sources import Rules, Unauthentic, mail, signatures
 from pipeline.sources.json_body import read_json
@@ -31,6 +31,7 @@ _TYPES = {
     "marked_email_as_spam": EventType.COMPLAINT,
     "unsubscribed_from_email_marketing": EventType.UNSUBSCRIBE,
 }
+_BY_THE_PERSON = (EventType.OPEN, EventType.CLICK, EventType.UNSUBSCRIBE)
 _IGNORED = {
     "dropped_email": mail.SUPPRESSED,  # never handed to the recipient's server: neither Send nor bounce
     "clicked_email_to_unsubscribe": mail.NOT_A_MAIL_EVENT,  # the unsubscription is an event of its own
@@ -83,35 +84,40 @@ def _items(body: object) -> list[object]:
 
 def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     topic = mail.word(item, "topic")
-    event = mail.part(item, "payload", "data")
-    properties = mail.part(event, "attributes", "event_properties")
+    payload = mail.section(item, "payload")
+    event = mail.section(payload, "data")
+    attributes = mail.section(event, "attributes")
+    properties = mail.section(attributes, "event_properties")
     verdict = _verdict(topic, properties)
     if not isinstance(verdict, EventType):
         return verdict
-    client, browser = mail.client_or_browser(
-        mail.part(properties, "Client Name"),
-        is_browser=mail.text(mail.part(properties, "Client Type")).lower() == "browser",
-    )
-    return mail.Told(
+    written = attributes.get("datetime")
+    told = mail.Told(
         type=verdict,
-        email=_address(item.get("payload")),
-        time=utc_second(mail.part(event, "attributes", "datetime"))
-        or mail.part(event, "attributes", "timestamp"),
-        # the id of the campaign's or the flow's message, so it serves both meanings of SEND_ID; who leaves
-        # by a form, by hand or by the API leaves what the topic says, and no message
-        send_id=mail.first_id(
-            mail.part(properties, "$message"),
-            topic if verdict is EventType.UNSUBSCRIBE else None,
-        ),
-        provider_id=mail.text(item.get("external_id")) or mail.part(event, "id"),
-        client=client,
-        browser=browser,
-        os=mail.part(properties, "Client OS Family"),
-        machine_open=mail.is_true(mail.part(properties, "machine_open")),
+        email=_address(payload),
+        time=attributes.get("timestamp") if unix_second(written) is None else written,
+        # the id of the campaign's or the flow's message, so it serves both meanings of SEND_ID
+        send_id=mail.first_id(properties.get("$message")),
+        provider_id=mail.text(item.get("external_id")) or event.get("id"),
     )
+    if verdict in _BY_THE_PERSON:
+        _add_person(told, properties)
+    # who leaves by a form, by hand or by the API leaves what the topic says, and no message
+    if not told.send_id and verdict is EventType.UNSUBSCRIBE:
+        told.send_id = topic
+    return told
 
 
-def _verdict(topic: str, properties: object) -> mail.Verdict:
+def _add_person(told: mail.Told, properties: Mapping[str, object]) -> None:
+    told.client, told.browser = mail.client_or_browser(
+        properties.get("Client Name"),
+        is_browser=mail.text(properties.get("Client Type")).lower() == "browser",
+    )
+    told.os = properties.get("Client OS Family")
+    told.machine_open = mail.is_true(properties.get("machine_open"))
+
+
+def _verdict(topic: str, properties: Mapping[str, object]) -> mail.Verdict:
     """Return the event's type, or the word why there is none."""
     if not topic.startswith(_TOPICS):
         return mail.UNMAPPED  # other programs' metrics: `event:shopify.placed_order`
@@ -119,22 +125,26 @@ def _verdict(topic: str, properties: object) -> mail.Verdict:
     if name in _TYPES:
         return _TYPES[name]
     if name == "bounced_email":
-        kind = mail.text(mail.part(properties, "Bounce Type")).lower()
+        kind = mail.text(properties.get("Bounce Type")).lower()
         return EventType.HARD_BOUNCE if kind.startswith("hard") else EventType.SOFT_BOUNCE
     return _IGNORED.get(name, mail.UNMAPPED)
 
 
-def _address(payload: object) -> object:
+def _address(payload: Mapping[str, object]) -> str | None:
     """Return the address of the profile that the event is about; nothing where more than one could be meant."""
-    included = mail.part(payload, "included")
+    included = payload.get("included")
     related = mail.part(payload, "data", "relationships", "profile", "data", "id")
-    profiles = {
-        (mail.text(mail.part(one, "id")), mail.text(mail.part(one, "attributes", "email")))
-        for one in (included if isinstance(included, list) else [])
-        if mail.part(one, "type") == "profile"
-        and (related is None or mail.part(one, "id") == related)
-    }
-    return profiles.pop()[1] if len(profiles) == 1 else None
+    found: tuple[str, str] | None = None
+    for one in included if isinstance(included, list) else ():
+        if not isinstance(one, dict) or one.get("type") != "profile":
+            continue
+        if related is None or one.get("id") == related:
+            address = mail.section(one, "attributes").get("email")
+            profile = mail.text(one.get("id")), mail.text(address)
+            if found not in (None, profile):
+                return None
+            found = profile
+    return found[1] if found else None
 
 
 KLAVIYO = JsonSender("klaviyo", _items, _read, _verify)

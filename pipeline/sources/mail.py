@@ -39,6 +39,8 @@ SEVERAL_RECIPIENTS = "several_recipients"  # it is about one of them, and nobody
 NO_ADDRESS = "no_address"  # it names its recipient by a number only
 UNMAPPED = "unmapped"
 
+# by names of their own: Python 3.11 takes longer to find a member in its enum than to compare it
+_OPEN, _SEND = EventType.OPEN, EventType.SEND
 _BY_THE_PERSON = frozenset((EventType.OPEN, EventType.CLICK, EventType.UNSUBSCRIBE))
 # Apple's proxy sends exactly this agent; Gmail's and Yahoo's name themselves and are people's opens
 _APPLES_PROXY = "Mozilla/5.0"
@@ -97,7 +99,7 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
     )
     if told.type in _BY_THE_PERSON:
         _add_person(event, told)
-    if told.type is EventType.OPEN:
+    if told.type is _OPEN:
         event.machine_open = told.machine_open or text(told.user_agent) == _APPLES_PROXY
     error: str | None
     if second is None:
@@ -141,7 +143,7 @@ def send_when(told_by: str, rules: Rules, usual: str = "accepted") -> Verdict:
     *usual* is the sender's own, where `SEND_FROM` says nothing: `delivered` for those that tell of no
     acceptance, or did not use to.
     """
-    return EventType.SEND if told_by == (rules.send_from or usual) else NOT_THE_SEND
+    return _SEND if told_by == (rules.send_from or usual) else NOT_THE_SEND
 
 
 def deferral(rules: Rules) -> Verdict:

@@ -68,8 +68,10 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(name, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    is_first_version = isinstance(mail.part(item, "data", "email"), dict)
-    return _told_in_1(verdict, item) if is_first_version else _told_in_2(verdict, item)
+    data = mail.section(item, "data")
+    if isinstance(data.get("email"), dict):
+        return _told_in_1(verdict, data)
+    return _told_in_2(verdict, data, item.get("created_at"))
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:
@@ -85,31 +87,30 @@ def _verdict(name: str, rules: Rules) -> mail.Verdict:
     return _IGNORED.get(name, mail.UNMAPPED)
 
 
-def _told_in_1(kind: EventType, item: Mapping[str, object]) -> mail.Told:
+def _told_in_1(kind: EventType, data: Mapping[str, object]) -> mail.Told:
     """Read version 1: message and recipient are objects in `data.email`."""
-    data = item.get("data")
+    email = mail.section(data, "email")
     return mail.Told(
         type=kind,
-        email=mail.part(data, "email", "recipient", "email"),
-        time=mail.part(data, "created_at"),
-        send_id=mail.part(data, "email", "message", "id"),
-        ip=mail.part(data, "morph", "ip"),
+        email=mail.section(email, "recipient").get("email"),
+        time=data.get("created_at"),
+        send_id=mail.section(email, "message").get("id"),
+        ip=mail.section(data, "morph").get("ip"),
     )
 
 
-def _told_in_2(kind: EventType, item: Mapping[str, object]) -> mail.Told:
-    """Read version 2: `data` is flat, and the time stands beside it."""
-    data = item.get("data")
-    meta, recipient = mail.part(data, "meta"), mail.part(data, "recipient")
+def _told_in_2(kind: EventType, data: Mapping[str, object], time: object) -> mail.Told:
+    """Read version 2: `data` is flat, and the *time* stands beside it."""
+    meta, recipient = mail.section(data, "meta"), data.get("recipient")
     return mail.Told(
         type=kind,
-        email=mail.text(recipient) or mail.part(recipient, "email") or mail.part(data, "email"),
-        time=item.get("created_at"),
-        send_id=mail.part(data, "message_id"),
-        ip=mail.part(meta, "ip"),
-        user_agent=mail.part(meta, "user_agent"),
-        browser=mail.part(meta, "browser"),
-        device=mail.part(meta, "device_type"),
+        email=mail.text(recipient) or mail.part(recipient, "email") or data.get("email"),
+        time=time,
+        send_id=data.get("message_id"),
+        ip=meta.get("ip"),
+        user_agent=meta.get("user_agent"),
+        browser=meta.get("browser"),
+        device=meta.get("device_type"),
     )
 
 

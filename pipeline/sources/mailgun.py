@@ -12,7 +12,7 @@ but `delivered` not at all: https://documentation.mailgun.com/docs/mailgun/user-
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from pipeline.deliveries import SIGNED, Delivery
 from pipeline.outcomes import EventType, Outcome, Reason, Unreadable
@@ -164,19 +164,19 @@ def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdic
 
 
 def _failure(item: Mapping[str, object], rules: Rules) -> mail.Verdict:
-    status = item.get("delivery-status")
+    status = mail.section(item, "delivery-status")
     severity = mail.text(item.get("severity")).lower()
     if severity == "temporary":
         return mail.deferral(rules)
-    if not_tried := _not_tried(item, mail.part(status, "code")):
+    if not_tried := _not_tried(item, status.get("code")):
         return not_tried
-    kind = mail.text(mail.part(status, "bounce-type")) or mail.text(item.get("bounce-type"))
+    kind = mail.text(status.get("bounce-type")) or mail.text(item.get("bounce-type"))
     if _reason(item) == "old" or kind.lower() == "soft":
         return EventType.SOFT_BOUNCE
     if severity == "permanent" or kind.lower() == "hard":
         return EventType.HARD_BOUNCE
-    enhanced = mail.text(mail.part(status, "enhanced-code"))
-    return mail.bounce_by_status(enhanced or mail.part(status, "code"))
+    enhanced = mail.text(status.get("enhanced-code"))
+    return mail.bounce_by_status(enhanced or status.get("code"))
 
 
 def _not_tried(item: Mapping[str, object], code: object) -> str | None:
@@ -189,29 +189,32 @@ def _reason(item: Mapping[str, object]) -> str:
 
 
 def _told(kind: EventType, item: Mapping[str, object], rules: Rules) -> mail.Told:
-    info = item.get("client-info")
-    campaigns = item.get("campaigns")
-    first = campaigns[0] if isinstance(campaigns, list) and campaigns else None
-    client, browser = _program(mail.part(info, "client-name"), mail.part(info, "client-type"))
-    return mail.Told(
+    headers = mail.section(mail.section(item, "message"), "headers")
+    told = mail.Told(
         type=kind,
         email=item.get("recipient"),
         time=item.get("timestamp"),
         send_id=mail.send_id(
             rules,
-            campaign=[mail.part(first, "id")],
-            message=[mail.part(item, "message", "headers", "message-id")],
+            campaign=_campaigns(item),
+            message=(headers.get("message-id"),),
         ),
         # unique within a day, so within a second; the token is the call's, and may change when it is repeated
         provider_id=item.get("id"),
         ip=item.get("ip"),
-        user_agent=mail.part(info, "user-agent"),
-        client=client,
-        browser=browser,
-        os=mail.part(info, "client-os"),
-        device=mail.part(info, "device-type"),
-        machine_open=mail.text(mail.part(info, "bot")).lower() == "apple",
     )
+    if info := mail.section(item, "client-info"):
+        told.user_agent = info.get("user-agent")
+        told.client, told.browser = _program(info.get("client-name"), info.get("client-type"))
+        told.os, told.device = info.get("client-os"), info.get("device-type")
+        told.machine_open = mail.text(info.get("bot")).lower() == "apple"
+    return told
+
+
+def _campaigns(item: Mapping[str, object]) -> Iterator[object]:
+    found = item.get("campaigns")
+    if isinstance(found, list) and found:
+        yield mail.part(found[0], "id")
 
 
 def _told_of_old(kind: EventType, item: Mapping[str, object], rules: Rules) -> mail.Told:

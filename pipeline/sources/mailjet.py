@@ -40,8 +40,8 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
         time=item.get("time"),
         send_id=mail.send_id(
             rules,
-            campaign=[item.get("mj_campaign_id")],
-            message=[item.get(field) for field in _IDS],
+            campaign=(item.get("mj_campaign_id"),),
+            message=map(item.get, _IDS),
         ),
         ip=item.get("ip"),
         user_agent=item.get("agent"),

@@ -55,12 +55,15 @@ class _Mailtrap(JsonSender):
 
     def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
         """Return one `MailEvent`, `Ignored` or `Invalid` for each event of the body."""
-        body = delivery.body
         try:
-            check_json(body)
-        except Malformed:
-            body = _array_of_lines(body) or body
-        return self.read_document(body, rules, now)
+            return self.read_document(delivery.body, rules, now)
+        except Unreadable as error:
+            lines = None
+            if error.reason is Reason.MALFORMED:
+                lines = _array_of_lines(delivery.body)
+            if lines is None:
+                raise
+            return self.read_document(lines, rules, now)
 
 
 def _array_of_lines(body: bytes) -> bytes | None:
@@ -106,12 +109,14 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:
     """Return the event's type, or the word why there is none."""
-    if name.startswith(_OF_THE_ACCOUNT):
-        return mail.NOT_A_MAIL_EVENT
+    if name in _TYPES:
+        return _TYPES[name]
     # the recipient's server took it; nothing tells of the acceptance by Mailtrap
     if name == "delivery":
         return mail.send_when("delivered", rules, usual="delivered")
-    return _TYPES.get(name) or _IGNORED.get(name, mail.UNMAPPED)
+    if name.startswith(_OF_THE_ACCOUNT):
+        return mail.NOT_A_MAIL_EVENT
+    return _IGNORED.get(name, mail.UNMAPPED)
 
 
 # no time is signed: age cannot be judged

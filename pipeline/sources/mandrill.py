@@ -143,12 +143,12 @@ def _check_is_test(fields: list[tuple[str, str]]) -> None:
 def _is_example(item: object) -> bool:
     if mail.text(mail.part(item, "msg", "email")).lower() == _NOBODYS_ADDRESS:
         return True
-    return _IGNORED.get(_name(item)) == mail.NOT_A_MAIL_EVENT
+    return isinstance(item, dict) and _IGNORED.get(_name(item)) == mail.NOT_A_MAIL_EVENT
 
 
-def _name(item: object) -> str:
+def _name(item: Mapping[str, object]) -> str:
     # changes of the account's lists have no `event`, their word is the `type`
-    return mail.text(mail.part(item, "event")) or mail.text(mail.part(item, "type"))
+    return mail.text(item.get("event")) or mail.text(item.get("type"))
 
 
 def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
@@ -158,24 +158,28 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(name, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    parsed = item.get("user_agent_parsed")
-    client, browser = mail.client_or_browser(
-        mail.part(parsed, "ua_name"),
-        # else an "Email Client", or what is neither: a library, a robot
-        is_browser="browser" in mail.text(mail.part(parsed, "type")).lower(),
-    )
-    return mail.Told(
+    message = mail.section(item, "msg")
+    told = mail.Told(
         type=verdict,
-        email=mail.part(item, "msg", "email"),
+        email=message.get("email"),
         time=item.get("ts"),
-        send_id=mail.first_id(item.get("_id"), mail.part(item, "msg", "_id")),
+        send_id=mail.first_id(item.get("_id"), message.get("_id")),
         ip=item.get("ip"),
         user_agent=item.get("user_agent"),
-        client=client,
-        browser=browser,
-        os=mail.part(parsed, "os_name"),
-        device=mail.mobile_or_desktop(mail.part(parsed, "mobile")),
     )
+    if parsed := mail.section(item, "user_agent_parsed"):
+        _add_program(told, parsed)
+    return told
+
+
+def _add_program(told: mail.Told, parsed: Mapping[str, object]) -> None:
+    told.client, told.browser = mail.client_or_browser(
+        parsed.get("ua_name"),
+        # else an "Email Client", or what is neither: a library, a robot
+        is_browser="browser" in mail.text(parsed.get("type")).lower(),
+    )
+    told.os = parsed.get("os_name")
+    told.device = mail.mobile_or_desktop(parsed.get("mobile"))
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from pipeline.outcomes import EventType, Reason, Unreadable
 from pipeline.sources import Rules, mail
@@ -93,6 +94,7 @@ _BROWSERS = re.compile(
     r"|samsung|silk|konqueror|seamonkey|yandex browser|uc browser|android browser|duckduckgo)\b",
     re.IGNORECASE,
 )
+_BY_THE_PERSON = (EventType.OPEN, EventType.CLICK, EventType.UNSUBSCRIBE)
 # WebMail and Unknown are platforms too, but no machines
 _DEVICES = frozenset(("Desktop", "Mobile", "Tablet"))
 
@@ -147,13 +149,7 @@ def _subscription_change(item: Mapping[str, object]) -> mail.Verdict:
 
 
 def _told(kind: str, verdict: EventType, item: Mapping[str, object]) -> mail.Told:
-    name = mail.part(item, "Client", "Name")
-    family = mail.text(mail.part(item, "Client", "Family"))
-    if family.lower() in ("", "unknown"):
-        family = mail.text(name)
-    client, browser = mail.client_or_browser(name, is_browser=bool(_BROWSERS.search(family)))
-    platform = mail.text(item.get("Platform"))
-    return mail.Told(
+    told = mail.Told(
         type=verdict,
         # Email on bounces and complaints, Recipient on everything else
         email=item.get("Email") or item.get("Recipient"),
@@ -163,13 +159,27 @@ def _told(kind: str, verdict: EventType, item: Mapping[str, object]) -> mail.Tol
             item.get("MessageID"), _BY_HAND if kind == "SubscriptionChange" else None
         ),
         provider_id=item.get("ID"),  # of the bounce; nothing else has an id of its own
-        ip=mail.part(item, "Geo", "IP"),
-        user_agent=item.get("UserAgent"),
-        client=client,
-        browser=browser,
-        os=mail.part(item, "OS", "Name"),
-        device=platform if platform in _DEVICES else None,
     )
+    if verdict in _BY_THE_PERSON:
+        _add_person(told, item)
+    return told
+
+
+def _add_person(told: mail.Told, item: Mapping[str, object]) -> None:
+    told.ip, told.user_agent = mail.section(item, "Geo").get("IP"), item.get("UserAgent")
+    program = mail.section(item, "Client")
+    name, family = program.get("Name"), mail.text(program.get("Family"))
+    if family.lower() in ("", "unknown"):
+        family = mail.text(name)
+    told.client, told.browser = mail.client_or_browser(name, is_browser=_is_browser(family))
+    told.os = mail.section(item, "OS").get("Name")
+    platform = mail.text(item.get("Platform"))
+    told.device = platform if platform in _DEVICES else None
+
+
+@lru_cache(maxsize=1024)  # few programs are in use
+def _is_browser(family: str) -> bool:
+    return _BROWSERS.search(family) is not None
 
 
 POSTMARK = JsonSender("postmark", _items, _read)

@@ -12,7 +12,7 @@ older bounces hold nothing but a sentence.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pipeline.deliveries import Delivery
 from pipeline.outcomes import EventType, MailEvent, Outcome, Reason, Unreadable
@@ -51,32 +51,30 @@ def _items(body: object) -> list[object]:
     """Return the event, and `email.sent` once for each recipient, with that one alone in `to`."""
     if not isinstance(body, dict) or "type" not in body:
         raise Unreadable(Reason.UNKNOWN_SHAPE, "not one event of Resend: type is missing")
-    data = body.get("data")
-    people = _people(body)
-    if body["type"] != _SENT or not isinstance(data, dict) or len(people) < 2:
+    if body["type"] != _SENT:
         return [body]
-    if len(people) > _MOST_RECIPIENTS:
-        return [body]
-    return [{**body, "data": {**data, "to": [one]}} for one in people]
+    data = mail.section(body, "data")
+    people = _each_once(_listed(data.get("to")))
+    if 1 < len(people) <= _MOST_RECIPIENTS:
+        return [{**body, "data": {**data, "to": [one]}} for one in people]
+    return [body]
 
 
-def _people(item: Mapping[str, object]) -> list[object]:
-    """Return the recipients in `to` as they are written, each once."""
-    return _each_once(_listed(mail.part(item, "data", "to")))
-
-
-def _has_others(item: Mapping[str, object]) -> bool:
+def _has_others(data: Mapping[str, object]) -> bool:
     """Tell whether the message went to more than one, of whom any may have caused the event."""
-    written = [
-        one
-        for field in ("to", "cc", "bcc")
-        for one in _listed(mail.part(item, "data", field))
-        if one is not None
-    ]
-    for header in _listed(mail.part(item, "data", "headers")):
+    written: list[object] = []
+    for field in ("to", "cc", "bcc"):
+        if (found := data.get(field)) is not None:
+            written += _listed(found)
+    if headers := data.get("headers"):
+        written += _copied(_listed(headers))
+    return len(written) > 1 and len(_each_once([one for one in written if one is not None])) > 1
+
+
+def _copied(headers: list[object]) -> Iterator[str]:
+    for header in headers:
         if mail.text(mail.part(header, "name")).lower() in ("cc", "bcc"):
-            written += mail.text(mail.part(header, "value")).split(",")
-    return len(_each_once(written)) > 1
+            yield from mail.text(mail.part(header, "value")).split(",")
 
 
 def _listed(value: object) -> list[object]:
@@ -84,6 +82,8 @@ def _listed(value: object) -> list[object]:
 
 
 def _each_once(written: list[object]) -> list[object]:
+    if len(written) < 2:
+        return written
     people: dict[object, object] = {}
     for position, one in enumerate(written):
         # what is no text is wrong, and counted by its place
@@ -96,24 +96,25 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(name, item, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    people = _people(item)
-    if name == _SENT and len(people) > 1:
+    data = mail.section(item, "data")
+    people = _listed(data.get("to"))
+    if name != _SENT:
+        if _has_others(data):
+            return mail.SEVERAL_RECIPIENTS
+    elif len(_each_once(people)) > 1:
         raise mail.Wrong(f"there are more than {_MOST_RECIPIENTS} recipients")
-    if name != _SENT and _has_others(item):
-        return mail.SEVERAL_RECIPIENTS
-    data = item.get("data")
-    click = mail.part(data, "click")
+    click = mail.section(data, "click")
     return mail.Told(
         type=verdict,
         email=people[0] if people else None,
         time=item.get("created_at"),
         send_id=mail.send_id(
             rules,
-            campaign=[mail.part(data, "broadcast_id")],
-            message=[mail.part(data, "email_id")],
+            campaign=(data.get("broadcast_id"),),
+            message=(data.get("email_id"),),
         ),
-        ip=mail.part(click, "ipAddress"),
-        user_agent=mail.part(click, "userAgent"),
+        ip=click.get("ipAddress"),
+        user_agent=click.get("userAgent"),
     )
 
 
@@ -124,7 +125,7 @@ def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdic
     if name in (_SENT, "email.delivered"):
         return mail.send_when("accepted" if name == _SENT else "delivered", rules)
     if name == "email.bounced":
-        return _bounce(mail.part(item, "data", "bounce"))
+        return _bounce(mail.section(mail.section(item, "data"), "bounce"))
     if name == "email.delivery_delayed":
         return mail.deferral(rules)
     if name.partition(".")[0] in _OTHER_OBJECTS:
@@ -132,17 +133,17 @@ def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdic
     return _IGNORED.get(name, mail.UNMAPPED)
 
 
-def _bounce(bounce: object) -> mail.Verdict:
+def _bounce(bounce: Mapping[str, object]) -> mail.Verdict:
     # https://resend.com/docs/dashboard/emails/email-bounces: type and subType are Amazon SES's words
-    sentence = mail.text(mail.part(bounce, "message"))
-    finer = mail.text(mail.part(bounce, "subType")).lower()
+    sentence = mail.text(bounce.get("message"))
+    finer = mail.text(bounce.get("subType")).lower()
     if finer in _NOT_TRIED or (not finer and _SENTENCE_NOT_TRIED.search(sentence)):
         return mail.SUPPRESSED
-    if kind := mail.text(mail.part(bounce, "type")).lower():
+    if kind := mail.text(bounce.get("type")).lower():
         return EventType.HARD_BOUNCE if kind in _HARD else EventType.SOFT_BOUNCE
     if _SENTENCE_HARD.search(sentence):
         return EventType.HARD_BOUNCE
-    return mail.bounce_by_status(*_listed(mail.part(bounce, "diagnosticCode")), sentence)
+    return mail.bounce_by_status(*_listed(bounce.get("diagnosticCode")), sentence)
 
 
 def _verify(

@@ -149,7 +149,7 @@ def _campaigns(item: Mapping[str, object]) -> Iterator[object]:
     # Marketing campaigns and Single Sends name themselves; legacy newsletters did inside an object.
     yield item.get("singlesend_id")
     yield item.get("marketing_campaign_id")
-    yield mail.part(item, "newsletter", "newsletter_send_id")
+    yield mail.section(item, "newsletter").get("newsletter_send_id")
 
 
 SENDGRID = JsonSender("sendgrid", one_or_many("event"), _read, _verify)

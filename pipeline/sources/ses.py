@@ -39,14 +39,16 @@ _IGNORED = {
 }
 # where a kind of event has its facts, when not under its own name in lower case
 _SECTIONS = {"Send": "mail", "DeliveryDelay": "deliveryDelay"}
-# where in them its recipients are
+# where those are whom it is about, section and field
 _RECIPIENTS = {
-    "Send": "destination",
-    "Delivery": "recipients",
-    "Bounce": "bouncedRecipients",
-    "Complaint": "complainedRecipients",
-    "DeliveryDelay": "delayedRecipients",
+    "Send": ("mail", "destination"),
+    "Delivery": ("delivery", "recipients"),
+    "Bounce": ("bounce", "bouncedRecipients"),
+    "Complaint": ("complaint", "complainedRecipients"),
+    "DeliveryDelay": ("deliveryDelay", "delayedRecipients"),
 }
+# the other kinds are about one of these
+_ALL_RECIPIENTS = ("mail", "destination")
 # what Amazon publishes to try a topic; the first is text, the other the notification's type
 _VALIDATED = "successfully validated sns topic"
 _SUBSCRIBED = "AmazonSnsSubscriptionSucceeded"
@@ -71,16 +73,15 @@ class Ses:
     def parse(self, delivery: Delivery, rules: Rules, now: float) -> list[Outcome]:
         """Return one outcome for each recipient of the event."""
         value = read_json(delivery.body)
-        if is_raw(value):
-            outer: sns.Envelope = {"MessageId": delivery.headers.get(_MESSAGE_ID)}
-            return _outcomes(delivery.body, value, outer, rules, now)
         envelope = sns.envelope_in(value)
         if envelope is None:
-            raise Unreadable(Reason.UNKNOWN_SHAPE, "neither a message of SNS's nor an event of SES")
+            event = _event(value, "neither a message of SNS's nor an event of SES")
+            outer = {"MessageId": delivery.headers.get(_MESSAGE_ID)}
+            return _outcomes(delivery.body, event, outer, rules, now)
         if envelope["Type"] in (sns.CONFIRMATION, sns.UNSUBSCRIBED):
             raise Probe
         message = _message(envelope)
-        event = _event(message)
+        event = _event(_json_in(message), "the message in the envelope is not an event of SES")
         outcomes = _outcomes(message, event, envelope, rules, now)
         return [_wrapped(one, envelope) for one in outcomes]
 
@@ -97,31 +98,35 @@ def _message(envelope: sns.Envelope) -> bytes:
     message = envelope["Message"]
     if not isinstance(message, str):
         raise Unreadable(Reason.UNKNOWN_SHAPE, "the message in the envelope is not text")
-    if message.strip().lower().startswith(_VALIDATED):
+    if message.lstrip()[: len(_VALIDATED)].lower() == _VALIDATED:
         raise Probe
     return message.encode()
 
 
-def _event(message: bytes) -> object:
+def _json_in(message: bytes) -> object:
     try:
-        event = read_json(message)
+        return read_json(message)
     except Unreadable:
-        event = None
-    if not isinstance(event, dict) or not _kind(event):
-        raise Unreadable(Reason.UNKNOWN_SHAPE, "the message in the envelope is not an event of SES")
-    return event
+        return None
+
+
+def _event(value: object, else_it_is: str) -> Mapping[str, object]:
+    if isinstance(value, dict) and _kind(value):
+        return value
+    raise Unreadable(Reason.UNKNOWN_SHAPE, else_it_is)
 
 
 def _outcomes(
-    message: bytes, event: object, outer: sns.Envelope, rules: Rules, now: float
+    message: bytes, event: Mapping[str, object], outer: sns.Envelope, rules: Rules, now: float
 ) -> list[Outcome]:
-    if isinstance(event, dict) and _kind(event) == _SUBSCRIBED:
+    kind = _kind(event)
+    if kind == _SUBSCRIBED:
         raise Probe
 
     def read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
-        return _read(item, outer, rules)
+        return _read(kind, item, outer, rules)
 
-    return as_sent(outcomes_of(_items(event), read, rules, now), message, _items)
+    return as_sent(outcomes_of(_each(kind, event), read, rules, now), message, _items)
 
 
 def _wrapped(outcome: Outcome, envelope: sns.Envelope) -> Outcome:
@@ -138,33 +143,29 @@ def _kind(event: Mapping[str, object]) -> str:
 
 
 def _items(event: object) -> list[object]:
+    return _each(_kind(event), event) if isinstance(event, dict) else [event]
+
+
+def _each(kind: str, event: Mapping[str, object]) -> list[object]:
     """Return the event once for each of its recipients, each with that one only."""
-    if not isinstance(event, dict):
+    people = _recipients(kind, event)
+    if len(people) < 2 or kind not in _RECIPIENTS:
         return [event]
-    kind = _kind(event)
-    section, where = _section(kind), _RECIPIENTS.get(kind, "")
-    facts = event.get(section)
-    if not isinstance(facts, dict):
-        return [event]
-    people = facts.get(where)
-    if not isinstance(people, list) or len(people) < 2:
-        return [event]
-    found = event.get("mail")
-    kept = (
-        {name: found[name] for name in _KEPT_OF_MAIL if name in found}
-        if isinstance(found, dict)
-        else {}
-    )
+    section, where = _RECIPIENTS[kind]
+    found = mail.section(event, "mail")
+    kept = {name: found[name] for name in _KEPT_OF_MAIL if name in found}
     rest = {**event, "mail": kept}
     if section == "mail":
         return [{**rest, "mail": {**kept, where: [one]}} for one in people]
+    facts = mail.section(event, section)
     return [{**rest, section: {**facts, where: [one]}} for one in people]
 
 
-def _read(item: Mapping[str, object], outer: sns.Envelope, rules: Rules) -> mail.Told | str:
-    kind = _kind(item)
-    facts = item.get(_section(kind))
-    recipients = _recipients(item, kind)
+def _read(
+    kind: str, item: Mapping[str, object], outer: sns.Envelope, rules: Rules
+) -> mail.Told | str:
+    facts = mail.section(item, _SECTIONS.get(kind) or kind.lower())
+    recipients = _recipients(kind, item)
     verdict = _verdict(kind, facts, recipients, rules)
     if not isinstance(verdict, EventType):
         return verdict
@@ -172,38 +173,34 @@ def _read(item: Mapping[str, object], outer: sns.Envelope, rules: Rules) -> mail
         type=verdict,
         email=_address(recipients[0]) if recipients else None,  # as the header has it, with a name
         # the envelope's time is when SNS was told, and only better than none
-        time=mail.part(facts, "timestamp") or outer.get("Timestamp"),
-        send_id=mail.part(item, "mail", "messageId"),
-        provider_id=outer.get("MessageId") or mail.part(facts, "feedbackId"),
-        ip=mail.part(facts, "ipAddress"),
-        user_agent=mail.part(facts, "userAgent"),
+        time=facts.get("timestamp") or outer.get("Timestamp"),
+        send_id=mail.section(item, "mail").get("messageId"),
+        provider_id=outer.get("MessageId") or facts.get("feedbackId"),
+        ip=facts.get("ipAddress"),
+        user_agent=facts.get("userAgent"),
     )
 
 
-def _section(kind: str) -> str:
-    return _SECTIONS.get(kind, kind.lower())
-
-
-def _recipients(item: Mapping[str, object], kind: str) -> list[object]:
-    if kind in _RECIPIENTS:
-        found = mail.part(item, _section(kind), _RECIPIENTS[kind])
-    else:
-        found = mail.part(item, "mail", "destination")
+def _recipients(kind: str, item: Mapping[str, object]) -> list[object]:
+    section, where = _RECIPIENTS.get(kind, _ALL_RECIPIENTS)
+    found = mail.section(item, section).get(where)
     return found if isinstance(found, list) else []
 
 
 def _address(recipient: object) -> object:
-    return mail.part(recipient, "emailAddress") if isinstance(recipient, dict) else recipient
+    return recipient.get("emailAddress") if isinstance(recipient, dict) else recipient
 
 
-def _verdict(kind: str, facts: object, recipients: list[object], rules: Rules) -> mail.Verdict:
+def _verdict(
+    kind: str, facts: Mapping[str, object], recipients: list[object], rules: Rules
+) -> mail.Verdict:
     """Return the event's type, or the word why there is none."""
     if kind in ("Send", "Delivery"):
         return mail.send_when("accepted" if kind == "Send" else "delivered", rules)
     if kind == "Bounce":
         return _bounce(facts, recipients)
     if kind == "Complaint":
-        feedback = mail.text(mail.part(facts, "complaintFeedbackType")).lower()
+        feedback = mail.text(facts.get("complaintFeedbackType")).lower()
         return mail.NOT_A_MAIL_EVENT if feedback == "not-spam" else EventType.COMPLAINT
     if kind == "DeliveryDelay":
         return mail.deferral(rules)
@@ -217,13 +214,13 @@ def _verdict(kind: str, facts: object, recipients: list[object], rules: Rules) -
     return verdict
 
 
-def _bounce(facts: object, recipients: list[object]) -> EventType:
+def _bounce(facts: Mapping[str, object], recipients: list[object]) -> EventType:
     """Return the bounce by SES's own verdict; `Undetermined` is soft, a new word is judged by the status.
 
     Also what was not even tried, because the address is on a suppression list, is `Permanent` for SES:
     https://docs.aws.amazon.com/ses/latest/dg/notification-contents.html#bounce-types.
     """
-    said = mail.text(mail.part(facts, "bounceType")).lower()
+    said = mail.text(facts.get("bounceType")).lower()
     if said == "permanent":
         return EventType.HARD_BOUNCE
     if said in ("transient", "undetermined"):
@@ -231,12 +228,12 @@ def _bounce(facts: object, recipients: list[object]) -> EventType:
     return mail.bounce_by_status(mail.part(recipients[0], "status") if recipients else None)
 
 
-def _opts_out(facts: object) -> bool:
+def _opts_out(facts: Mapping[str, object]) -> bool:
     """Tell whether somebody has left a list: all of its topics, or one."""
-    wanted = mail.part(facts, "newTopicPreferences")
-    if mail.is_true(mail.part(wanted, "unsubscribeAll")):
+    wanted = mail.section(facts, "newTopicPreferences")
+    if mail.is_true(wanted.get("unsubscribeAll")):
         return True
-    topics = mail.part(wanted, "topicSubscriptionStatus")
+    topics = wanted.get("topicSubscriptionStatus")
     words = (
         [mail.text(mail.part(one, "subscriptionStatus")) for one in topics]
         if isinstance(topics, list)

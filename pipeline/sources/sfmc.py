@@ -36,6 +36,7 @@ _TYPES = {
     "EngagementEvents.EmailClick": EventType.CLICK,
     "EngagementEvents.EmailUnsubscribe": EventType.UNSUBSCRIBE,
 }
+_BY_NUMBER = (EventType.OPEN, EventType.CLICK)
 _IGNORED = {"TransactionalSendEvents.EmailNotSent": mail.SUPPRESSED}
 # names of other channels, and of automations, begin with these
 _NOT_MAIL = (
@@ -101,10 +102,11 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(mail.word(item, "eventCategoryType"), item)
     if not isinstance(verdict, EventType):
         return verdict
-    address, recipient = mail.text(mail.part(item, "info", "to")), None
+    info = mail.section(item, "info")
+    address, recipient = mail.text(info.get("to")), None
     if verdict is EventType.SEND and address:
         recipient = _subscriber(item)  # it teaches whose number that is
-    elif verdict in (EventType.OPEN, EventType.CLICK) and not address:
+    elif verdict in _BY_NUMBER and not address:
         recipient = _subscriber(item)
         if recipient is None:
             return mail.NO_ADDRESS
@@ -114,9 +116,9 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
         time=item.get("timestampUTC"),
         # one job is one campaign's run. `definitionKey` would be the campaign, but is "NA" on engagement:
         # with SEND_ID=campaign a message and its unsubscription would no longer belong together
-        send_id=mail.part(item, "composite", "jobId"),
-        ip=mail.part(item, "info", "ipAddress"),
-        user_agent=mail.part(item, "info", "userAgent"),
+        send_id=mail.section(item, "composite").get("jobId"),
+        ip=info.get("ipAddress"),
+        user_agent=info.get("userAgent"),
         recipient=recipient,
     )
 
@@ -124,25 +126,26 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
 def _subscriber(item: Mapping[str, object]) -> str | None:
     """Return the subscriber's number with that of the enterprise, in which alone it means somebody."""
     enterprise = mail.text(item.get("eid"))
-    subscriber = mail.text(mail.part(item, "composite", "subscriberId"))
+    subscriber = mail.text(mail.section(item, "composite").get("subscriberId"))
     # what was never sent has 0
     return f"{enterprise}:{subscriber}" if subscriber.strip("0") else None
 
 
 def _verdict(name: str, item: Mapping[str, object]) -> mail.Verdict:
     """Return the event's type, or the word why there is none."""
+    if name in _TYPES:
+        return _TYPES[name]
     if name == "TransactionalSendEvents.EmailBounced":
-        return _bounce(item)
+        return _bounce(mail.section(item, "info"))
     if name.startswith(_NOT_MAIL):
         return mail.NOT_A_MAIL_EVENT
-    return _TYPES.get(name) or _IGNORED.get(name, mail.UNMAPPED)
+    return _IGNORED.get(name, mail.UNMAPPED)
 
 
-def _bounce(item: Mapping[str, object]) -> EventType:
-    if code := mail.text(mail.part(item, "info", "bounceCode")).upper():
+def _bounce(info: Mapping[str, object]) -> EventType:
+    if code := mail.text(info.get("bounceCode")).upper():
         return _BOUNCES.get(code, EventType.SOFT_BOUNCE)
-    said = (mail.part(item, "info", field) for field in ("smtpReason", "bounceMessage"))
-    return mail.bounce_by_status(*said)
+    return mail.bounce_by_status(info.get("smtpReason"), info.get("bounceMessage"))
 
 
 SFMC = JsonSender("sfmc", _items, _read, _verify)

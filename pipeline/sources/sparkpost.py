@@ -70,9 +70,9 @@ def _is_ping(item: object) -> bool:
 
 
 def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
-    if _is_ping(item):
-        return mail.NOT_A_MAIL_EVENT
     msys = item.get("msys")
+    if msys == {}:
+        return mail.NOT_A_MAIL_EVENT
     if not isinstance(msys, dict):
         raise mail.Wrong("msys is missing or not an object")
     kind, event = next(iter(msys.items()))
@@ -90,9 +90,9 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
         time=event.get("timestamp"),
         send_id=mail.send_id(
             rules,
-            campaign=[event.get("campaign_id")],
+            campaign=(event.get("campaign_id"),),
             # the oldest events have no message_id, and out_of_band has no transmission_id
-            message=[event.get("message_id"), event.get("transmission_id")],
+            message=(event.get("message_id"), event.get("transmission_id")),
         ),
         provider_id=event.get("event_id"),
     )
@@ -122,17 +122,17 @@ def _verdict(name: str, event: Mapping[str, object], rules: Rules) -> mail.Verdi
 
 def _add_person(told: mail.Told, event: Mapping[str, object]) -> None:
     told.ip, told.user_agent = event.get("ip_address"), event.get("user_agent")
-    parsed = event.get("user_agent_parsed")
+    parsed = mail.section(event, "user_agent_parsed")
     # Apple's proxy loads pictures before anybody looks; other proxies (is_proxy) load them for people
-    told.machine_open = mail.is_true(mail.part(parsed, "is_prefetched"))
+    told.machine_open = mail.is_true(parsed.get("is_prefetched"))
     # SparkPost names the program without saying of which kind it is
-    program = mail.part(parsed, "agent_family")
+    program = parsed.get("agent_family")
     told.client, told.browser = mail.client_or_browser(
         program, is_browser=not is_mail_program(mail.text(program))
     )
-    if not mail.is_true(mail.part(parsed, "is_proxy")):  # else the machine is the proxy's
-        told.os = mail.part(parsed, "os_family")
-        told.device = mail.mobile_or_desktop(mail.part(parsed, "is_mobile"))
+    if not mail.is_true(parsed.get("is_proxy")):  # else the machine is the proxy's
+        told.os = parsed.get("os_family")
+        told.device = mail.mobile_or_desktop(parsed.get("is_mobile"))
 
 
 SPARKPOST = JsonSender("sparkpost", _items, _read)

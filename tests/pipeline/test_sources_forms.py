@@ -145,7 +145,14 @@ def test_any_bytes_at_all_are_read_or_refused(body: bytes, content_type: str) ->
 
 
 @given(
-    st.lists(st.sampled_from([*"%=&+a\n\r \u00e9.", "%41", "%3D", "%0D%0A", "%C3", "%A9", "%26"]))
+    st.lists(
+        st.sampled_from(
+            [
+                *"%=&+a\n\r \u00e9.\x1e\x1f",
+                *("%41", "%3D", "%0D%0A", "%C3", "%A9", "%26", "%1E", "%1F", "%1e"),
+            ]
+        )
+    )
 )
 def test_a_form_is_decoded_as_by_the_standard_library(pieces: list[str]) -> None:
     """Percent signs, also bare ones and broken letters, line breaks and equals signs mean what `urllib` says."""

@@ -1,7 +1,7 @@
 """`python -m bench.load`: posts the same request over many connections, as fast as it is answered.
 
 It shares the machine with what it measures, so it does little: the request is made once, an answer is
-known by its length and the first digit of its status. At the end it sends nothing new and waits for what
+known by its length and its status. At the end it sends nothing new and waits for what
 is on the way, so that what was answered can be held against what was stored.
 """
 
@@ -23,6 +23,7 @@ class Tally:
     def __init__(self, until: float) -> None:
         self.until = until
         self.answered = 0
+        self.put_off = 0
         self.refused = 0
         self.lost = 0
         self.took_s: list[float] = []
@@ -64,6 +65,8 @@ class Connection(asyncio.Protocol):
         tally.took_s.append(now - self._began)
         if data[9] == 0x32:  # "HTTP/1.1 2.."
             tally.answered += 1
+        elif data[9:12] == b"503":
+            tally.put_off += 1
         else:
             tally.refused += 1
         self._waits = False
@@ -109,6 +112,7 @@ async def post(port: int, request: bytes, connections: int, seconds: float) -> d
     took = sorted(tally.took_s) or [0.0]
     return {
         "answered": tally.answered,
+        "put_off": tally.put_off,
         "refused": tally.refused,
         "lost": tally.lost,
         "seconds": loop.time() - began,

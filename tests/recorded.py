@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import orjson
@@ -18,7 +17,7 @@ from starlette.requests import Request as Incoming
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.__main__ import listen, server, url_of
+from tests.served import served
 
 SAMPLES = Path(__file__).parent / "samples" / "audiencelab-answers"
 METHODS = ["GET", "POST", "DELETE"]
@@ -65,13 +64,5 @@ class Service:
 @contextmanager
 def serving(service: Service) -> Iterator[str]:
     """Run *service* under a real server until the block ends; give its address."""
-    listener = listen()
-    stand_in = server(service.app())
-    thread = Thread(target=stand_in.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield url_of(listener)
-    finally:
-        stand_in.should_exit = True
-        thread.join()
-        listener.close()
+    with served(service.app()) as url:
+        yield url

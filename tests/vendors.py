@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from threading import Thread
 
 from starlette.applications import Starlette
 
-from sandbox.__main__ import listen, server, url_of
 from sandbox.app import create
 from sandbox.faults import Faults
 from sandbox.memory import Memory
 from sandbox.settings import Settings
+from tests.served import served
 
 KEY = "sandbox"
 
@@ -46,16 +45,8 @@ class Sandbox:
 def sandbox_in_thread(*, keeps_bodies: bool = True) -> Iterator[Sandbox]:
     """Run the sandbox in a thread until the block ends; it can be reached at once."""
     app: Starlette = create(Memory(keeps_bodies=keeps_bodies), key=KEY)
-    listener = listen()
-    stand_in = server(app)
-    thread = Thread(target=stand_in.run, kwargs={"sockets": [listener]}, name="sandbox")
-    thread.start()
-    try:
-        yield Sandbox(url_of(listener), app.state.memory, app.state.faults, app.state.settings)
-    finally:
-        stand_in.should_exit = True
-        thread.join()
-        listener.close()
+    with served(app) as url:
+        yield Sandbox(url, app.state.memory, app.state.faults, app.state.settings)
 
 
 @asynccontextmanager

@@ -19,10 +19,15 @@ MEGABYTE = 1_000_000
 
 @pytest.fixture
 async def small(redis: Redis) -> AsyncIterator[Redis]:
-    """Give the server little memory, for this test only: but room for the 1 MB of a worker that waits for nothing."""
+    """Give the server little memory, for this test only: but room for the 1 MB of a worker that waits for nothing.
+
+    Half of it is taken by what stays, as visitors do, so that what is to be drained is little.
+    """
     before = (await redis.config_get("maxmemory"))["maxmemory"]
     used = (await redis.info("memory"))["used_memory"]
     await redis.config_set("maxmemory", used + 10 * MEGABYTE)
+    # not sent as a value: the connection's buffer would hold as much again
+    await redis.setrange("kept", 5 * MEGABYTE, b"!")
     yield redis
     await redis.config_set("maxmemory", before)
 

@@ -34,11 +34,12 @@ async def test_two_workers_share_a_stage(bench: Workbench) -> None:
 
 
 async def feed_until_shared(bench: Workbench) -> int:
-    """Keep more waiting than one worker can have in its hands until two have; return how many events there were."""
+    """Keep more on its way than one worker can have in its hands until two have; return how many events there were."""
     sent, workers = 0, set[bytes]()
     async with asyncio.timeout(PATIENCE_S):
         while len(workers) < 2:
-            if await bench.count(Stage.FORWARD, "waiting") < 2 * HANDFUL:
+            # counted from the start of the way: what nobody has unpacked yet is enough, too
+            if sent - await bench.count(Stage.FORWARD, "done") < 4 * HANDFUL:
                 await bench.put("events", mail_events(HANDFUL, first=sent))
                 sent += HANDFUL
             workers |= await holders(bench)

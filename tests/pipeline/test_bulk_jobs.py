@@ -202,3 +202,25 @@ async def test_a_job_that_is_made_again_is_counted_once(redis: Redis) -> None:
     again = await claimed(redis)
     assert again
     assert (again.is_begun, again.missing) == (False, 0)
+
+
+async def test_giving_up_twice_counts_once(redis: Redis) -> None:
+    """A second run, and a worker that goes on with what another gave up, count nothing; the first reason stays."""
+    await ask_about(redis, 5)
+    await bulk_jobs.seal(redis, 1)
+    job = await claimed(redis)
+    assert job
+    for why in ("it was refused", "something else"):
+        await bulk_jobs.give_up(redis, job, 0, why)
+        tally = await bulk_jobs.tally(redis)
+        assert (tally.under_way, tally.given_up, tally.visitors, tally.why) == (
+            *(1, 1, 5),
+            "it was refused",
+        )
+    again = await claimed(redis)
+    assert again
+    assert (again.is_given_up, again.why) == (True, "it was refused")
+    await bulk_jobs.end(redis, job)
+    await bulk_jobs.give_up(redis, job, 0, "over")
+    assert not await redis.exists(keys.bulk_job(job.name))
+    assert (await bulk_jobs.tally(redis)).given_up == 1

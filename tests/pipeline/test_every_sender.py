@@ -51,7 +51,7 @@ _BYTES = st.one_of(
     st.binary(max_size=99).map(_PART.__add__),
 )
 # for each of the senders: together they try every rule many times. The first of all reads tables for a while
-_few = settings(max_examples=50, deadline=None)
+_few = settings(max_examples=25, deadline=None)
 
 
 def test_every_source_is_held_to_it() -> None:

@@ -89,6 +89,8 @@ async def everything(redis: Redis, url: str) -> None:
         move.pass_on(keys.batches(Stage.ENRICH), ["p", b"{}", "m", META])
     await apply(redis, move)
     assert await bulk_jobs.seal(redis, 1) == 2
+    (job,) = await redis.zrange(keys.BULK, 0, 0)
+    await script(redis, "give_up")(args=[job, HOUR_MS, "refused"])
     await Queues(redis, "one").failed(entry)
     await seal(redis, Stage.FORWARD, [b"1"])
     await set_back(redis, await claim(redis, gap_ms=60_000), at_once=1)

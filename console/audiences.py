@@ -6,24 +6,22 @@ arrives there does not say which audience it is of, so its URL has a tag.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands import AsJson, BadUsage, Failed, Yes, check_can_ask, confirm, load
+from console.audience_filters import FiltersOption, SegmentOption, wanted_people
+from console.commands import AsJson, BadUsage, Failed, Yes, load
+from console.deletion import delete_there
 from console.hooks import ShowUrl, Tag, host_of, own_hooks
-from console.vendors import HIDDEN, ask_audiencelab, check_id, check_text, key_of
+from console.people_at_vendors import AudienceId
+from console.vendors import HIDDEN, ask_audiencelab, check_id, check_text, key_of, shown
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from pipeline.settings import Settings
     from workers.clients.audiencelab import Attribute, Audience, AudienceLab
-
-Filters = Mapping[str, object] | list[Mapping[str, object]]
 
 audiences = typer.Typer(
     help="Audiences: AudienceLab's lists of people who fit filters.",
@@ -62,18 +60,32 @@ def _view(audience: Audience) -> dict[str, Any]:
 
 
 @audiences.command(
+    "show", epilog="Example: relay audiences show 0d2b2a52-4a5f-4a6e-8d4c-2a7f2f0e7c11"
+)
+def show(audience_id: AudienceId, as_json: AsJson = False) -> None:
+    """Show all that AudienceLab tells of one audience; of the webhook only the host."""
+    from console.facts import print_facts
+
+    key_of(load(), "audiencelab_api_key")
+    check_id(audience_id)
+
+    async def work(lab: AudienceLab, redis: Redis) -> Audience:
+        return await lab.audience(audience_id)
+
+    found = ask_audiencelab(work)
+    host = host_of(found.webhook_url)
+    facts = {**_view(found), "webhook_host": host, "other": shown(found.other)}
+    print_facts(facts, as_json=as_json)
+
+
+@audiences.command(
     "create",
     epilog="""Example: relay audiences create --name Readers --filters '{"city": ["Bergen"]}'""",
 )
 def create(
     name: Annotated[str, typer.Option(help="What AudienceLab is to call it.")],
-    filters: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|JSON", help="Whom it holds; `-` is stdin. An object, mostly."),
-    ] = None,
-    segment: Annotated[
-        list[str] | None, typer.Option(help="A segment that its people are in; repeat for more.")
-    ] = None,
+    filters: FiltersOption = None,
+    segment: SegmentOption = None,
     days_back: Annotated[
         int | None, typer.Option(min=1, help="Only who was seen in so many days.")
     ] = None,
@@ -84,7 +96,10 @@ def create(
     """Make an audience, and tell the webhook's URL to paste into its dialog."""
     from pipeline.addresses import mask
 
-    wanted = _wanted(name, filters, segment or [])
+    check_text("--name", name)
+    if not name.strip():
+        raise BadUsage("--name is empty.")
+    wanted = wanted_people(filters, segment or [])
     settings = load()
     key_of(settings, "audiencelab_api_key")
 
@@ -99,17 +114,6 @@ def create(
     new_id = ask_audiencelab(work)
     url, why_not = _url_to_paste(settings, tag, show_url=show_url)
     _tell_made(new_id, url, why_not, as_json=as_json)
-
-
-def _wanted(name: str, filters: str | None, segment: Sequence[str]) -> Filters:
-    """Return the filters of a new audience; raises `BadUsage` where it would hold nobody."""
-    for option, text in [("--name", name), *(("--segment", each) for each in segment)]:
-        check_text(option, text)
-    if not name.strip():
-        raise BadUsage("--name is empty.")
-    if filters is None and not segment:
-        raise BadUsage("Whom shall it hold? Give --filters, or --segment.")
-    return {} if filters is None else _filters(filters)
 
 
 def _tell_made(new_id: str, url: str | None, why_not: str, *, as_json: bool) -> None:
@@ -137,58 +141,58 @@ def _url_to_paste(settings: Settings, tag: str | None, *, show_url: bool) -> tup
         return None, str(failed)
 
 
-def _filters(text: str) -> Filters:
-    """Read filters, told as JSON or as the file that holds it; raises `BadUsage` for none."""
-    import orjson
+@audiences.command(
+    "custom",
+    epilog='Example: relay audiences custom --topic "Heat pumps" --description "Who compares prices"',
+)
+def custom(
+    topic: Annotated[str, typer.Option(help="What its people care for.")],
+    description: Annotated[str, typer.Option(help="Who they are, in words.")],
+    as_json: AsJson = False,
+) -> None:
+    """Have AudienceLab make an audience about a topic; it is in the list once it is made.
 
-    try:
-        raw = text if text.lstrip()[:1] in ("{", "[") else _content(text)
-        told = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise BadUsage(f"--filters holds no JSON (line {error.lineno}).") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise BadUsage(
-            f"--filters is neither JSON nor a file to read ({type(error).__name__})."
-        ) from None
-    is_list = isinstance(told, list) and all(isinstance(each, dict) for each in told)
-    if not told or not (is_list or isinstance(told, dict)):
-        raise BadUsage('--filters should hold an object such as {"city": ["Bergen"]}.')
-    filters: Filters = told
-    return filters
+    Its id is not told, so that the same order twice may make two: look at the list first.
+    """
+    from console.output import print_json, say
+    from pipeline.addresses import mask
 
+    for option, text in (("--topic", topic), ("--description", description)):
+        check_text(option, text)
+        if not text.strip():
+            raise BadUsage(f"{option} is empty.")
 
-def _content(name: str) -> bytes:
-    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    async def work(lab: AudienceLab, redis: Redis) -> str:
+        from console.orders_at_vendors import Order
+
+        async with Order(redis, "audiences custom", {"topic": mask(topic, 100)}):
+            return await lab.create_custom_audience(topic, description)
+
+    status = ask_audiencelab(work)
+    if as_json:
+        print_json({"status": status})
+    else:
+        say(f"Ordered: {status}. `relay audiences list` shows it once it is made.")
 
 
 @audiences.command(
     "delete", epilog="Example: relay audiences delete 0d2b2a52-4a5f-4a6e-8d4c-2a7f2f0e7c11"
 )
 def delete(
-    audience_id: Annotated[str, typer.Argument(metavar="ID", help="The audience's id, as listed.")],
+    audience_id: AudienceId,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete an audience at AudienceLab; the visitors that came of it stay here."""
-    from console.output import print_json, say
 
-    key_of(load(), "audiencelab_api_key")
-    check_id(audience_id)
-    if not yes:
-        check_can_ask(as_json=as_json)
-        confirm(ask_audiencelab(_question(audience_id)))
+    async def question(lab: AudienceLab) -> str:
+        found = await lab.audience(audience_id)
+        return f"Delete the audience {found.name or 'without a name'} ({audience_id}) for good?"
 
-    async def work(lab: AudienceLab, redis: Redis) -> None:
-        from console.orders_at_vendors import Order
+    async def remove(lab: AudienceLab) -> None:
+        await lab.delete_audience(audience_id)
 
-        async with Order(redis, "audiences delete", {}, about=audience_id):
-            await lab.delete_audience(audience_id)
-
-    ask_audiencelab(work)
-    if as_json:
-        print_json({"deleted": audience_id})
-    else:
-        say("Deleted.")
+    delete_there("audiences", audience_id, question, remove, yes=yes, as_json=as_json)
 
 
 @audiences.command("attributes", epilog="Example: relay audiences attributes industries")
@@ -201,6 +205,10 @@ def attributes(
 ) -> None:
     """List what audiences can be filtered by."""
     from console.output import print_json, print_table, say
+    from workers.clients.audiencelab import KINDS
+
+    if kind is not None and kind not in KINDS:
+        raise BadUsage(f"{kind!r} is no list of attributes: there are {', '.join(KINDS)}.")
 
     async def work(lab: AudienceLab, redis: Redis) -> list[Attribute]:
         return await lab.attributes(kind)
@@ -213,14 +221,6 @@ def attributes(
         say("No attributes.")
     else:
         print_table(("kind", "name", "id"), [(e.kind or "", e.name, e.id or "") for e in found])
-
-
-def _question(audience_id: str) -> Callable[[AudienceLab, Redis], Awaitable[str]]:
-    async def work(lab: AudienceLab, redis: Redis) -> str:
-        found = await lab.audience(audience_id)
-        return f"Delete the audience {found.name or 'without a name'} ({audience_id}) for good?"
-
-    return work
 
 
 @audiences.command("check", epilog="Example: relay audiences check --show-url")

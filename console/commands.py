@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -56,6 +57,7 @@ def run(work: Callable[[Redis], Awaitable[T]]) -> T:
     from pipeline.wake import arq_redis
 
     settings = load()
+    keep_logs_away()
 
     async def connected() -> T:
         # arq's client is redis-py's with the way to ring for a worker added
@@ -76,6 +78,13 @@ def run(work: Callable[[Redis], Awaitable[T]]) -> T:
         raise Failed(_what_happened(error, settings)) from None
     except KeyboardInterrupt:
         raise Failed("Interrupted.") from None
+
+
+def keep_logs_away() -> None:
+    """Keep what workers would log off the terminal: a command tells in sentences of its own what it has to tell."""
+    root = logging.getLogger()
+    if not root.handlers:  # Python would print warnings on stderr, among bars and machine forms
+        root.addHandler(logging.NullHandler())
 
 
 def _what_happened(error: Exception, settings: Settings) -> str:

@@ -51,8 +51,13 @@ def _examine() -> list[Finding]:
     async def work(redis: Redis) -> list[Finding]:
         from console.findings_of_redis import of_redis
         from console.findings_of_relay import of_relay
+        from console.findings_of_tasks import of_tasks
 
-        return [*await of_redis(redis, settings), *await of_relay(redis, settings)]
+        return [
+            *await of_redis(redis, settings),
+            *await of_relay(redis, settings),
+            *await of_tasks(redis, settings),
+        ]
 
     try:
         return findings + run(work)

@@ -19,6 +19,7 @@ import typer
 
 from console.commands import AsJson, BadUsage, Failed, load, operator, run
 from console.hooks import checked_tag
+from console.pixels import PixelId
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,14 +40,20 @@ Tag = Annotated[
     typer.Option(callback=checked_tag, help="Kept with the visitors, as ?tag= of a hook's URL is."),
 ]
 SegmentId = Annotated[str, typer.Argument(metavar="ID", help="The segment's id, from Studio.")]
-PixelId = Annotated[
-    str, typer.Argument(metavar="ID", help="The pixel's id: AudienceLab's, or the one in events.")
-]
 Version = Annotated[
     Literal["v3", "v4"] | None,
     typer.Option(help="The pixel's generation; found out by its install URL."),
 ]
 _ID = re.compile(r"[\w.~:-]{1,200}", re.ASCII)
+
+
+def help_of(what: str) -> str:
+    """Return what `--help` says of the command that imports *what*."""
+    return (
+        f"Import {what}; what came by webhook before changes nothing.\n\n"
+        "Interrupted, it goes on where it stood when it is called again. Finished, it does nothing without"
+        " --restart: --json says then that nothing was walked."
+    )
 
 
 def import_segment(
@@ -56,16 +63,10 @@ def import_segment(
     restart: Restart = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import all rows of a segment; what came by webhook before changes nothing.
-
-    Interrupted, it goes on where it stood when it is called again. Finished, it does nothing without --restart:
-    --json says then that nothing was walked.
-    """
+    """Carry out `relay segments import`."""
     from pipeline.imports import Kind
 
-    order = Order(Kind.SEGMENT, segment_id, page_size, tag, None, restart, as_json)
-    order.check()
-    _report(run(order.carry_out), order)
+    _carry_out(Order(Kind.SEGMENT, segment_id, page_size, tag, None, restart, as_json))
 
 
 def backfill_pixel(
@@ -76,14 +77,13 @@ def backfill_pixel(
     restart: Restart = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import all events that a pixel has seen; what came by webhook before changes nothing.
-
-    Interrupted, it goes on where it stood when it is called again. Finished, it does nothing without --restart:
-    --json says then that nothing was walked.
-    """
+    """Carry out `relay pixels backfill`."""
     from pipeline.imports import Kind
 
-    order = Order(Kind.PIXEL, pixel_id, page_size, tag, version, restart, as_json)
+    _carry_out(Order(Kind.PIXEL, pixel_id, page_size, tag, version, restart, as_json))
+
+
+def _carry_out(order: Order) -> None:
     order.check()
     _report(run(order.carry_out), order)
 
@@ -99,6 +99,7 @@ class Order:
     version: str | None
     restart: bool
     as_json: bool
+    was_known: bool = False
 
     @property
     def command(self) -> str:
@@ -115,6 +116,7 @@ class Order:
         holder = f"console:{socket.gethostname()}:{os.getpid()}:{token_hex(3)}"
         async with audiencelab(settings, redis) as client, _started_inbox(redis, settings) as inbox:
             known = await imports.read(redis, self.kind, self.id)
+            self.was_known = known is not None
             begun = self._wanted(known)
             try:
                 one, is_ours = await imports.take(redis, begun, holder, anew=self.restart)
@@ -204,10 +206,10 @@ class Order:
         return one
 
     async def _unknown(self, redis: Redis, came: Import, words: str) -> Failed:
-        """Return the failure of an id that AudienceLab does not know; before the first page nothing is kept of it."""
+        """Return the failure of an id that AudienceLab does not know; nothing is kept of one that is new."""
         from pipeline import keys
 
-        if not came.pages:
+        if not came.pages and not self.was_known:
             await redis.unlink(keys.import_of(self.kind, self.id))
         return self.failed(came, words, goes_on=False)
 
@@ -274,14 +276,17 @@ class _Telling:
 
 
 def _report(result: tuple[Import, bool], order: Order) -> None:
-    from console.output import print_json, say
+    from console.output import print_json, say, warn
+    from console.vendors import hidden
     from pipeline.clock import iso
 
     one, was_walked = result
     if was_walked and not one.is_finished:
         raise order.failed(one, "Interrupted")
     if order.as_json:
-        print_json({**one.view(), "walked": was_walked})
+        # a vendor's words, perhaps kept by a worker
+        error = None if one.error is None else hidden(one.error, load())
+        print_json({**one.view(), "error": error, "walked": was_walked})
         return
     if not was_walked:
         say(
@@ -292,6 +297,8 @@ def _report(result: tuple[Import, bool], order: Order) -> None:
     say(
         f"{one.rows} rows in {one.pages} pages are in the inbox; `relay status` shows what comes of it."
     )
+    if one.rows < (one.total or 0):
+        warn(f"AudienceLab tells of {one.total} rows, and gave no more: some may be missing.")
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""`relay enrich`, `scores`, `verify`, `send-times`: what a vendor knows of somebody, asked for by hand.
+"""`relay scores`, `verify`, `send-times`: what AudiencePoint knows of somebody, asked for by hand.
 
 Nothing of it is kept: no visitor changes. Addresses come from the command line and go to the vendor; they stand in no
 log and no audit.
@@ -6,69 +6,24 @@ log and no audit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.commands import AsJson, BadUsage, load
-from console.vendors import ask_audiencelab, ask_audiencepoint, check_text
+from console.facts import as_line
+from console.vendors import ask_audiencepoint, check_text
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
     from pipeline.scores import Score
-    from workers.clients.audiencelab import AudienceLab
     from workers.clients.audiencepoint import AudiencePoint, SendTimes, Verification
 
 Addresses = Annotated[
     list[str], typer.Argument(metavar="EMAIL...", help="Addresses, or their SHA-256.")
 ]
-
-
-# AudienceLab --------------------------------------------------------------------------------------------
-
-
-def enrich(
-    email: Annotated[str | None, typer.Option(help="By an address.")] = None,
-    sha256: Annotated[str | None, typer.Option("--hash", help="By an address's SHA-256.")] = None,
-    phone: Annotated[str | None, typer.Option(help="By a telephone number.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ask AudienceLab who is behind an address, a hash or a number; each answer is billed."""
-    from console.output import print_json, say
-    from pipeline.addresses import clean, is_address, is_hash
-
-    given = {"email": email, "hem_sha256": sha256, "phone": phone}
-    facts = {name: clean(fact) for name, fact in given.items() if fact and fact.strip()}
-    if len(facts) != 1:
-        raise BadUsage("Give exactly one of --email, --hash and --phone.")
-    if email and not is_address(clean(email)):
-        raise BadUsage("--email is no address.")
-    check_text("--phone", phone)
-    if sha256 and not is_hash(clean(sha256)):
-        raise BadUsage("--hash should be 64 hex digits, the SHA-256 of an address.")
-
-    async def work(lab: AudienceLab, redis: Redis) -> list[dict[str, object]]:
-        return await lab.enrich(**facts)
-
-    people = ask_audiencelab(work)
-    if as_json:
-        print_json(people)
-    elif not people:
-        say("AudienceLab knows nobody by that.")
-    else:
-        say("\n\n".join("\n".join(_lines(person)) for person in people))
-
-
-def _lines(person: Mapping[str, object]) -> list[str]:
-    """Return what is known of somebody, a line each; what is empty is left out."""
-    return [f"{name:<28} {_text(value)}" for name, value in person.items() if value]
-
-
-# AudiencePoint ------------------------------------------------------------------------------------------
 
 
 def scores(
@@ -83,7 +38,7 @@ def scores(
     from console.output import print_json, print_table
     from pipeline.scores import NAMES
 
-    _check(emails)
+    check_addresses(emails)
     chosen = [word.strip() for each in select or () for word in each.split(",") if word.strip()]
     if unknown := sorted(set(chosen) - set(NAMES)):
         raise BadUsage(f"Unknown: {', '.join(unknown)}. Scores are {', '.join(NAMES)}.")
@@ -104,7 +59,7 @@ def scores(
 def _cell(score: Score, name: str) -> str:
     """Return one score as typed, else in the vendor's own text."""
     value = getattr(score, name)
-    return score.raw.get(name, "") if value in (None, ()) else _text(value)
+    return score.raw.get(name, "") if value in (None, ()) else as_line(value)
 
 
 def verify(
@@ -150,7 +105,7 @@ def send_times(
     from console.output import print_json, print_table, say
     from pipeline.addresses import clean, digest
 
-    _check(emails)
+    check_addresses(emails)
     first, last = _moment("--start", start), _moment("--end", end)
     otherwise = None if default is None else _moment("--default", default)
     if last <= first:
@@ -168,7 +123,7 @@ def send_times(
     # what stands in an entry is not documented: all of it is shown, as it came
     entries = [each if isinstance(each, dict) else {"entry": each} for each in told.entries]
     columns = list(dict.fromkeys(name for entry in entries for name in entry))
-    texts = [[_text(entry.get(name)) for name in columns] for entry in entries]
+    texts = [[as_line(entry.get(name)) for name in columns] for entry in entries]
     rows = [[asked.get(text, text) for text in row] for row in texts]
     if rows:
         print_table(columns, rows)
@@ -184,23 +139,10 @@ def _moment(option: str, text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _check(emails: Sequence[str]) -> None:
+def check_addresses(emails: Sequence[str]) -> None:
     """Raise `BadUsage` where one of *emails* is neither an address nor a hash."""
     from pipeline.addresses import clean, is_address, is_hash
 
     for number, text in enumerate(map(clean, emails), 1):
         if not (is_address(text) or is_hash(text)):
             raise BadUsage(f"Number {number} is neither an address nor the SHA-256 of one.")
-
-
-def _text(value: Any) -> str:
-    """Return any value of an answer as one line."""
-    import orjson
-
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
-        return ", ".join(value)
-    return orjson.dumps(value).decode()

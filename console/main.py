@@ -12,17 +12,21 @@ from collections.abc import Sequence
 import typer
 
 from console import (
+    audience_people,
     audiences,
     dead,
     doctor,
+    enrichment,
     imports,
     lookups,
+    pixel_events,
     pixels,
     segments,
     send,
     senders,
     stages,
     status,
+    subscriptions,
     visitors,
 )
 from console.commands import AsJson, Failed, load
@@ -66,15 +70,27 @@ relay.command("pause", epilog='Example: relay pause forward --reason "maintenanc
 )
 relay.command("resume", epilog="Example: relay resume forward")(stages.resume)
 relay.add_typer(visitors.visitors, name="visitors")
-pixels.pixels.command("backfill", epilog="Example: relay pixels backfill ID --tag shop")(
-    imports.backfill_pixel
-)
+pixels.pixels.command(
+    "backfill",
+    epilog="Example: relay pixels backfill ID --tag shop",
+    help=imports.help_of("all events that a pixel has seen"),
+)(imports.backfill_pixel)
+pixels.pixels.command("events", epilog=pixel_events.EXAMPLE)(pixel_events.events)
 relay.add_typer(pixels.pixels, name="pixels")
 relay.add_typer(segments.segments, name="segments")
+audiences.audiences.command("preview", epilog=audience_people.PREVIEW_EXAMPLE)(
+    audience_people.preview
+)
+audiences.audiences.command("records", epilog=audience_people.RECORDS_EXAMPLE)(
+    audience_people.records
+)
 relay.add_typer(audiences.audiences, name="audiences")
-relay.command("enrich", epilog="Example: relay enrich --email ana@example.com")(lookups.enrich)
+relay.add_typer(enrichment.enrich, name="enrich")
 relay.command("scores", epilog="Example: relay scores ana@example.com --select score,send_time")(
     lookups.scores
+)
+relay.command("subscribe", epilog="Example: relay subscribe ana@example.com")(
+    subscriptions.subscribe
 )
 relay.command("verify", epilog="Example: relay verify ana@example.com")(lookups.verify)
 relay.command(

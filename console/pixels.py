@@ -6,21 +6,26 @@ its install URL. Both are shown. The hook token leaves for the vendor only, insi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
-from console.commands import AsJson, BadUsage, Yes, check_can_ask, confirm, load
+from console.commands import AsJson, BadUsage, Yes, load
+from console.deletion import delete_there
 from console.hooks import ShowUrl, Tag, host_of, own_hooks
-from console.vendors import ask_audiencelab, check_id, check_text, key_of
+from console.vendors import ask_audiencelab, check_id, check_text, key_of, shown
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from workers.clients.audiencelab import AudienceLab, CreatedPixel, Pixel
+
+PixelId = Annotated[
+    str, typer.Argument(metavar="ID", help="The pixel's id: AudienceLab's, or the one in events.")
+]
 
 pixels = typer.Typer(
     help="Pixels: AudienceLab's snippets that see a site's visitors.",
@@ -67,6 +72,32 @@ def _view(pixel: Pixel) -> dict[str, Any]:
     }
 
 
+@pixels.command("show", epilog="Example: relay pixels show 96e62502-f16d-43fa-acf7-22ff6e7f686d")
+def show(pixel_id: PixelId, as_json: AsJson = False) -> None:
+    """Show all that AudienceLab tells of one pixel; of the webhook only the host."""
+    from console.facts import print_facts
+
+    key_of(load(), "audiencelab_api_key")
+    check_id(pixel_id)
+
+    async def work(lab: AudienceLab, redis: Redis) -> Pixel:
+        return await listed(lab, pixel_id) or await lab.pixel(pixel_id)
+
+    found = ask_audiencelab(work)
+    host = host_of(found.webhook_url)
+    facts = {**_view(found), "webhook_host": host, "other": shown(found.other)}
+    print_facts(facts, as_json=as_json)
+
+
+async def listed(lab: AudienceLab, pixel_id: str) -> Pixel | None:
+    """Return the pixel of the list that has *pixel_id* as either of its ids."""
+    async with aclosing(lab.pixels()) as every:
+        async for pixel in every:
+            if pixel_id in (pixel.id, pixel.provider_id):
+                return pixel
+    return None
+
+
 @pixels.command(
     "create",
     epilog="Example: relay pixels create --website-url https://example.com --website-name Shop",
@@ -106,8 +137,8 @@ def create(
             return made
 
     made = ask_audiencelab(work)
-    shown = hooks.url("pixel", tag, masked=not show_url) if hooks else None
-    _tell_made(made, shown, as_json=as_json)
+    told = hooks.url("pixel", tag, masked=not show_url) if hooks else None
+    _tell_made(made, told, as_json=as_json)
 
 
 def _tell_made(made: CreatedPixel, webhook_url: str | None, *, as_json: bool) -> None:
@@ -142,34 +173,16 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete a pixel at AudienceLab: its script on the site sees nobody from then on."""
-    from console.output import print_json, say
 
-    key_of(load(), "audiencelab_api_key")
-    check_id(pixel_id)
-    if not yes:
-        check_can_ask(as_json=as_json)
-        confirm(ask_audiencelab(_question(pixel_id)))
-
-    async def work(lab: AudienceLab, redis: Redis) -> None:
-        from console.orders_at_vendors import Order
-
-        async with Order(redis, "pixels delete", {}, about=pixel_id):
-            await lab.delete_pixel(pixel_id)
-
-    ask_audiencelab(work)
-    if as_json:
-        print_json({"deleted": pixel_id})
-    else:
-        say("Deleted.")
-
-
-def _question(pixel_id: str) -> Callable[[AudienceLab, Redis], Awaitable[str]]:
-    async def work(lab: AudienceLab, redis: Redis) -> str:
+    async def question(lab: AudienceLab) -> str:
         found = await lab.pixel(pixel_id)
         site = found.website_name or found.website_url or "no name"
         return f"Delete the pixel of {site} ({pixel_id}) for good?"
 
-    return work
+    async def remove(lab: AudienceLab) -> None:
+        await lab.delete_pixel(pixel_id)
+
+    delete_there("pixels", pixel_id, question, remove, yes=yes, as_json=as_json)
 
 
 @pixels.command("check", epilog="Example: relay pixels check --json")

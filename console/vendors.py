@@ -7,12 +7,13 @@ remembered there for all processes. Settings that are missing are told before an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from console.commands import BadUsage, Failed, load, run
+from console.commands import BadUsage, Failed, keep_logs_away, load, run
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HIDDEN = "****"
+_URL = re.compile(r"""(https?://)(?:[^\s/"'@]*@)?([^\s/?#"'\\]*)[^\s"'\\]*""", re.IGNORECASE)
 #: characters of a secret that are taken for its beginning where a text was cut
 SHORTEST_BEGINNING = 6
 
@@ -45,6 +47,7 @@ def ask_audiencepoint(work: Callable[[AudiencePoint], Awaitable[T]]) -> T:
     """Do *work* with AudiencePoint's client; raises `Failed` with a sentence."""
     settings = load()
     key_of(settings, "audiencepoint_api_key")
+    keep_logs_away()
 
     async def asked() -> T:
         async with audiencepoint(settings) as point:
@@ -94,6 +97,18 @@ def check_id(given_id: str) -> None:
     except ValueError as error:
         words = str(error)
         raise BadUsage(f"{words[:1].upper()}{words[1:]}.") from None
+
+
+def shown(told: Mapping[str, object]) -> dict[str, object]:
+    """Return what a vendor *told* beside the facts that are known, of each URL its host alone.
+
+    The rest of a URL may be somebody's secret, as that of a webhook is.
+    """
+    import orjson
+
+    text = orjson.dumps(dict(told)).decode()
+    found: dict[str, object] = orjson.loads(_URL.sub(r"\1\2", text))
+    return found
 
 
 def check_text(option: str, value: str | None) -> None:

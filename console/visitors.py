@@ -6,7 +6,7 @@ Addresses are printed here because the operator asked for exactly these people; 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -44,13 +44,16 @@ EXPORT_EXAMPLE = (
 FormOption = Annotated[
     Literal["csv", "jsonl"] | None, typer.Option("--format", help="csv, or jsonl (with --json).")
 ]
+
+
+def _moment(means: str) -> Any:
+    """Return the option whose value is a time or an age; its help says what it *means*."""
+    return typer.Option(parser=read_since, metavar="AGE|TIME", help=means)
+
+
 ChangedSince = Annotated[
     Since | None,
-    typer.Option(
-        parser=read_since,
-        metavar="AGE|TIME",
-        help="Only whose scores changed since then: 2h, 3d, or an ISO-8601 time.",
-    ),
+    _moment("Only whose scores changed since then: 2h, 3d, or an ISO-8601 time."),
 ]
 ScoreMin = Annotated[
     int | None, typer.Option(min=0, max=5, help="Only with at least this score, 0 to 5.")
@@ -62,28 +65,16 @@ Frequencies = Annotated[
 ]
 SeenSince = Annotated[
     Since | None,
-    typer.Option(
-        parser=read_since,
-        metavar="AGE|TIME",
-        help="Only who last opened, clicked or unsubscribed then or later (AudiencePoint's last_seen).",
+    _moment(
+        "Only who last opened, clicked or unsubscribed then or later (AudiencePoint's last_seen)."
     ),
 ]
-SeenBefore = Annotated[
-    Since | None,
-    typer.Option(parser=read_since, metavar="AGE|TIME", help="Only who did it earlier than that."),
-]
+SeenBefore = Annotated[Since | None, _moment("Only who did it earlier than that.")]
 VisitedSince = Annotated[
     Since | None,
-    typer.Option(
-        parser=read_since,
-        metavar="AGE|TIME",
-        help="Only who was last sighted by AudienceLab then or later (last_seen_at).",
-    ),
+    _moment("Only who was last sighted by AudienceLab then or later (last_seen_at)."),
 ]
-VisitedBefore = Annotated[
-    Since | None,
-    typer.Option(parser=read_since, metavar="AGE|TIME", help="Only who was, earlier than that."),
-]
+VisitedBefore = Annotated[Since | None, _moment("Only who was, earlier than that.")]
 Tags = Annotated[list[str] | None, typer.Option(help="Only with this tag.")]
 ColumnNames = Annotated[
     list[str] | None,

@@ -48,8 +48,9 @@ class BulkJob:
     made_ms: int = 0
     #: somebody began to have it made, and nobody knows what became of it
     is_begun: bool = False
-    #: it is given up: whoever is left goes back to single calls
+    #: it is given up: whoever is left goes back to single calls; and why
     is_given_up: bool = False
+    why: str = ""
     #: places of visitors who are asked about by their telephone, `ENTRY_ID/POSITION`
     by_phone: frozenset[str] = frozenset()
     #: its result was found to be about those who were asked about
@@ -107,6 +108,11 @@ async def go_on(
     )
 
 
+async def give_up(redis: Redis, job: BulkJob, lease_s: float, why: str) -> None:
+    """Hold *job* on, which is given up: whoever is left in it is to go back; the first time it is counted, too."""
+    await script(redis, "give_up")(args=[job.name, int(lease_s * 1000), why])
+
+
 async def make_again(redis: Redis, job: BulkJob) -> None:
     """Let *job*, which was begun and is not to be found, be made anew at once; the books say that it may be twice."""
     await _next(redis, job, 0, "again", {"begun": 0, "made_ms": "", "missing": 0})
@@ -125,6 +131,32 @@ async def _next(
     return bool(await script(redis, "bulk_next")(args=args))
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How the bulk jobs are doing: how many are under way, and what was given up since ever, last and why."""
+
+    under_way: int
+    given_up: int
+    visitors: int
+    last_ms: int
+    why: str
+
+
+async def tally(redis: Redis) -> Tally:
+    """Return how the bulk jobs are doing."""
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.zcard(keys.BULK)
+        pipe.hmget(keys.GIVEN_UP, "jobs", "visitors", "last_ms", "why")
+        under_way, (jobs, visitors, last_ms, why) = await pipe.execute()
+    return Tally(
+        under_way=under_way,
+        given_up=int(jobs or 0),
+        visitors=int(visitors or 0),
+        last_ms=int(last_ms or 0),
+        why=(why or b"").decode(),
+    )
+
+
 def read(name: str, stored: Mapping[str, str], now_ms: int, successes: int) -> BulkJob:
     """Read a job's hash."""
     return BulkJob(
@@ -137,6 +169,7 @@ def read(name: str, stored: Mapping[str, str], now_ms: int, successes: int) -> B
         made_ms=int(stored.get("made_ms") or now_ms),
         is_begun=stored.get("begun") == "1",
         is_given_up=stored.get("given_up") == "1",
+        why=stored.get("why", ""),
         by_phone=frozenset(stored.get("by_phone", "").split()),
         has_fitted=stored.get("has_fitted") == "1",
         tries=int(stored.get("tries", 0)),

@@ -50,7 +50,8 @@ class Import:
     *id* is what the operator called it by, *own_id* the id that AudienceLab's calls take and *version* the pixel's
     generation, once they are known. *total* is what the last page told, *first_total* what the first one did.
     *given* is the fewest rows that a page of this size came with: a service may give fewer than it is asked for.
-    *digest* is the last page's, to notice that the next one is the same.
+    *digest* is the last page's, to notice that the next one is the same. *error* and *again_at_ms* say that it was put
+    off, why and until when: both stay until a page is told. *finished_before_ms* is the end of the walk before it.
     """
 
     kind: Kind
@@ -69,6 +70,7 @@ class Import:
     digest: str | None = None
     started_at_ms: int = 0
     finished_at_ms: int | None = None
+    finished_before_ms: int | None = None
     again_at_ms: int | None = None
     error: str | None = None
 
@@ -76,6 +78,11 @@ class Import:
     def is_finished(self) -> bool:
         """Tell whether its last page was told."""
         return self.finished_at_ms is not None
+
+    @property
+    def last_finished_at_ms(self) -> int | None:
+        """Return when its last page was told last, by this walk or the one before."""
+        return self.finished_at_ms or self.finished_before_ms
 
     def with_page_size(self, page_size: int) -> Import:
         """Return the same import in pages of another size; some rows may be told again, none is skipped."""

@@ -25,6 +25,7 @@ which is why two relays must not share a database.
 | {relay}:enrichment:DIGEST    | string | 30 days              | enrich                 | enrich              |
 | {relay}:bulk                 | zset   | until the jobs are over | bulk                 | bulk, sweep         |
 | {relay}:bulk:NAME            | hash   | until the job is over | bulk                   | bulk                |
+| {relay}:given-up             | hash   | for ever             | bulk                   | doctor              |
 | {relay}:tombstones           | set    | until allowed again  | visitors forget        | moves, dispatch     |
 | {relay}:tombstone-key        | string | for ever             | the first forget       | visitors forget     |
 | {relay}:workers              | zset   | an hour              | heartbeat              | readyz, sweep       |
@@ -73,6 +74,7 @@ WORKERS = PREFIX + "workers"
 REFUSED = PREFIX + "refused"
 SENDERS = PREFIX + "senders"
 BULK = PREFIX + "bulk"
+GIVEN_UP = PREFIX + "given-up"
 AUDIT = PREFIX + "audit"
 RETRY_RUN = PREFIX + "retry-run"
 DIALECTS = PREFIX + "dialects"

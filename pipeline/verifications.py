@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from pipeline import keys
+from pipeline import hashes, keys
 from pipeline.clock import iso
 from pipeline.scripts import script
 
@@ -54,12 +54,8 @@ async def keep(redis: Redis, digest: str, result: str, suggestion: str | None) -
 
 async def read(redis: Redis, digests: Sequence[str]) -> dict[str, Verification]:
     """Return what was said of each of *digests*, however long ago; nothing for those never asked about."""
-    if not digests:
-        return {}
-    async with redis.pipeline(transaction=False) as pipe:
-        for name in digests:
-            pipe.hmget(keys.address(name), "verification", "verified_ms")
-        rows = await pipe.execute()
+    names = [keys.address(name) for name in digests]
+    rows = await hashes.read(redis, names, "verification", "verified_ms")
     return {
         name: Verification(**orjson.loads(said), said_ms=int(at or 0))
         for name, (said, at) in zip(digests, rows, strict=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pipeline import keys
+from pipeline import hashes, keys
 from pipeline.addresses import digest
 from pipeline.outcomes import Person, VisitorEvent
 
@@ -238,14 +238,9 @@ def absorb(visitor: Visitor, other: Visitor) -> None:
 
 async def fetch(redis: Redis, ids: Sequence[str]) -> dict[str, Visitor]:
     """Return the visitors of *ids* that exist."""
-    if not ids:
-        return {}
-    async with redis.pipeline(transaction=False) as pipe:
-        for name in ids:
-            pipe.hmget(keys.visitor(name), "version", "document")
-        rows = await pipe.execute()
+    rows = await hashes.read(redis, [keys.visitor(name) for name in ids], "version", "document")
     return {
-        name: Visitor.read(name, version.decode(), document)
+        name: Visitor.read(name, (version or b"").decode(), document)
         for name, (version, document) in zip(ids, rows, strict=True)
         if document
     }
@@ -253,13 +248,7 @@ async def fetch(redis: Redis, ids: Sequence[str]) -> dict[str, Visitor]:
 
 async def owners(redis: Redis, digests: Sequence[str]) -> dict[str, str]:
     """Return for each address hash the visitor it points to, where there is one."""
-    if not digests:
-        return {}
-    async with redis.pipeline(transaction=False) as pipe:
-        for name in digests:
-            pipe.hget(keys.address(name), "visitor")
-        rows = await pipe.execute()
-    return {name: row.decode() for name, row in zip(digests, rows, strict=True) if row}
+    return await _of_addresses(redis, digests, "visitor")
 
 
 async def find(redis: Redis, wanted: str) -> Visitor | None:
@@ -273,11 +262,12 @@ async def find(redis: Redis, wanted: str) -> Visitor | None:
 
 async def subscriptions(redis: Redis, visitor: Visitor) -> dict[str, str]:
     """Return the subscription state of each of the visitor's addresses, by hash."""
-    async with redis.pipeline(transaction=False) as pipe:
-        for name in visitor.digests:
-            pipe.hget(keys.address(name), "subscription")
-        rows = await pipe.execute()
-    return {name: row.decode() for name, row in zip(visitor.digests, rows, strict=True) if row}
+    return await _of_addresses(redis, visitor.digests, "subscription")
+
+
+async def _of_addresses(redis: Redis, digests: Sequence[str], field: str) -> dict[str, str]:
+    rows = await hashes.read(redis, [keys.address(name) for name in digests], field)
+    return {name: value.decode() for name, (value,) in zip(digests, rows, strict=True) if value}
 
 
 async def ids(redis: Redis) -> AsyncIterator[str]:

@@ -204,17 +204,13 @@ class Webhooks:
         receive: Receive,
         held: Held,
     ) -> Delivery:
+        """Return the delivery that the request brings; raises `Refused`, also for what is kept as a dead letter."""
         body = await self._bodies.read(receive, headers, held)
         packed = body
         wrong: Refused | None = None
         encoding = headers.get(b"content-encoding")
         if encoding is not None:
-            try:
-                body = await self._bodies.decode(body, encoding, held)
-            except UnknownEncoding:
-                wrong = Refused(problems.UNKNOWN_ENCODING, "Send it plain, or packed with gzip.")
-            except Undecodable as error:
-                wrong = Refused(problems.MALFORMED, str(error))
+            body, wrong = await self._unpacked(packed, encoding, held)
         if self._secrets:  # without its own secret a source says nothing: see `Source.verify`
             self._verify(source, headers, body)
         content_type = headers.get(b"content-type", b"").decode("latin-1")
@@ -237,6 +233,17 @@ class Webhooks:
         if wrong is not None:
             await self._bury(delivery, wrong)
         return delivery
+
+    async def _unpacked(
+        self, packed: bytes, encoding: bytes, held: Held
+    ) -> tuple[bytes, Refused | None]:
+        """Return the body as it was before it was packed, or as it came and what is wrong with it."""
+        try:
+            return await self._bodies.decode(packed, encoding, held), None
+        except UnknownEncoding:
+            return packed, Refused(problems.UNKNOWN_ENCODING, "Send it plain, or packed with gzip.")
+        except Undecodable as error:
+            return packed, Refused(problems.MALFORMED, str(error))
 
     def _verify(self, source: Source, headers: Mapping[bytes, bytes], body: bytes) -> None:
         names = {

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from sandbox import audiencelab, audiencepoint, crm
-from sandbox.desk import Announce, Answer, Transported, say_nothing
+from sandbox.desk import Announce, Answer, Desks, Transported, say_nothing
 from sandbox.faults import BadFault, Fault, Faults, fault_from
 from sandbox.memory import Memory
 from sandbox.settings import BadSetting, Dialect, Settings
@@ -35,12 +35,12 @@ def create(
     memory = memory or Memory()
     faults = faults or Faults()
     settings = Settings(dialect=dialect)
-    offered = (memory, faults, key, announce, settings)
+    desks = Desks(memory, faults, key, announce, settings)
     app = Transported(
         routes=[
-            Mount("/audiencepoint/v1", audiencepoint.create(*offered)),
-            Mount("/audiencelab", audiencelab.create(*offered)),
-            crm.route(memory, faults, crm_key, announce),
+            Mount("/audiencepoint/v1", audiencepoint.create(desks)),
+            Mount("/audiencelab", audiencelab.create(desks)),
+            crm.route(desks, crm_key),
             Route("/settings", _settings, methods=["GET", "POST", "DELETE"]),
             Route("/faults", _faults, methods=["GET", "POST", "DELETE"]),
             Route("/seen", _seen, methods=["GET", "DELETE"]),

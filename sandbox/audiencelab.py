@@ -9,7 +9,6 @@ refuses, and its rows have the live service's UPPER_CASE columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hmac import compare_digest
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,17 +19,7 @@ from sandbox import audiencelab_enrichment as enrichment
 from sandbox import audiencelab_pixels as pixels
 from sandbox import audiencelab_segments as segments
 from sandbox.audiencelab_rules import error, reshaped
-from sandbox.desk import (
-    Announce,
-    Answer,
-    Asked,
-    Desk,
-    Handle,
-    Refused,
-    Transported,
-    say_nothing,
-)
-from sandbox.faults import Faults
+from sandbox.desk import Answer, Asked, Desk, Desks, Handle, Refused, Transported
 from sandbox.memory import Memory
 from sandbox.settings import Settings
 
@@ -47,18 +36,12 @@ class Offer:
     is_open: bool = False
 
 
-def create(
-    memory: Memory,
-    faults: Faults,
-    key: str = "sandbox",
-    announce: Announce = say_nothing,
-    settings: Settings | None = None,
-) -> Transported:
+def create(desks: Desks) -> Transported:
     """Return the app; mount it under `/audiencelab`."""
-    settings = settings or Settings()
+    memory, settings = desks.memory, desks.settings
 
     def admit(request: Request) -> None:
-        if not _is_right(request, key):
+        if not _is_right(request, desks):
             raise Refused(reshaped(error(401, "UNAUTHORIZED", "Invalid API key"), settings))
 
     def route(offer: Offer) -> Route:
@@ -67,13 +50,12 @@ def create(
         def desk(handle: Handle | None) -> Desk | None:
             if handle is None:
                 return None
-            shaped = _shaped(handle, settings)
-            return Desk(offer.name, check, shaped, memory, faults, announce)
+            return desks.open(offer.name, check, _shaped(handle, settings))
 
-        desks = {"observed": desk(offer.observed), "documented": desk(offer.documented)}
+        offered = {"observed": desk(offer.observed), "documented": desk(offer.documented)}
 
         async def serve(request: Request) -> Response:
-            spoken = desks[settings.dialect]
+            spoken = offered[settings.dialect]
             return await (spoken.serve(request) if spoken else unknown_path(request))
 
         return Route(offer.path, serve, methods=[offer.method])
@@ -170,8 +152,7 @@ def _let_in(request: Request) -> None:
     """Ask for no key."""
 
 
-def _is_right(request: Request, key: str) -> bool:
+def _is_right(request: Request, desks: Desks) -> bool:
     """Take the key from either header: one is documented, the other was in use before."""
     bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-    given = request.headers.get("x-api-key", bearer)
-    return compare_digest(given.encode(), key.encode())
+    return desks.is_key(request.headers.get("x-api-key", bearer))

@@ -7,7 +7,6 @@ counts (a batch that mixes plain and hashed addresses), so that a test can insis
 
 from __future__ import annotations
 
-from hmac import compare_digest
 from itertools import count
 
 from starlette.requests import Request
@@ -19,19 +18,8 @@ from sandbox import audiencepoint_sto as sto
 from sandbox import audiencepoint_verification as verification
 from sandbox.addresses import is_valid
 from sandbox.audiencepoint_rules import addresses_of, few, is_time, message_of, refusal
-from sandbox.desk import (
-    Announce,
-    Answer,
-    Asked,
-    Desk,
-    Handle,
-    Refused,
-    Transported,
-    say_nothing,
-)
-from sandbox.faults import Faults
+from sandbox.desk import Answer, Asked, Desks, Handle, Refused, Transported
 from sandbox.memory import Memory
-from sandbox.settings import Settings
 
 TYPES = frozenset({"Open", "Click", "Send", "SoftBounce", "HardBounce", "Unsubscribe", "Complaint"})
 _REQUIRED = ("email", "type", "occurred_at_utc", "send_id")
@@ -40,19 +28,12 @@ _TEXTS = ("domain", "client", "browser", "os", "device", "ip_address", "user_age
 _FIRST_SEQUENCE_NUMBER = 4964 * 10**52
 
 
-def create(
-    memory: Memory,
-    faults: Faults,
-    key: str = "sandbox",
-    announce: Announce = say_nothing,
-    settings: Settings | None = None,
-) -> Transported:
+def create(desks: Desks) -> Transported:
     """Return the app; mount it under `/audiencepoint/v1`."""
-    settings = settings or Settings()
+    memory = desks.memory
 
     def admit(request: Request) -> None:
-        given = request.headers.get("x-api-key", "")
-        if not compare_digest(given.encode(), key.encode()):
+        if not desks.is_key(request.headers.get("x-api-key", "")):
             raise Refused(Answer(403, {"message": "Forbidden"}))
         if request.method == "GET":
             return
@@ -60,14 +41,15 @@ def create(
             raise Refused(Answer(415, {"message": "Unsupported Media Type"}))
 
     def route(name: str, handle: Handle, *methods: str) -> Route:
-        desk = Desk(name, admit, handle, memory, faults, announce)
-        return Route(f"/{name}", desk.serve, methods=methods or ("POST",))
+        return Route(
+            f"/{name}", desks.open(name, admit, handle).serve, methods=methods or ("POST",)
+        )
 
     return Transported(
         routes=[
             route("events", _event_ingestion(memory)),
             route("list-subscription", _list_subscription(memory)),
-            route("scores", scores.scores(memory, settings)),
+            route("scores", scores.scores(memory, desks.settings)),
             route("email-verification", verification.verified(memory), "GET", "POST"),
             route("sto", sto.send_times(memory)),
         ],

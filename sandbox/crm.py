@@ -16,8 +16,7 @@ from time import time
 
 from starlette.routing import Route
 
-from sandbox.desk import Announce, Answer, Asked, Desk, Handle, Refused, say_nothing
-from sandbox.faults import Faults
+from sandbox.desk import Answer, Asked, Desks, Handle, Refused
 from sandbox.memory import Memory
 
 _PREFIX = "whsec_"
@@ -26,17 +25,9 @@ KEY = _PREFIX + base64.b64encode(b"a key of the sandbox, no secret.").decode()
 TOLERANCE_S = 300
 
 
-def route(
-    memory: Memory,
-    faults: Faults,
-    key: str = KEY,
-    announce: Announce = say_nothing,
-    now: Callable[[], float] = time,
-) -> Route:
+def route(desks: Desks, key: str = KEY, now: Callable[[], float] = time) -> Route:
     """Return the receiver as `POST /crm`. Raises `ValueError` for a key that is none."""
-    desk = Desk(
-        "crm", lambda request: None, _told(memory, _bytes_of(key), now), memory, faults, announce
-    )
+    desk = desks.open("crm", lambda request: None, _told(desks.memory, _bytes_of(key), now))
     return Route("/crm", desk.serve, methods=["POST"])
 
 

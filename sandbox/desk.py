@@ -13,6 +13,7 @@ import struct
 from asyncio import BaseTransport, Transport, sleep
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from hmac import compare_digest
 from typing import Any, cast
 
 import orjson
@@ -23,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from sandbox.faults import Cut, Fault, Faults
 from sandbox.memory import Memory
+from sandbox.settings import Settings
 
 _TRANSPORT = "sandbox.transport"
 
@@ -180,6 +182,25 @@ class Desk:
     def _count(self, answer: Answer) -> None:
         self.memory.count_call(self.name, answer.status)
         self.announce(Call(self.name, answer.status, answer.count))
+
+
+@dataclass(frozen=True, slots=True)
+class Desks:
+    """What all endpoints share: what is remembered, the faults, who hears of calls, the settings, the vendors' key."""
+
+    memory: Memory = field(default_factory=Memory)
+    faults: Faults = field(default_factory=Faults)
+    key: str = "sandbox"
+    announce: Announce = say_nothing
+    settings: Settings = field(default_factory=Settings)
+
+    def open(self, name: str, admit: Callable[[Request], None], handle: Handle) -> Desk:
+        """Return the endpoint *name*."""
+        return Desk(name, admit, handle, self.memory, self.faults, self.announce)
+
+    def is_key(self, given: str) -> bool:
+        """Tell whether *given* is the vendors' key."""
+        return compare_digest(given.encode(), self.key.encode())
 
 
 class Transported(Starlette):

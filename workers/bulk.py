@@ -136,7 +136,7 @@ class Bulk:
             await bulk_jobs.end(self._context.redis, job)
             return "over"
         if job.is_given_up:
-            return await self._ask_one_by_one(job, "it was given up")
+            return await self._ask_one_by_one(job, job.why)
         if job.vendor_id:
             return await self._look(job, parts)
         if job.is_begun:
@@ -409,7 +409,7 @@ class Bulk:
         """Give everybody who is left in *job* back to single calls, for good."""
         context, redis = self._context, self._context.redis
         lease_s = context.timing.bulk_lease_s
-        await bulk_jobs.go_on(redis, job, lease_s, changed={"given_up": 1})
+        await bulk_jobs.give_up(redis, job, lease_s, why)
         left = await self._give_back(await bulk_jobs.parts(redis, job), job.successes)
         await bulk_jobs.end(redis, job)
         logger.warning("bulk job given up job=%s visitors=%d why=%s", job.name, left, why)

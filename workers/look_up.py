@@ -22,6 +22,7 @@ from pipeline.sources import Rules
 from pipeline.sources.registry import SOURCES
 from pipeline.visitors import Visitor
 from workers.clients.audiencelab import AudienceLab
+from workers.clients.errors import Misconfigured
 from workers.dispatch import Batch, Item
 from workers.fates import Verdict
 from workers.merge import asked_about, event_of, hand_on
@@ -57,7 +58,12 @@ class LookUp:
         # a service that cannot be asked by the only fact there is, knows nobody by it
         if fact is None or not self._client.can_enrich_by(fact[0]):
             return []
-        return await self._client.enrich(**dict([fact]))
+        try:
+            return await self._client.enrich(**dict([fact]))
+        except Misconfigured:
+            if self._client.can_enrich_by(fact[0]):
+                raise
+            return []  # the first such visitor of all: now it is known
 
     async def _visitor(self, event: VisitorEvent) -> Visitor:
         """Return the visitor as it is now; the event's own facts when it is gone."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from secrets import token_hex
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import orjson
@@ -25,7 +24,7 @@ from pipeline.visitors import Visitor
 from workers.clients.crm import Crm
 from workers.dispatch import WIDTH, Batch, Item
 from workers.fates import Verdict
-from workers.switched_off import MOST_BATCHES, finish
+from workers.switched_off import finish_sealed
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -112,10 +111,4 @@ async def leave_untold(context: Context, until: float) -> None:
         move.settle(Stage.NOTIFY, "ignored", len(batch.payloads))
         return move
 
-    await finish(context, Stage.NOTIFY, until, end)
-    while not context.stopping.is_set() and monotonic() < until:
-        # only a sealed batch can be in one worker's hands
-        sealed = await context.queues.seal(Stage.NOTIFY, most=1, batches=MOST_BATCHES, ripe_s=0.0)
-        if not sealed.batches:
-            return
-        await finish(context, Stage.NOTIFY, until, end)
+    await finish_sealed(context, Stage.NOTIFY, until, end, most=1)

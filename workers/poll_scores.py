@@ -11,9 +11,10 @@ the address was answered last: several addresses of one visitor would otherwise 
 a crash asks the addresses of one page again, which is no news then; after a restart of Redis the cursor means other
 visitors, and some are not asked before the next walk; a visitor who comes during a walk may be, too.
 
-A call that fails is put off as a stage's is, under the name `polling`, and stops nobody else. Of a call that is
-refused (400) halves are asked; what is refused alone is left out of this walk. An address that AudiencePoint does not
-answer (`err`), or takes for none (`invalid`), changes nothing.
+A call that fails is put off as a stage's is, under the name `polling`, and stops nobody else; so is a fault of ours,
+which would come again at once. Of a call that is refused (400) halves are asked; what is refused alone is left out of
+this walk, and is no call that went well. An address that AudiencePoint does not answer (`err`), or takes for none
+(`invalid`), changes nothing. On a full Redis, which could not keep the answer, nobody is asked.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING
 import orjson
 from redis.exceptions import RedisError
 
-from pipeline import keys, visitors
+from pipeline import keys, polls, visitors
 from pipeline.addresses import digest
 from pipeline.clock import redis_now_ms
 from pipeline.origins import Origin
@@ -41,8 +42,9 @@ from pipeline.scripts import script
 from pipeline.visitors import Visitor
 from workers.clients.audiencepoint import MOST_ADDRESSES, AudiencePoint
 from workers.clients.audiencepoint.addresses import calls
-from workers.clients.errors import CallFailed, Rejected
+from workers.clients.errors import Rejected
 from workers.context import DAY_MS, HOUR_MS
+from workers.dispatch import sentence
 from workers.fates import Case, Setback, decide, last_line
 from workers.merge import as_it_leaves, unknown_hashes
 from workers.sweep import rest
@@ -59,8 +61,6 @@ RANK = 2
 SHARE = 5
 #: scores of somebody or other change every day; a week of silence is no coincidence, and no weekend
 QUIET_MS = 7 * DAY_MS
-#: the name under which failed calls are put off, as those of a stage are
-POLLING = "polling"
 #: visitors read at a time: some hundred kilobytes
 PAGE = 100
 #: pages without a subscribed address in a row, after which the place is noted
@@ -98,7 +98,7 @@ async def keep_polling(context: Context) -> None:
         except (RedisError, OSError) as error:
             logger.warning("polling waits for Redis error=%s", type(error).__name__)
             rest_s = timing.poll_s
-        except Exception as failure:  # ours, and nobody else's work
+        except Exception as failure:  # a second fault of ours, while the first was put off
             logger.error("polling failed error=%s", last_line(failure))  # noqa: TRY400
             rest_s = timing.poll_s
         await rest(context, min(rest_s, timing.poll_s))
@@ -113,9 +113,19 @@ class Polling:
         self._context = context
         self._client = client
         self._refused = 0
+        self._went_well = False
 
     async def step(self) -> float:
         """Ask about the next page of visitors; return how many seconds nothing more is to be done."""
+        try:
+            return await self._go_on()
+        except (Interrupted, RedisError, OSError):
+            raise
+        except Exception as failure:
+            await self._put_off(failure)
+            return 0.0
+
+    async def _go_on(self) -> float:
         if not await self._lease():
             return self._context.timing.poll_s
         state, ms, place = await self._stand(calls_now=False)
@@ -128,11 +138,8 @@ class Polling:
             return 0.0
         bundles = list(calls([one.address for one in asked.values()]))
         for number, bundle in enumerate(bundles, start=1):
-            try:
-                found = await self._answers(bundle)
-            except CallFailed as failure:
-                await self._put_off(failure)
-                return 0.0
+            self._went_well = False
+            found = await self._answers(bundle)
             after = f"{began}:{following}" if number == len(bundles) else place
             await self._hand_over(place, after, asked, found)
         return 0.0
@@ -147,7 +154,7 @@ class Polling:
         """Be the one worker that polls, for a while; tell whether it is."""
         context = self._context
         lease_ms = int((context.timing.poll_lease_s if lasts_s is None else lasts_s) * 1000)
-        args: list[str | int] = [POLLING, context.consumer, lease_ms]
+        args: list[str | int] = [polls.NAME, context.consumer, lease_ms]
         return bool(await script(context.redis, "lease")(args=args))
 
     async def _stand(self, *, calls_now: bool) -> tuple[str, float, str]:
@@ -202,7 +209,8 @@ class Polling:
             change = orjson.dumps(ScoreChange(score.address, score.raw)) if is_news else b""
             answers += (name, _mark(score), change)
         origin = Origin("scores", await redis_now_ms(context.redis)).pack()
-        args: list[str | bytes | int] = [context.consumer, place, after, int(bool(asked)), origin]
+        went_well = int(bool(asked) and self._went_well)
+        args: list[str | bytes | int] = [context.consumer, place, after, went_well, origin]
         args += (len(answers), *answers)
         is_ours, bell = await script(context.redis, "polled")(args=args)
         if not is_ours:
@@ -239,7 +247,7 @@ class Polling:
             if self._refused >= MOST_REFUSED:
                 raise
             return []
-        self._refused = 0
+        self._refused, self._went_well = 0, True
         return [score for score in found if score.matched not in _WITHOUT_SCORES]
 
     async def _turn(self) -> None:
@@ -272,7 +280,7 @@ class Polling:
                 task.cancel()
             await asyncio.gather(call, stopping, return_exceptions=True)
 
-    async def _put_off(self, failure: CallFailed) -> None:
+    async def _put_off(self, failure: Exception) -> None:
         """Put off the next call by the rules that the stages have."""
         timing = self._context.timing
         if isinstance(failure, Rejected):
@@ -281,11 +289,11 @@ class Polling:
             setback = Setback(reason, at_once=True, probe_s=timing.misconfigured_probe_s)
         else:
             verdict = decide(failure, Case(), timing, datetime.now(UTC))
-            setback = verdict.setback or Setback(failure.sentence)
+            setback = verdict.setback or Setback(sentence(failure))
         probe_min = timing.probe_min_s if setback.probe_s is None else setback.probe_s
         delay_ms, is_paused = await script(self._context.redis, "setback")(
             args=[
-                *(POLLING, self._context.consumer, "", "", 0, random.random()),
+                *(polls.NAME, self._context.consumer, "", "", 0, random.random()),
                 *(timing.backoff_base_s * 1000, timing.backoff_cap_s * 1000),
                 *(int(setback.at_least_s * 1000), timing.pauses_after),
                 *(probe_min * 1000, timing.probe_max_s * 1000),

@@ -27,6 +27,7 @@ from pipeline.scripts import script
 from workers.clients.audiencelab import AudienceLab
 from workers.clients.errors import CallFailed
 from workers.context import HOUR_MS
+from workers.fates import last_line
 from workers.sweep import rest
 from workers.walk import PAGE_SIZE, Walker
 
@@ -72,9 +73,15 @@ async def reconcile(context: Context, client: AudienceLab, inbox: Inbox) -> None
         for kind, import_id in wanted(context):
             if context.stopping.is_set():
                 return
-            known = await imports.read(context.redis, kind, import_id)
-            if is_due(known, await redis_now_ms(context.redis), every_ms(context)):
-                await _walk(context, client, inbox, known or Import(kind, import_id, PAGE_SIZE))
+            try:
+                known = await imports.read(context.redis, kind, import_id)
+                if is_due(known, await redis_now_ms(context.redis), every_ms(context)):
+                    await _walk(context, client, inbox, known or Import(kind, import_id, PAGE_SIZE))
+            except (NotPossible, RedisError, OSError):
+                raise  # the next one would fare no better
+            except Exception as failure:  # ours, and no reason for the others to wait
+                told = (kind, import_id, last_line(failure))
+                logger.error("import failed kind=%s id=%s error=%s", *told)  # noqa: TRY400
 
 
 def every_ms(context: Context) -> int:
@@ -93,13 +100,13 @@ def is_due(known: Import | None, now_ms: int, every_ms: int) -> bool:
 
 async def _walk(context: Context, client: AudienceLab, inbox: Inbox, known: Import) -> None:
     """Walk one import as far as that goes; what fails is put off and told."""
+    await inbox.start()
     try:
         one, is_ours = await imports.take(
             context.redis, _anew(known), context.consumer, anew=known.is_finished
         )
         if not is_ours:
             return
-        await inbox.start()
         begun_with = one.rows
         one = await _walker(context, client, inbox).walk(one)
     except imports.Busy:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from pipeline import keys
@@ -26,7 +25,7 @@ from workers.clients.audiencepoint import AudiencePoint, Subscription
 from workers.clients.errors import Rejected
 from workers.dispatch import MOST_ITEMS, WIDTH, Batch, Item, Uncalled, attempts, batch_fields
 from workers.fates import Verdict
-from workers.switched_off import finish
+from workers.switched_off import finish_sealed
 from workers.verify import Judged, Verify
 
 if TYPE_CHECKING:
@@ -148,12 +147,4 @@ async def leave_unwatched(context: Context, until: float) -> None:
         move.settle(Stage.SUBSCRIBE, "ignored", len(batch.payloads))
         return move
 
-    await finish(context, Stage.SUBSCRIBE, until, end)
-    while not context.stopping.is_set() and monotonic() < until:
-        # only a sealed batch can be in one worker's hands
-        sealed = await context.queues.seal(
-            Stage.SUBSCRIBE, most=MOST_ITEMS, batches=WIDTH, ripe_s=0.0
-        )
-        if not sealed.batches:
-            return
-        await finish(context, Stage.SUBSCRIBE, until, end)
+    await finish_sealed(context, Stage.SUBSCRIBE, until, end, most=MOST_ITEMS)

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 MOST_BATCHES = 100
 MOST_BYTES = 4_000_000
+#: items sealed in one step, which keeps Redis busy for a millisecond or two
+MOST_SEALED = 240
 
 
 def is_off(context: Context, stage: Stage) -> bool:
@@ -51,6 +53,25 @@ async def finish(
                 break
             await context.mover.apply([await end(batch) for batch in batches])
             logger.info("finished without a call stage=%s batches=%d", stage, len(batches))
+
+
+async def finish_sealed(
+    context: Context,
+    stage: Stage,
+    until: float,
+    end: Callable[[Entry], Awaitable[Move]],
+    most: int,
+) -> None:
+    """Do the same, and seal what waits to be sealed, at most *most* items a batch, until nothing is left."""
+    await finish(context, stage, until, end)
+    while not context.stopping.is_set() and monotonic() < until:
+        # only a sealed batch can be in one worker's hands
+        sealed = await context.queues.seal(
+            stage, most=most, batches=MOST_SEALED // most, ripe_s=0.0
+        )
+        if not sealed.batches:
+            return
+        await finish(context, stage, until, end)
 
 
 async def take(context: Context, stage: Stage, queue: str) -> list[Entry]:

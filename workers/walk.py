@@ -19,6 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
+from redis.exceptions import RedisError
 
 from pipeline import imports, keys
 from pipeline.clock import redis_now_ms
@@ -31,6 +32,7 @@ from pipeline.sources.audiencelab_columns import tells_of_events
 from workers.clients.audiencelab import AudienceLab, Course, Page, walk
 from workers.clients.audiencelab.pixels import Pixel
 from workers.clients.errors import CallFailed, NotFound, QuotaExceeded, Rejected, Unavailable
+from workers.fates import last_line
 from workers.timing import Timing
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ LONGEST_WAIT_S = 300.0
 #: after which an import that was put off may be tried again: an outage ends, what is wrong has to be mended
 SOON_S = 300.0
 LATER_S = 3600.0
+#: what is noted once it goes on
+NOT_PUT_OFF: dict[str, Any] = {"error": None, "again_at_ms": None}
 #: a list that lengthens faster than this while it is read has no end for us
 MOST_GROWTH = 10
 
@@ -76,7 +80,14 @@ def put_off_s(failure: Exception) -> float:
         return max(SOON_S, failure.retry_after_s or 0.0)
     if isinstance(failure, QuotaExceeded):
         return failure.retry_after_s or LATER_S
-    return LATER_S if isinstance(failure, CallFailed) else SOON_S
+    return SOON_S if isinstance(failure, NotStored) else LATER_S
+
+
+def words_of(failure: Exception) -> str:
+    """Return what an operator reads about *failure*; of a fault of ours without the values that it may quote."""
+    if isinstance(failure, CallFailed):
+        return failure.sentence
+    return str(failure) if isinstance(failure, NotStored) else last_line(failure)
 
 
 @dataclass(slots=True)
@@ -105,23 +116,29 @@ class Walker:
         """Walk *one*, which is in this holder's hands, to its end; return it as it is then.
 
         It is not finished when the walk was stopped. Raises `CallFailed`, `NotStored` and `imports.Lost`; after
-        all but the last, anyone may go on where it stands.
+        all but the last, anyone may go on where it stands. What fails is put off and its error noted, also a fault of
+        ours: what trips the code once would trip it again at once.
         """
         course = _OneWalk(self, one)
         try:
             await course.to_the_end()
         except Stopped:
             return await imports.leave(self.redis, course.one, self.holder)
-        except (CallFailed, NotStored) as failure:
-            again_ms = await redis_now_ms(self.redis) + int(put_off_s(failure) * 1000)
-            words = failure.sentence if isinstance(failure, CallFailed) else str(failure)
-            changed: dict[str, Any] = {"error": words, "again_at_ms": again_ms}
-            if isinstance(failure, NotFound):  # AudienceLab's own id of a pixel that was made anew
-                changed["own_id"] = None
-            await imports.leave(self.redis, course.one, self.holder, **changed)
+        except (imports.Lost, RedisError, OSError):
+            raise  # nothing can be written down
+        except Exception as failure:
+            await self._put_off(course.one, failure)
             raise
-        now_ms = await redis_now_ms(self.redis)
-        return await imports.leave(self.redis, course.one, self.holder, finished_at_ms=now_ms)
+        changed = {"finished_at_ms": await redis_now_ms(self.redis), **NOT_PUT_OFF}
+        return await imports.leave(self.redis, course.one, self.holder, **changed)
+
+    async def _put_off(self, one: Import, failure: Exception) -> None:
+        """Let anyone go on with *one*, but for a while nobody without being told to."""
+        again_ms = await redis_now_ms(self.redis) + int(put_off_s(failure) * 1000)
+        changed: dict[str, Any] = {"error": words_of(failure), "again_at_ms": again_ms}
+        if isinstance(failure, NotFound):  # AudienceLab's own id of a pixel that was made anew
+            changed["own_id"] = None
+        await imports.leave(self.redis, one, self.holder, **changed)
 
     # waiting ---------------------------------------------------------------------------------------
 
@@ -338,6 +355,7 @@ class _OneWalk:
             first_total=first_total,
             steps_back=self._course.stepped_back,
             digest=digest,
+            **NOT_PUT_OFF,
         )
         walker.tell(self.one)
 

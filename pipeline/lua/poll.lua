@@ -5,7 +5,7 @@
 -- Answer: {'go' | 'wait' | 'rest', ms to wait, place}. A place is the time at which the walk began, and its cursor or
 -- `end`. `wait` is for a moment, `rest` until a push is long ago or the next walk is due.
 -- Second run: may use up another call of the rate, which then nobody makes; the place is that of the first run.
--- It makes nobody leave room on a full server: the first write is refused there.
+-- A full server refuses a call that is to be made: what it answered could not be kept.
 local vendor, gap, rank, share = arg(), number(), number(), number()
 local quiet, period, calls = number(), number(), number()
 local now = now_ms()
@@ -34,6 +34,7 @@ for _, stage in ipairs({'forward', 'subscribe'}) do
   if ready > 0 and redis.call('HEXISTS', P .. 'paused', stage) == 0 then return {'wait', 1000, place} end
 end
 
+redis.call('HSET', P .. 'poll', 'place', place)
 local own = vendor .. ':polling'
 local own_wait, own_next = rate_wait(own, gap * share, 0, now)
 if own_wait then return {'wait', own_wait, place} end

@@ -13,9 +13,11 @@ from typing import Any
 
 import orjson
 import pytest
+from redis.asyncio import Redis
 
 from console.main import main
 from console.redis_server import EmbeddedRedis
+from pipeline import keys
 from pipeline.settings import Settings
 from tests.vendors import KEY, Sandbox, sandbox_in_thread
 
@@ -35,6 +37,15 @@ class Answer:
 
 
 Relay = Callable[..., Awaitable[Answer]]
+
+Audited = list[tuple[str, int, dict[str, Any]]]
+
+
+async def audited(redis: Redis) -> Audited:
+    """Return what, count and filter of all of the audit."""
+    entries = [entry for _, entry in await redis.xrange(keys.AUDIT)]
+    return [(e[b"what"].decode(), int(e[b"count"]), orjson.loads(e[b"filter"])) for e in entries]
+
 
 HOOK_TOKEN = "hYq3-token-of-pixels_7Kd2"
 OTHER_TOKEN = "Zc81-token-of-senders_Qw0"
@@ -88,6 +99,13 @@ def box(stand_ins: Sandbox) -> Sandbox:
     stand_ins.faults.clear()
     stand_ins.settings.reset()
     return stand_ins
+
+
+@pytest.fixture(params=["observed", "documented"])
+def dialect(request: pytest.FixtureRequest, box: Sandbox) -> str:
+    """Have AudienceLab's stand-in speak each of its two forms; give its name."""
+    box.settings.change({"dialect": request.param})
+    return str(request.param)
 
 
 @pytest.fixture

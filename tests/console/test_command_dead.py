@@ -280,10 +280,12 @@ async def start(redis_url: str, *words: str) -> asyncio.subprocess.Process:
     )
 
 
-async def until_less(redis: Redis, count: int, process: asyncio.subprocess.Process) -> None:
-    """Wait until fewer than *count* letters are dead; *process* must not have ended by then."""
+async def until_less(
+    redis: Redis, count: int, process: asyncio.subprocess.Process, stage: Stage = Stage.FORWARD
+) -> None:
+    """Wait until *stage* has fewer than *count* dead letters; *process* must not have ended by then."""
     async with asyncio.timeout(30):
-        while await redis.zcard(keys.DEAD) >= count:  # noqa: ASYNC110 - another process works
+        while int(await redis.hget(keys.BOOKS, f"{stage}:dead")) >= count:  # noqa: ASYNC110 - another process works
             await asyncio.sleep(0.01)
     assert process.returncode is None
 
@@ -356,28 +358,39 @@ async def test_an_order_that_is_killed_stands_in_the_audit(
     assert await audited(redis) == [(words[0], 20, {"ids": sorted(ids)} if named else {})]
 
 
-@pytest.mark.parametrize("words", [["drop", "--all", "--yes"], ["drop"], ["retry"]])
-async def test_an_order_that_loses_redis_tells_what_was_done(
-    own_redis: EmbeddedRedis, words: list[str]
-) -> None:
-    """Redis dies in the middle: the command ends with 1 and says after how many letters."""
+async def test_orders_that_lose_redis_tell_what_was_done(own_redis: EmbeddedRedis) -> None:
+    """Redis dies in the middle: each command ends with 1 and says after how many letters.
+
+    All at once, each on a stage of its own, because each tries for seconds to reach Redis again.
+    """
+    verbs = {Stage.FORWARD: "drop", Stage.ENRICH: "drop", Stage.SUBSCRIBE: "retry"}
+    orders: dict[Stage, asyncio.subprocess.Process] = {}
     async with Redis.from_url(own_redis.url) as redis:
-        ids = await bury(redis, payloads=[b"1"] * 20)
-        named = [] if "--all" in words else ids
-        process = await start(own_redis.url, *words, *named, "--rate", "2", "--json")
-        await until_less(redis, 20, process)
+        for stage, verb in verbs.items():
+            ids = await bury(redis, stage, payloads=[b"1"] * 20)
+            named = ["--stage", stage, "--yes"] if stage is Stage.FORWARD else ids
+            orders[stage] = await start(own_redis.url, verb, *named, "--rate", "2", "--json")
+        for stage, process in orders.items():
+            await until_less(redis, 20, process, stage)
     own_redis.stop()
+    done = {stage: await broken_off(process, verbs[stage]) for stage, process in orders.items()}
+    own_redis.start()
+    async with Redis.from_url(own_redis.url) as redis:
+        for stage, count in done.items():
+            # one more may have gone unheard
+            assert (await numbers(redis, stage))["dead"] in (20 - count, 19 - count)
+
+
+async def broken_off(process: asyncio.subprocess.Process, verb: str) -> int:
+    """Wait for an order that failed in the middle; return after how many letters it says that was."""
     out, err = await process.communicate()
     assert (process.returncode, err) == (1, b"")
     answer = orjson.loads(out)
-    done = answer["retried" if words[0] == "retry" else "dropped"]
-    assert f"failed in the middle of the {words[0]}" in answer["error"]
+    done: int = answer["retried" if verb == "retry" else "dropped"]
+    assert f"failed in the middle of the {verb}" in answer["error"]
     assert f"after {done} of the letters" in answer["error"]
     assert answer["finished"] is False
-    own_redis.start()
-    async with Redis.from_url(own_redis.url) as redis:
-        # one more may have gone unheard
-        assert await redis.zcard(keys.DEAD) in (20 - done, 19 - done)
+    return done
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from pipeline import imports, keys
 from pipeline.imports import Import, Kind
 from pipeline.queues import create_groups
 from sandbox.faults import Fault, broken
-from tests.console.conftest import HOOK_TOKEN, Relay
+from tests.console.conftest import HOOK_TOKEN, Relay, audited
 from tests.vendors import KEY, Sandbox, running_sandbox
 
 pytestmark = pytest.mark.anyio
@@ -36,14 +37,6 @@ async def box(
         monkeypatch.setenv("AUDIENCELAB_BASE_URL", sandbox.audiencelab_url)
         monkeypatch.setenv("AUDIENCELAB_RATE", "0")
         yield sandbox
-
-
-async def audited(redis: Redis) -> list[tuple[str, int, dict[str, object]]]:
-    """Return what the audit tells: what, count, filter."""
-    return [
-        (entry[b"what"].decode(), int(entry[b"count"]), orjson.loads(entry[b"filter"]))
-        for _, entry in await redis.xrange(keys.AUDIT)
-    ]
 
 
 async def test_a_segment_is_imported(relay: Relay, redis: Redis, box: Sandbox) -> None:
@@ -193,6 +186,18 @@ async def test_an_unknown_id_leaves_nothing(relay: Relay, redis: Redis, box: San
     assert known.rows == 20
 
 
+async def test_an_unknown_id_that_workers_walk_stays_put_off(
+    relay: Relay, redis: Redis, box: Sandbox
+) -> None:
+    """What a worker noted of it is not forgotten by a try by hand: it would ask again at once."""
+    one, _ = await imports.take(redis, Import(Kind.SEGMENT, "nobody", 10), "worker")
+    await imports.leave(redis, one, "worker", error="unknown", again_at_ms=5)
+    assert (await relay("segments", "import", "nobody", "--json")).status == 1
+    known = await imports.read(redis, Kind.SEGMENT, "nobody")
+    assert known is not None
+    assert (known.again_at_ms or 0) > 5
+
+
 async def test_why_it_waits_has_no_token_in_it(
     relay: Relay, redis: Redis, box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +210,44 @@ async def test_why_it_waits_has_no_token_in_it(
     assert "It waits, and goes on by itself" in answer.err
     assert "?token=****" in answer.err
     assert HOOK_TOKEN not in answer.err
+
+
+async def test_an_error_that_was_kept_has_no_token_in_it(
+    relay: Relay, redis: Redis, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may have kept a vendor's words, which may repeat a hook's URL: they are hidden when they are shown."""
+    monkeypatch.setenv("HOOK_TOKENS", HOOK_TOKEN)
+    await relay("segments", "import", "segment-5", "--json")
+    words = f"busy with https://relay.example.com/in?token={HOOK_TOKEN}"
+    await redis.hset(keys.import_of("segment", "segment-5"), "error", words)
+    answer = await relay("segments", "import", "segment-5", "--json")
+    assert answer.json["walked"] is False
+    assert answer.json["error"] == "busy with https://relay.example.com/in?token=****"
+
+
+async def test_what_a_walk_logs_stays_off_the_terminal(
+    relay: Relay, redis: Redis, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python prints warnings that nobody handles, among bars and machine forms; a sentence of ours tells the same."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])  # as a command's own process has it
+    box.faults.add(Fault(endpoint="segment", status=503, times=1))
+    answer = await relay("segments", "import", "segment-5", "--json")
+    assert answer.status == 0
+    assert answer.err.count("\n") == 1
+    assert "import waits" not in answer.err
+
+
+async def test_rows_that_are_missing_at_the_end_are_told_of(
+    relay: Relay, redis: Redis, box: Sandbox
+) -> None:
+    """A list may end before the rows that it tells of: the import is finished, and says so."""
+    rows = [{"UUID": "u-1", "FIRST_NAME": "Ana"}]
+    body = {"total_records": 3, "page_size": 1, "page": 1, "total_pages": 1, "data": rows}
+    box.faults.add(Fault(endpoint="segment", status=200, body=body))
+    answer = await relay("segments", "import", "segment-5")
+    assert answer.status == 0, answer
+    assert "tells of 3 rows, and gave no more" in answer.err
 
 
 async def test_who_waits_is_told_why_once(

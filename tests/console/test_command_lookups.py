@@ -29,12 +29,10 @@ LOOKUPS = (
 # enrich -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dialect", ["observed", "documented"])
 async def test_somebody_is_found_by_an_address(
     dialect: str, relay_at_vendors: Relay, box: Sandbox, redis: Redis
 ) -> None:
     """Everything that came is shown, in the vendor's columns; nothing of it is kept here."""
-    box.settings.change({"dialect": dialect})
     answer = await relay_at_vendors("enrich", "--email", f" {MARA} ", "--json")
     assert (answer.status, answer.err) == (0, "")
     assert answer.json[0]["UUID"] == PEOPLE[0]["UUID"]

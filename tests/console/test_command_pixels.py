@@ -1,13 +1,11 @@
-"""`relay pixels list|create|delete|check`, at a stand-in served on loopback."""
+"""`relay pixels …`, at a stand-in served on loopback."""
 
 from __future__ import annotations
 
 import sys
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 from redis.asyncio import Redis
 
@@ -17,29 +15,20 @@ from pipeline import dialects, keys
 from pipeline.home import Address, Home
 from pipeline.settings import Settings
 from sandbox.faults import Fault
-from tests.console.conftest import HOOK_TOKEN, OTHER_TOKEN, Relay
+from tests.console.conftest import HOOK_TOKEN, OTHER_TOKEN, Relay, audited
 from tests.vendors import KEY, Sandbox
 
 pytestmark = pytest.mark.anyio
 
 HOOK = f"https://relay.example.com/hooks/pixel/{HOOK_TOKEN}"
 INN = ("pixels", "create", "--website-url", "https://inn.example.com", "--website-name", "Inn")
-DIALECTS = ("observed", "documented")
-
-
-async def audited(redis: Redis) -> list[tuple[str, int, dict[str, Any]]]:
-    """Return what, count and filter of all of the audit."""
-    entries = [entry for _, entry in await redis.xrange(keys.AUDIT)]
-    return [(e[b"what"].decode(), int(e[b"count"]), orjson.loads(e[b"filter"])) for e in entries]
 
 
 @pytest.mark.usefixtures("redis")
-@pytest.mark.parametrize("dialect", DIALECTS)
 async def test_pixels_are_listed_with_both_ids(
     dialect: str, relay_at_vendors: Relay, box: Sandbox
 ) -> None:
     """Both ids of each are shown, and of its webhook only the host."""
-    box.settings.change({"dialect": dialect})
     shop = next(iter(box.memory.account.pixels.values()))
     shop.webhook_url = "https://crm.example.org/in?key=somebodys-secret"
     listed = await relay_at_vendors("pixels", "list", "--json")
@@ -71,12 +60,10 @@ async def test_an_account_without_pixels(relay_at_vendors: Relay, box: Sandbox) 
     assert (await relay_at_vendors("pixels", "check", "--json")).json["pixels"] == []
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
 async def test_a_new_pixel_gets_this_relays_hook(
     dialect: str, relay_at_vendors: Relay, box: Sandbox, redis: Redis
 ) -> None:
     """The vendor gets the whole URL with a token of source pixel; it is shown masked and audited without it."""
-    box.settings.change({"dialect": dialect})
     answer = await relay_at_vendors(*INN, "--tag", "inn", "--json")
     assert (answer.status, answer.err) == (0, "")
     made = list(box.memory.account.pixels.values())[-1]
@@ -190,12 +177,10 @@ async def test_no_vendor_is_given_the_token_of_a_trial(
     assert len(box.memory.account.pixels) == 2
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
 async def test_a_pixel_is_deleted(
     dialect: str, relay_at_vendors: Relay, box: Sandbox, redis: Redis
 ) -> None:
     """It goes once it is confirmed, and the audit has its id."""
-    box.settings.change({"dialect": dialect})
     shop, blog = box.memory.account.pixels
     unasked = await relay_at_vendors("pixels", "delete", shop)
     assert unasked.status == 2
@@ -294,7 +279,8 @@ async def test_a_token_that_was_cut_is_hidden(
     """Where a vendor's long words end in the middle of a token, its beginning is not shown either."""
     told = "cannot reach https://relay.example.com/in?token="
     begins = 'AudienceLab refused the request (400: "'
-    words = "x" * (499 - len(begins) - kept - len(told)) + told + HOOK_TOKEN + " for its reasons"
+    room = 500 - len('…")') - len(begins) - kept - len(told)
+    words = "x" * room + told + HOOK_TOKEN + " for its reasons"
     box.faults.add(Fault(endpoint="create-pixel", status=400, body={"message": words}))
     for answer in (await relay_at_vendors(*INN), await relay_at_vendors(*INN, "--json")):
         said = answer.out + answer.err
@@ -315,12 +301,10 @@ def test_only_what_was_cut_is_taken_for_a_beginning() -> None:
     assert hidden("/braces%7Ban", settings) == "/****"
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
 async def test_check_tells_here_elsewhere_and_nowhere(
     dialect: str, relay_at_vendors: Relay, box: Sandbox, redis: Redis
 ) -> None:
     """Each pixel is judged; the only one that leads here is known to have delivered last."""
-    box.settings.change({"dialect": dialect})
     shop, blog = box.memory.account.pixels.values()
     shop.webhook_url = "https://crm.example.org/in/secret-path?key=somebodys-secret"
     made = (await relay_at_vendors(*INN, "--tag", "inn", "--json")).json
@@ -479,3 +463,58 @@ async def test_check_reads_from_a_redis_that_is_full(
         checked = [await relay_at_vendors(kind, "check") for kind in ("pixels", "audiences")]
         await client.config_set("maxmemory", 0)
     assert [answer.status for answer in checked] == [0, 0], checked
+
+
+async def test_a_pixel_is_shown_by_either_id(
+    dialect: str, relay_at_vendors: Relay, box: Sandbox
+) -> None:
+    """All that is told of it, found by AudienceLab's id or by that of its events; of its webhook only the host."""
+    shop = next(iter(box.memory.account.pixels.values()))
+    shop.webhook_url = "https://crm.example.org/in?key=somebodys-secret"
+    answer = await relay_at_vendors("pixels", "show", shop.id, "--json")
+    assert (answer.status, answer.err) == (0, "")
+    assert (answer.json["website_name"], answer.json["webhook_host"]) == ("Shop", "crm.example.org")
+    shown = await relay_at_vendors("pixels", "show", shop.provider_id)
+    assert shop.install_url in shown.out
+    assert "somebodys-secret" not in shown.out + answer.out
+    unknown = await relay_at_vendors("pixels", "show", "nobody", "--json")
+    assert (unknown.status, unknown.json["kind"]) == (1, "NotFound")
+
+
+async def test_what_a_pixel_has_seen_is_looked_at(
+    relay_at_vendors: Relay, box: Sandbox, redis: Redis
+) -> None:
+    """A few events, by either id, of a pixel of either generation; nothing goes into the pipeline."""
+    shop = next(iter(box.memory.account.pixels.values()))
+    words = ("pixels", "events", shop.provider_id)
+    answer = await relay_at_vendors(*words, "--limit", "3", "--json")
+    assert (answer.status, answer.err) == (0, "")
+    assert (answer.json["page"], answer.json["total"], len(answer.json["events"])) == (1, 250, 3)
+    assert {event["pixel_id"] for event in answer.json["events"]} == {shop.provider_id}
+    table = (await relay_at_vendors(*words, "--limit", "3")).out
+    for event in answer.json["events"]:
+        assert event["event_timestamp"] in table
+    assert "3 of 250." in table
+    other = await relay_at_vendors(*words, "--limit", "3", "--page", "2", "--json")
+    assert other.json["page"] == 2
+    assert other.json["events"] != answer.json["events"]
+    assert box.memory.calls_to("pixel-v4") == 0
+    v4 = await relay_at_vendors(*words, "--version", "v4")
+    assert (v4.status, box.memory.calls_to("pixel-v4")) == (0, 1)
+    assert not await redis.exists(keys.queue("unpack"))
+
+
+@pytest.mark.usefixtures("redis")
+async def test_events_may_be_told_in_texts(relay_at_vendors: Relay, box: Sandbox) -> None:
+    """Parts may be objects, JSON in a text, or missing: a line each all the same."""
+    told = [
+        {"event_timestamp": "2026-01-01T00:00:00Z", "event_data": '{"url": "https://a.example/1"}'},
+        {"event": "click", "full_url": "https://a.example/2", "edid": "E1", "resolution": "{"},
+        {"resolution": '{"UUID": "U3"}', "event_data": None},
+    ]
+    body = {"total_records": 3, "page": 1, "page_size": 10, "total_pages": 1, "events": told}
+    box.faults.add(Fault(endpoint="pixel", status=200, body=body))
+    shop = next(iter(box.memory.account.pixels.values()))
+    shown = (await relay_at_vendors("pixels", "events", shop.id)).out
+    for word in ("https://a.example/1", "https://a.example/2", "click", "E1", "U3"):
+        assert word in shown

@@ -153,6 +153,19 @@ async def test_a_job_that_comes_to_nothing_is_not_repeated(bulky: Workbench, end
     await check_all_done(bulky, 12)
 
 
+@pytest.mark.parametrize(("end", "given_up"), [("FAILED", (1, 12)), (None, (0, 0))])
+async def test_what_was_given_up_is_counted(
+    bulky: Workbench, end: str | None, given_up: tuple[int, int]
+) -> None:
+    """How many jobs came to nothing, of how many visitors, when the last one did and why."""
+    bulky.box.settings.job_end = end
+    await work_on(bulky, crowd(9))
+    tally = await bulk_jobs.tally(bulky.redis)
+    assert (tally.given_up, tally.visitors) == given_up
+    assert bool(tally.last_ms) is bool(end)
+    assert tally.why == ("AudienceLab failed" if end else "")
+
+
 async def test_a_refused_job_is_not_repeated(bulky: Workbench) -> None:
     """400: what is wrong with one of them comes to light in its single call."""
     bulky.box.faults.add(Fault(endpoint="create-enrichment", status=400, body={"error": "no"}))
@@ -167,6 +180,16 @@ async def test_rows_about_strangers_are_no_answer(bulky: Workbench) -> None:
     bulky.box.settings.result_rows = 4
     await work_on(bulky, crowd(9))
     assert calls(bulky) == (1, 12)
+    await check_all_done(bulky, 12)
+
+
+async def test_a_job_that_a_5xx_hides_is_found(bulky: Workbench) -> None:
+    """The service may fail after it has made the job: a second one would have to be paid."""
+    fault = Fault(endpoint="create-enrichment", status=500, stores=True, times=1)
+    bulky.box.faults.add(fault)
+    await work_on(bulky, crowd(9))
+    assert bulky.box.memory.calls_to("create-enrichment") == 1
+    assert calls(bulky) == (1, 0)
     await check_all_done(bulky, 12)
 
 
@@ -307,7 +330,7 @@ async def test_the_forgotten_do_not_come_back_with_a_result(bulky: Workbench, wh
         bulky.box.settings.job_end = None
     else:
         async with bulky.at_work():
-            bulky.box.faults.add(Fault(endpoint="create-enrichment", status=503))
+            bulky.box.faults.add(Fault(endpoint="create-enrichment", status=429))
             await bulky.until(lambda: bulky.is_paused(Stage.ENRICH))
     await forgetting.forget(bulky.redis, KNOWN[1])
     bulky.box.faults.clear()
@@ -399,6 +422,40 @@ async def test_whom_the_form_cannot_ask_about_stops_nobody(
     await work_on(bench, [Person(uuid="U-9", hem_sha256=digest("x@example.com"))])
     await work_on(bench, [person(1, KNOWN[1]), person(2, KNOWN[2])])
     await check_all_done(bench, 4)
+
+
+async def test_a_first_visitor_of_a_hash_stops_nobody(
+    make_bench: MakeBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who cannot be asked about is not found, also where only that call shows which form is spoken."""
+    bench = make_bench(email_format="plain", enrich_bulk_from=0)
+    bench.box.settings.dialect = "documented"
+    await see(bench, [Person(uuid="U-9", hem_sha256=digest("x@example.com"))])
+    await bench.work_until(bench.is_idle)
+    assert "call failed" not in caplog.text  # a failure pauses the stage
+    asked = bench.box.memory.calls_to("enrich")
+    await work_on(bench, [Person(uuid="U-8", hem_sha256=digest("y@example.com"))])
+    assert bench.box.memory.calls_to("enrich") == asked
+    await work_on(bench, [person(n, address) for n, address in enumerate(KNOWN)])
+    kept = await everybody(bench)
+    assert {name: each.enrichment for name, each in kept.items()} == {
+        **dict.fromkeys(("U-9", "U-8"), "not found"),
+        **{f"U-{n}": "found" for n in range(len(KNOWN))},
+    }
+
+
+async def test_a_wrong_address_is_no_other_form(make_bench: MakeBench) -> None:
+    """Where neither form is known, the address is wrong: the visitor of a hash waits for a right one."""
+    bench = make_bench(email_format="plain", enrich_bulk_from=0)
+    bench.box.faults.add(
+        *(Fault(endpoint=each, status=404, body="<html>") for each in ("enrich", "enrichments"))
+    )
+    await see(bench, [Person(uuid="U-9", hem_sha256=digest("x@example.com"))])
+    await bench.work_until(lambda: bench.is_paused(Stage.ENRICH))
+    assert await bench.count(Stage.ENRICH, "waiting") == 1
+    bench.box.faults.clear()
+    await bench.work_until(bench.is_idle)
+    assert await bench.row(Stage.ENRICH) == {"in": 1, "done": 1}
 
 
 async def test_the_first_call_of_all_may_be_refused(make_bench: MakeBench) -> None:

@@ -363,6 +363,128 @@ async def test_an_array_of_filters_leaves_as_it_is() -> None:
             await lab.create_audience("Readers", listed, segment=["sailing"])
 
 
+CHANGES: dict[str, Call] = {
+    "POST /pixels": lambda lab: lab.create_pixel("Test", "https://test.example.com"),
+    "POST /audiences": lambda lab: lab.create_audience("Readers", FILTERS),
+    "POST /audiences/custom": lambda lab: lab.create_custom_audience("sailing", "who sail"),
+    "POST /enrichments": lambda lab: lab.create_enrichment_job("Readers", [{"email": "a@b.c"}]),
+    f"DELETE /pixels/{PIXEL}": lambda lab: lab.delete_pixel(PIXEL),
+    f"DELETE /audiences/{AUDIENCE}": lambda lab: lab.delete_audience(AUDIENCE),
+}
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_that_ends_in_a_5xx_is_unclear(change: str, status: int) -> None:
+    """Nobody is told that a pixel, an audience or a job was not made: it may have been, and is not tried again."""
+    service = Service("observed")
+    service.say(change, status, {"error": "no"})
+    async with client_of(service) as lab:
+        with pytest.raises(Unavailable) as caught:
+            await CHANGES[change](lab)
+    assert caught.value.maybe_stored
+    assert service.asked == [change]
+
+
+async def test_a_5xx_on_what_only_reads_is_clear() -> None:
+    """Nothing was changed by it, whatever became of it."""
+    service = Service("observed")
+    service.say("GET /pixels?page=1&page_size=100", 503, {"error": "no"})
+    async with client_of(service) as lab:
+        with pytest.raises(Unavailable) as caught:
+            await lab.list_pixels()
+    assert not caught.value.maybe_stored
+
+
+MORE: dict[str, Any] = {
+    "description": "Who read",
+    "webhook_url": "https://hooks.example.com/hooks/audience/abc",
+}
+
+
+@pytest.mark.parametrize("dialects", [Dialects(), Dialects("documented")])
+async def test_a_description_leaves_in_the_form_that_has_it(dialects: Dialects) -> None:
+    """The observed form, which has no place for it, is not tried."""
+    service = Service("documented")
+    service.exchanges["POST /audiences"]["body"] |= MORE
+    async with client_of(service, dialects) as lab:
+        assert await lab.create_audience("Readers", FILTERS, **MORE) == AUDIENCE
+    assert service.asked == ["POST /audiences"]
+
+
+@pytest.mark.parametrize("more", [{name: MORE[name]} for name in MORE])
+async def test_a_description_is_never_left_out_in_silence(more: dict[str, Any]) -> None:
+    """Where the form is known to have no place for it, nothing leaves; else the refusal says why."""
+    service = Service("observed")
+    service.say("POST /audiences", 400, {"error": "audience enqueue failed: <nil>"})
+    for known in (Dialects("observed"), Dialects(worked={"create_audience": "observed"})):
+        async with client_of(service, known) as lab:
+            with pytest.raises(ValueError, match="leave them out"):
+                await lab.create_audience("Readers", FILTERS, **more)
+    async with client_of(service) as lab:
+        unsaid: list[dict[str, Any]] = [{"days_back": 7}, {"segment": ["sailing"]}]
+        for each in unsaid:
+            with pytest.raises(ValueError, match="neither description nor webhook_url"):
+                await lab.create_audience("Readers", FILTERS, **each, **more)
+        with pytest.raises(ValueError, match="neither description nor webhook_url"):
+            await lab.create_audience("Readers", {"nullOnly": ["SIC"]}, **more)
+        assert service.asked == []
+        with pytest.raises(Rejected, match=r"enqueue failed.*leave them out") as caught:
+            await lab.create_audience("Readers", FILTERS, **more)
+    assert "hooks" not in str(caught.value)
+    assert len(service.asked) == 1
+
+
+async def test_a_service_that_cannot_be_asked_by_a_hash_is_known_from_then_on() -> None:
+    """The list of jobs, which has two forms, tells which form is spoken; an address is asked for in that one."""
+    service = Service("documented")
+    service.exchanges["GET /enrichment/jobs?page=1&page_size=1"] = service.exchanges[
+        "GET /enrichment/jobs?page=1&page_size=100"
+    ]
+    async with client_of(service) as lab:
+        with pytest.raises(Misconfigured, match="speaks the documented form only"):
+            await lab.enrich(hem_sha256="ab" * 32)
+        assert not lab.can_enrich_by("hem_sha256")
+        assert len(service.asked) == 3
+        await CALLS["enrich"][0](lab)
+    assert service.asked[3:] == ["POST /enrich/contact"]
+
+
+@pytest.mark.parametrize("status", [404, 503])
+async def test_what_cannot_be_found_out_is_not_concluded(status: int) -> None:
+    """A list of jobs that fails, too, or that the observed form answers, says nothing of how to enrich."""
+    service = Service("observed")
+    service.say("POST /enrich", 404, NOT_FOUND)
+    for path in ("/enrichments", "/enrichment/jobs"):
+        service.say(f"GET {path}?page=1&page_size=1", status, NOT_FOUND)
+    async with client_of(service) as lab:
+        for _ in range(2):
+            with pytest.raises(Misconfigured, match="does not know the path /enrich "):
+                await lab.enrich(hem_sha256="ab" * 32)
+            assert lab.can_enrich_by("hem_sha256")
+            service.say("GET /enrichments?page=1&page_size=1", 200, {"data": [], "total": 0})
+
+
+class Counting(Answer):
+    """An answer that counts how often it is decoded."""
+
+    times = 0
+
+    def decoded(self) -> object:
+        """Return the body's value."""
+        Counting.times += 1
+        return super().decoded()
+
+
+def test_a_page_is_decoded_once() -> None:
+    """A page may have megabytes."""
+    body = b'{"data":[{"first_name":"Wil"}],"events":[{"edid":"1"}],"total":1}'
+    answer = Counting(200, {}, body)
+    assert len(audiences.read_records(answer, 1, 100).items) == 1
+    assert len(pixels.read_events(answer, 1, 100, "v4").items) == 1
+    assert Counting.times == 2
+
+
 async def test_our_own_mistakes_never_leave() -> None:
     """Empty filters and jobs, ids with a slash, pages below 1: refused here, in words."""
     service = Service("observed")
@@ -526,7 +648,7 @@ def test_the_id_of_events_is_in_the_install_url(
 def test_what_is_not_known_of_an_item_is_kept() -> None:
     """A new field of the vendor's is lost to nobody."""
     body = b'{"data":[{"id":7,"last_sync_status":"ok","website_name":null}],"total":"1"}'
-    page = pixels.read_list(Answer(200, {}, body), 1, 100)
+    page = pixels.PIXELS.read_list(Answer(200, {}, body), 1, 100)
     assert page.total == 1
     assert page.items[0].id == "7"
     assert page.items[0].other == {"last_sync_status": "ok"}
@@ -534,7 +656,11 @@ def test_what_is_not_known_of_an_item_is_kept() -> None:
 
 def test_a_list_with_an_item_that_is_none_is_refused() -> None:
     """A row without an id is not skipped in silence."""
-    for read in (pixels.read_list, audiences.read_list, enrichment.read_list):
+    for read in (
+        pixels.PIXELS.read_list,
+        audiences.AUDIENCES.read_list,
+        enrichment.read_list,
+    ):
         with pytest.raises(Unavailable):
             read(Answer(200, {}, b'{"data":[{"name":"x"}],"total":1}'), 1, 100)
 

@@ -155,16 +155,59 @@ async def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch
             pass
 
 
-async def test_a_total_that_swings_is_given_up() -> None:
-    """A told total that shrinks and grows in turns does not make the walk step back for ever."""
-    totals = iter([10, 9] * 1000)
+@pytest.mark.parametrize("tells", ["total", "total has_more", "total total_pages has_more"])
+@pytest.mark.parametrize("copies", [2, 3])
+async def test_copies_that_answer_in_turns_are_read(copies: int, tells: str) -> None:
+    """A total that swings with every call costs calls, no row, and does not end the walk."""
+    listing = Listing(60, tells=tells)
+    kept = [listing.rows[gone:] for gone in range(copies)]
 
-    async def fetch(number: int) -> Page[int]:
-        return Page([number], number, 1, next(totals), None, True)
+    def turn(_number: int) -> None:
+        listing.rows = kept[len(listing.asked) % copies]
 
-    with pytest.raises(Unavailable, match="changes faster"):
-        async for _ in walk(fetch):
-            pass
+    listing.before = turn
+    assert set(kept[-1]) <= set(await read(listing))
+    assert len(listing.asked) <= 20 * copies + 10
+
+
+@pytest.mark.parametrize("tells", ["", "has_more", "total_pages has_more"])
+async def test_a_total_that_is_no_count_is_not_heeded(tells: str) -> None:
+    """An estimate that is another one each time: the walk goes on until a page is empty."""
+    listing, chance = Listing(60, tells=tells), Random(3)
+
+    async def estimated(number: int) -> Page[int]:
+        page = await listing.fetch(number)
+        guess = chance.randrange(30, 90)
+        return replace(page, total=guess, total_pages=page.total_pages and -(-guess // 3))
+
+    found = [row async for page in walk(estimated) for row in page.items]
+    assert set(found) == set(range(60))
+    assert listing.asked[-1] == 21
+    assert len(listing.asked) < 250
+
+
+async def test_a_total_that_is_no_count_ends_no_list_early() -> None:
+    """Once the total is not heeded, neither is an end that it tells of."""
+    course = Course(pages=4, number=5, total=9, stepped_back=pages.MOST_STEPS_BACK + 2)
+    listing = Listing(30)
+
+    async def short(number: int) -> Page[int]:
+        return replace(await listing.fetch(number), total=8, total_pages=5, has_more=False)
+
+    found = [row async for page in walk(short, course=course) for row in page.items]
+    assert found == list(range(12, 30))
+
+
+async def test_a_list_that_shrinks_with_every_call_is_read() -> None:
+    """A total that only falls is a count: however often the walk steps back, no row is skipped."""
+    listing = Listing(90)
+
+    def shrink(_number: int) -> None:
+        del listing.rows[: int(len(listing.rows) > 12)]
+
+    listing.before = shrink
+    assert set(listing.rows[-12:]) <= set(await read(listing))
+    assert len(listing.rows) == 12
 
 
 async def test_a_long_list_that_lives_is_read() -> None:

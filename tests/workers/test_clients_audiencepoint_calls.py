@@ -46,13 +46,14 @@ class Vendor:
         self.keys: set[str | None] = set()
         self.bodies: list[dict[str, Any]] = []
         self.fails_after = 1000
+        self.fails_with = 503
 
     async def __call__(self, request: Incoming) -> JSONResponse:
         query = f"?{request.url.query}" if request.url.query else ""
         self.lines.append(f"{request.method} {request.url.path}{query}")
         self.keys.add(request.headers.get("x-api-key"))
         if len(self.lines) > self.fails_after:
-            return JSONResponse({"message": "Service Unavailable"}, 503)
+            return JSONResponse({"message": "Service Unavailable"}, self.fails_with)
         self.bodies.append(orjson.loads(await request.body() or b"{}"))
         return JSONResponse(self.say(self.bodies[-1]))
 
@@ -229,6 +230,38 @@ async def test_the_failure_of_one_call_is_raised(client: AudiencePoint, vendor: 
     with pytest.raises(Unavailable, match="503"):
         await client.scores(PEOPLE[:31])
     assert len(vendor.lines) == 2
+
+
+EVENTS = [
+    {"email": digest(each) if n in (1, 40) else each, "send_id": f"{n}"}
+    for n, each in enumerate(PEOPLE)
+]
+
+
+@pytest.mark.parametrize(("status", "is_unclear"), [(503, False), (504, True)])
+async def test_a_failure_tells_which_events_were_taken(
+    client: AudiencePoint, vendor: Vendor, status: int, *, is_unclear: bool
+) -> None:
+    """Who sends the rest again sends none twice: what is queued, and what may be, is named by its place."""
+    vendor.say = lambda body: {"SequenceNumber": "49", "ShardId": "shardId-000000000001"}
+    vendor.fails_after, vendor.fails_with = 1, status
+    with pytest.raises(Unavailable, match=rf"{status}.*; 30 of 64 events were taken") as caught:
+        await client.post_all_events(EVENTS)
+    assert [EVENTS[n] for n in caught.value.taken] == vendor.bodies[0]["events"]
+    next_thirty = [n for n in range(64) if n not in (1, 40, *caught.value.taken)][:30]
+    assert list(caught.value.unclear) == (next_thirty if is_unclear else [])
+    assert len(vendor.lines) == 2
+
+
+@pytest.mark.parametrize("wrong", [{"email": " "}, {"email": None}, {"type": "Open"}, "Open"])
+async def test_an_event_without_an_address_holds_all_back(
+    client: AudiencePoint, vendor: Vendor, wrong: Any
+) -> None:
+    """As does a text that is no Unicode: none of a list leaves before all of it can."""
+    for each in (wrong, {"email": "a@example.com", "send_id": "\ud800"}):
+        with pytest.raises(ValueError, match=r"event 64|JSON"):
+            await client.post_all_events([*EVENTS, each])
+    assert vendor.lines == []
 
 
 @pytest.mark.parametrize("given", [["mara@example.com", " "], [""], "mara@example.com"])

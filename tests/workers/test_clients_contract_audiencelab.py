@@ -11,8 +11,7 @@ import httpx
 import pytest
 
 from sandbox import audiencelab as stand_in
-from sandbox.faults import Faults
-from sandbox.memory import Memory
+from sandbox.desk import Desks
 from sandbox.people import PEOPLE
 from sandbox.settings import Settings
 from workers.clients.audiencelab import (
@@ -35,7 +34,7 @@ DIALECTS = ("observed", "documented")
 @asynccontextmanager
 async def client_of(settings: Settings, mode: str = "auto") -> AsyncIterator[AudienceLab]:
     """Give a client of a new stand-in with *settings*."""
-    app = stand_in.create(Memory(), Faults(), "sk_key", settings=settings)
+    app = stand_in.create(Desks(key="sk_key", settings=settings))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as over:
         http = VendorHttp(VENDOR, "http://127.0.0.1", headers("sk_key"), over)
         yield AudienceLab(http, dialects=Dialects(mode))

@@ -46,6 +46,7 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 END = START + timedelta(days=7)
 CALLS: dict[str, tuple[str, Callable[[AudiencePoint], Awaitable[object]]]] = {
     "post_events": ("events", lambda point: point.post_events(batch(1))),
+    "post_all_events": ("events", lambda point: point.post_all_events([EVENT])),
     "subscribe": ("list-subscription", lambda point: point.subscribe([KNOWN])),
     "subscribe_all": ("list-subscription", lambda point: point.subscribe_all([KNOWN])),
     "scores": ("scores", lambda point: point.scores([KNOWN])),
@@ -158,6 +159,20 @@ async def test_events_are_queued(point: AudiencePoint, sandbox: Sandbox) -> None
     assert len(receipt.sequence_number) == 56
     with pytest.raises(Rejected):
         await point.post_events(batch(31))
+
+
+async def test_many_events_are_queued_in_thirties(point: AudiencePoint, sandbox: Sandbox) -> None:
+    """In their order, no call with both kinds of addresses, a receipt for each."""
+    events = [{**EVENT, "email": email, "send_id": f"s-{n}"} for n, email in enumerate(MANY)]
+    events.insert(3, {**EVENT, "email": digest(KNOWN)})
+    receipts = await point.post_all_events(events)
+    plain = [each for each in events if each["email"] != digest(KNOWN)]
+    assert [orjson.loads(raw)["events"] for raw in sandbox.memory.batches] == [
+        *(plain[:30], plain[30:60], plain[60:]),
+        [events[3]],
+    ]
+    assert len({receipt.sequence_number for receipt in receipts}) == 4
+    assert await point.post_all_events([]) == []
 
 
 async def test_subscribing_again_changes_nothing(point: AudiencePoint) -> None:

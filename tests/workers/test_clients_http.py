@@ -101,6 +101,7 @@ async def test_a_request_arrives_whole_and_its_answer_comes_back() -> None:
     async with saying(OK) as vendor:
         answer = await sent_to(vendor.url)
     assert answer == Answer(200, {"content-length": "2", "x-amzn-requestid": "r-1"}, b"{}")
+    assert answer.host == vendor.url.split("/")[2]  # told where the answer is none
     lines = vendor.heads[0].split("\r\n")
     assert lines[0] == "POST /v1/events HTTP/1.1"
     assert {"X-API-Key: k", "X-Batch: 7", "Content-Type: application/json"} <= set(lines)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.clients.errors import (
+    LONGEST_SENTENCE,
     CallFailed,
     Misconfigured,
     QuotaExceeded,
@@ -19,7 +20,6 @@ from workers.clients.errors import (
 from workers.clients.messages import Answer, RateLimit
 from workers.clients.refusals import (
     LONGEST_RETRY_AFTER_S,
-    LONGEST_SENTENCE,
     failure,
     reset_s,
     retry_after_s,
@@ -99,6 +99,19 @@ def test_each_status_has_one_meaning(status: int, body: str, kind: type[CallFail
 def test_only_a_late_or_an_odd_success_may_have_been_stored(status: int, maybe: bool) -> None:
     """504 and a 200 without the keys may stand for stored work; a refusal does not."""
     assert judge(answer(status, "{}")).maybe_stored is maybe
+
+
+@pytest.mark.parametrize(
+    ("status", "maybe"),
+    [
+        *((200, True), (302, False), (400, False), (401, False), (404, False), (422, False)),
+        *((429, False), (500, True), (502, True), (503, True), (504, True), (520, True)),
+    ],
+)
+def test_a_change_that_ends_in_a_5xx_may_have_been_made(status: int, maybe: bool) -> None:
+    """A 5xx may come after the thing was made or deleted: nobody is told that it was not."""
+    found = failure(answer(status, "{}"), "AudienceLab", "/x", path_setting="X", changes=True)
+    assert found.maybe_stored is maybe
 
 
 @pytest.mark.parametrize(
@@ -320,6 +333,89 @@ def test_a_redirect_names_the_setting_of_the_address() -> None:
     found = failure(Answer(301, {}, b""), "AudienceLab", "/enrich", path_setting="X_PATH")
     assert "redirect" in found.sentence
     assert "AUDIENCELAB_BASE_URL" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("body", "came"),
+    [
+        ("<html>Sign in to the network of room 12</html>", "HTML, not JSON, from"),
+        ("  <!doctype html><p>Sign in", "HTML, not JSON, from"),
+        ('{"found":1,"result":[{"FIRST_NA', "JSON that breaks off from"),
+        ("[]", "JSON of another shape, a list, from"),
+        ("null", "JSON of another shape, null, from"),
+        ('"Ana"', "JSON of another shape, a text, from"),
+        ("7", "JSON of another shape, a single value, from"),
+        ('{"FIRST_NAME":"Ana"}', "JSON without the expected keys from"),
+        ("", "an empty body from"),
+        ("OK, Ana", "a text, not JSON, from"),
+    ],
+)
+def test_a_success_that_is_none_tells_what_came_from_where(body: str, came: str) -> None:
+    """Who reads it learns what it was, who was asked and what to look at; nothing of it is quoted."""
+    odd = Answer(200, {}, body.encode(), host="api.vendor.example:8443")
+    said = judge(odd, "AudienceLab").sentence
+    assert f"AudienceLab gave no usable answer, but {came} api.vendor.example:8443 (200)" in said
+    assert "AUDIENCELAB_BASE_URL" in said
+    assert "proxy" in said
+    assert "Ana" not in said
+    assert "room" not in said
+
+
+def test_a_failure_that_is_passed_through_blames_no_proxy() -> None:
+    """Where the service says in words what is wrong, these are told, and no setting is suspected."""
+    said = judge(answer(200, '{"errorMessage":"Task timed out"}')).sentence
+    assert '(200: "Task timed out")' in said
+    assert "proxy" not in said
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("https://login.example.com/start?token=abc", "redirect to https://login.example.com ("),
+        ("https://ana:secret@login.example.com:8443/", "to https://login.example.com:8443 ("),
+        ("/elsewhere?email=ana@example.com", "redirect (302)"),
+        ("https://[bad", "redirect (302)"),
+        ("", "redirect (302)"),
+    ],
+)
+def test_a_redirect_tells_to_which_host(location: str, told: str) -> None:
+    """The host says whether it is a sign-in page or the service's new home; the rest may be secret."""
+    said = judge(answer(302, "null", location=location)).sentence
+    assert told in said
+    assert "AUDIENCEPOINT_BASE_URL" in said
+    assert not any(word in said for word in ("abc", "secret", "ana", "null"))
+
+
+@pytest.mark.parametrize("status", [407, 511])
+def test_a_proxy_that_wants_a_sign_in_is_named(status: int) -> None:
+    """Neither status is the vendor's: the operator looks at the proxy, and the work waits."""
+    found = judge(answer(status, "<p>sign in"))
+    assert isinstance(found, Unavailable)
+    assert "check HTTPS_PROXY" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "wait", "told"),
+    [
+        (429, '{"message":"Limit Exceeded"}', "120", "quota is used up for 120 s (429"),
+        (429, '{"message":"Limit Exceeded"}', "1800", "quota is used up for 30 min (429"),
+        (429, '{"message":"Limit Exceeded"}', "80000", "quota is used up for 23 h (429"),
+        (429, '{"message":"Limit Exceeded"}', "", "quota is used up (429"),
+        (429, "", "1.2", "asks for fewer requests, and to wait 2 s (429)"),
+        (503, "", "7", "gave no usable answer, and asks to wait 7 s (503)"),
+        (503, "", "", "gave no usable answer (503)"),
+    ],
+)
+def test_the_time_that_is_asked_for_is_told(status: int, body: str, wait: str, told: str) -> None:
+    """Who reads why work waits also reads for how long."""
+    assert told in judge(answer(status, body, retry_after=wait)).sentence
+
+
+def test_long_words_do_not_push_out_what_to_do() -> None:
+    """A firewall's page is quoted as far as the setting to look at still has room."""
+    said = judge(answer(403, "<p>" + "blocked " * 300)).sentence
+    assert len(said) == LONGEST_SENTENCE
+    assert said.endswith('…"): check AUDIENCEPOINT_API_KEY')
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from typing import Any
 
 import orjson
 import pytest
+from redis.exceptions import ResponseError
 
-from pipeline import forgetting, keys, pauses, visitors
+from pipeline import forgetting, keys, pauses, polls, visitors
 from pipeline.addresses import digest
 from pipeline.outcomes import Person, Stage
 from pipeline.scripts import script
@@ -345,6 +346,53 @@ async def test_a_firewall_is_a_wrong_key_to_it(polling: Workbench) -> None:
     polling.box.faults.add(firewalled("scores", MAIL))
     await polling.work_until(lambda: _is_put_off(polling))
     assert not (await place(polling)).endswith(":end")
+
+
+async def test_a_refusal_is_no_call_that_went_well(polling: Workbench) -> None:
+    """What stopped the polling is over with an answer only: an address that is left out lifts no pause."""
+    await subscribed(polling, MAIL)
+    pause = {"by": "relay", "reason": "no answer", "since_ms": 1, "until_ms": 2}
+    await polling.redis.hset(keys.PAUSED, "polling", orjson.dumps(pause))
+    polling.box.faults.add(refused_alike("scores", "not today"))
+    await walk(polling)
+    assert await polling.redis.hexists(keys.PAUSED, "polling")
+    polling.box.faults.clear()
+    await walk(polling)
+    assert not await polling.redis.hexists(keys.PAUSED, "polling")
+
+
+async def test_a_fault_of_ours_is_put_off_as_a_call_is(polling: Workbench) -> None:
+    """The same page would trip the code again: it is asked for ever more seldom, and the reason is told."""
+    await subscribed(polling, MAIL)
+    visitor = await visitors.find(polling.redis, MAIL)
+    assert visitor is not None
+    kept = visitor.document()
+    spoilt = orjson.dumps({**orjson.loads(kept), "scores": [1]})
+    await polling.redis.hset(keys.visitor(visitor.id), "document", spoilt)
+    await polling.redis.hdel(keys.POLL, "place")
+    async with polling.at_work():
+        await polling.until(lambda: polling.redis.hexists(keys.PAUSED, "polling"))
+        pause = (await polls.read(polling.redis)).pause
+        assert pause is not None
+        assert "TypeError" in str(pause["reason"])
+        await polling.redis.hset(keys.visitor(visitor.id), "document", kept)
+        await polling.until(lambda: is_over(polling))
+
+
+async def test_nobody_is_asked_what_could_not_be_kept(polling: Workbench) -> None:
+    """A full server refuses the call that is to be made, and uses up no call of the rate."""
+    redis = polling.redis
+    args: list[str | float] = ["audiencepoint", 1000, 2, 5, QUIET_MS, 86_400_000, 1]
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
+    await redis.hset(keys.POLL, "place", "99999999999999:0")
+    await redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(ResponseError):
+            await script(redis, "poll")(args=args)
+    finally:
+        await redis.config_set("maxmemory", limit)
+    assert not await redis.exists(f"{keys.PREFIX}rate:audiencepoint")
+    assert (await script(redis, "poll")(args=args))[0] == b"go"
 
 
 # in between ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from pipeline import imports, keys
 from pipeline.imports import Import, Kind
 from pipeline.outcomes import Stage
-from sandbox.faults import broken, throttled
+from sandbox.faults import Fault, broken, throttled
 from sandbox.invented import visit
 from tests.workbench import Workbench
 from workers.reconcile import is_due
@@ -154,6 +154,56 @@ async def test_one_that_fails_does_not_keep_the_others_waiting(make_bench: MakeB
         assert (wrong.again_at_ms or 0) - wrong.started_at_ms >= HOUR_MS
         await bench.redis.hset(keys.import_of("segment", "segment-30"), "started_at_ms", 1)
         await bench.until(lambda: bench.box.memory.calls_to("segment") == 3)
+
+
+@pytest.mark.parametrize(("field", "value"), [("version", "v9"), ("next_page", "first")])
+async def test_a_fault_of_ours_keeps_nobody_else_waiting(
+    make_bench: MakeBench, field: str, value: str
+) -> None:
+    """An id on which the code itself fails is told, and the next one is walked."""
+    bench = make_bench(enrich="off", subscribe="off", reconcile_pixels="pixel-5,pixel-20")
+    begun, _ = await imports.take(bench.redis, Import(Kind.PIXEL, "pixel-5", 10), "me")
+    await imports.leave(bench.redis, begun, "me")
+    await bench.redis.hset(keys.import_of("pixel", "pixel-5"), field, value)
+    await bench.work_until(lambda: _finished(bench, Kind.PIXEL, "pixel-20"))
+
+
+async def test_a_fault_of_ours_is_put_off(make_bench: MakeBench) -> None:
+    """What trips the code would trip it again at once: it waits an hour, and its error says what it was."""
+    bench = make_bench(enrich="off", subscribe="off", reconcile_pixels="pixel-5")
+    wrong = Import(Kind.PIXEL, "pixel-5", 10, own_id="pixel-5", version="v9")
+    begun, _ = await imports.take(bench.redis, wrong, "me")
+    await imports.leave(bench.redis, begun, "me")
+    await bench.work_until(lambda: _failed(bench, Kind.PIXEL, "pixel-5"))
+    one = await known(bench, Kind.PIXEL, "pixel-5")
+    assert "ValueError" in (one.error or "")
+    assert (one.again_at_ms or 0) - one.started_at_ms >= HOUR_MS
+
+
+async def _failed(bench: Workbench, kind: Kind, name: str) -> bool:
+    return (await known(bench, kind, name)).error is not None
+
+
+async def test_who_tries_by_hand_in_vain_changes_nothing(make_bench: MakeBench) -> None:
+    """Why an id was put off, and until when, stays until a page of it is told, whoever took it meanwhile."""
+    bench = make_bench(enrich="off", subscribe="off", reconcile_segments="nobody")
+    await bench.work_until(lambda: _failed(bench, Kind.SEGMENT, "nobody"))
+    before = await known(bench, Kind.SEGMENT, "nobody")
+    one, _ = await imports.take(bench.redis, Import(Kind.SEGMENT, "nobody", 10), "by hand")
+    await imports.leave(bench.redis, one, "by hand")
+    assert await known(bench, Kind.SEGMENT, "nobody") == before
+    assert not is_due(before, before.started_at_ms, HOUR_MS)
+
+
+async def test_when_it_was_finished_last_stays_known(bench: Workbench) -> None:
+    """A walk that begins anew, and one that fails then, still tell when the one before was over."""
+    await bench.work_until(lambda: is_done(bench))
+    before = (await known(bench, Kind.SEGMENT, "segment-30")).finished_at_ms
+    bench.box.faults.add(Fault(endpoint="segment", status=401))
+    await bench.redis.hset(keys.import_of("segment", "segment-30"), "started_at_ms", 1)
+    await bench.work_until(lambda: _failed(bench, Kind.SEGMENT, "segment-30"))
+    one = await known(bench, Kind.SEGMENT, "segment-30")
+    assert (one.is_finished, one.last_finished_at_ms) == (False, before)
 
 
 async def test_one_that_has_to_wait_long_is_left_for_later(bench: Workbench) -> None:

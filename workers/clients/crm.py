@@ -19,10 +19,16 @@ from collections.abc import Callable, Sequence
 from time import time
 from urllib.parse import urlsplit
 
-from workers.clients.errors import CallFailed, Misconfigured, Rejected, Unavailable
+from workers.clients.errors import (
+    LONGEST_SENTENCE,
+    CallFailed,
+    Misconfigured,
+    Rejected,
+    Unavailable,
+)
 from workers.clients.http import VendorHttp
 from workers.clients.messages import Answer, Request
-from workers.clients.refusals import LONGEST_SENTENCE, retry_after_s, words
+from workers.clients.refusals import retry_after_s, words
 
 VENDOR = "the CRM"
 _URL, _SECRET = "SCORES_WEBHOOK_URL", "SCORES_WEBHOOK_SECRET"

@@ -11,6 +11,9 @@ CallFailed                 the base; every message is a sentence an operator can
 
 from __future__ import annotations
 
+#: The contract allows a dead letter 500 characters of error.
+LONGEST_SENTENCE = 500
+
 
 class CallFailed(Exception):
     """A call that did not succeed. *status* is None when no answer came."""
@@ -29,6 +32,17 @@ class CallFailed(Exception):
         self.retry_after_s = retry_after_s
         #: the request may have been carried out although no good answer came (time-out, 504, reset)
         self.maybe_stored = maybe_stored
+        #: of a list that was sent in several calls: the positions of what the calls before have stored,
+        #: and, when this one may have been carried out, of what was in it
+        self.taken: tuple[int, ...] = ()
+        self.unclear: tuple[int, ...] = ()
+
+    def add(self, words: str) -> None:
+        """Add *words* to the sentence, of which as much is cut as there is no room for."""
+        own = self.sentence
+        room = LONGEST_SENTENCE - len(words) - 2
+        self.sentence = f"{own if len(own) <= room else own[: room - 1] + '…'}; {words}"
+        self.args = (self.sentence,)
 
 
 class Unavailable(CallFailed):

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 import orjson
 
+#: What a body is decoded to that is no JSON: null would be a value.
+NO_JSON = object()
+
 _NUMBER = re.compile(r"\d{1,16}(\.\d{1,9})?", re.ASCII)
 
 
@@ -53,6 +56,8 @@ class Answer:
     body: bytes
     #: what must not be repeated of it: the keys that were sent along
     secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    #: who was asked, with the port where one was named; a proxy on the way may have answered
+    host: str = field(default="", compare=False)
 
     @property
     def is_success(self) -> bool:
@@ -61,11 +66,16 @@ class Answer:
 
     def members(self) -> dict[str, object]:
         """Return the body's JSON object; an empty one when it is anything else."""
-        try:
-            decoded = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return {}
+        decoded = self.decoded()
         return decoded if isinstance(decoded, dict) else {}
+
+    def decoded(self) -> object:
+        """Return the body's JSON value; `NO_JSON` for a body that is none, or half of one."""
+        try:
+            value: object = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return NO_JSON
+        return value
 
     @property
     def rate_limit(self) -> RateLimit | None:

@@ -11,11 +11,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from math import ceil
+from urllib.parse import urlsplit
 
 from pipeline.addresses import mask
 from workers.clients.errors import (
+    LONGEST_SENTENCE,
     CallFailed,
     Misconfigured,
     QuotaExceeded,
@@ -23,10 +27,10 @@ from workers.clients.errors import (
     Unavailable,
     UnknownField,
 )
-from workers.clients.messages import Answer
+from workers.clients.messages import NO_JSON, Answer
 
-#: The contract allows a dead letter 500 characters of error.
-LONGEST_SENTENCE = 500
+#: Characters of a host that is told. No name that resolves is longer than 253.
+LONGEST_HOST = 262
 
 #: A vendor that asks for more than a day is wrong, or is about to change its mind.
 LONGEST_RETRY_AFTER_S = 24 * 3600.0
@@ -40,6 +44,11 @@ _READ_CHARACTERS = 16_384
 _QUOTA_WORDS = frozenset({"limit exceeded", "limit exceeded."})
 _UNKNOWN_PATH_WORDS = "missing authentication token"
 _UNKNOWN_FIELD_WORDS = "unknown field"
+
+# Bodies that say nothing, which a gateway sends for want of words.
+_NO_WORDS = frozenset({"null", "{}", "[]", '""'})
+
+_SHAPES: dict[type, str] = {list: "a list", str: "a text", type(None): "null"}
 
 # Both vendors' key shapes; telephone numbers: 10 to 15 digits in a row, so that times survive.
 _SECRETS = re.compile(r"\bsk_[\w-]{8,}|\b\d+:[A-Za-z0-9]{40}\b")
@@ -56,66 +65,138 @@ def failure(
     path: str,
     *,
     path_setting: str,
+    changes: bool = False,
     now: Callable[[], float] = time.time,
 ) -> CallFailed:
     """Return the failure that *answer* means; the caller raises it.
 
     *vendor* is `AudiencePoint` or `AudienceLab`; in capitals it begins the names of its settings.
-    *path_setting* is the setting to look at when the vendor does not know *path*.
+    *path_setting* is the setting to look at when the vendor does not know *path*. *changes* says
+    that the call makes or deletes something: a 5xx, which may come after that was done, leaves
+    unclear whether it was.
     """
-    kind, sentence = _judge(answer, vendor, path, path_setting)
+    wait_s = _wait_s(answer, now)
+    call = _Call(answer, vendor, path, path_setting, wait_s)
+    own_words = words(answer)
+    kind, sentence = call.judge(own_words)
+    if (over := len(sentence) - LONGEST_SENTENCE) > 0:  # what to do stands behind the words
+        sentence = call.judge(own_words, f"{own_words[: -over - 1]}…")[1]
     return kind(
         _cut(sentence),
         status=answer.status,
-        retry_after_s=_wait_s(answer, now),
+        retry_after_s=wait_s,
         # 504: the gateway gave up on a backend that may yet finish. 2xx: something took it.
-        maybe_stored=answer.status == 504 or answer.is_success,
+        maybe_stored=answer.is_success or answer.status == 504 or (changes and answer.status > 499),
     )
 
 
-def _judge(
-    answer: Answer, vendor: str, path: str, path_setting: str
-) -> tuple[type[CallFailed], str]:
-    """Return the kind of failure and its sentence."""
-    own_words = words(answer)
-    said = f'{answer.status}: "{own_words}"' if own_words else str(answer.status)
-    wrong_path = f"{vendor} does not know the path {path} ({said}): check {path_setting}"
-    match answer.status:
-        case 403 if _is_unknown_path(answer, own_words):
-            return Misconfigured, wrong_path
-        case 401 | 403:
-            key_setting = f"{vendor.upper()}_API_KEY"
-            return Misconfigured, f"{vendor} refuses the key ({said}): check {key_setting}"
-        case 404 | 405 | 410:
-            return Misconfigured, wrong_path
-        case _ if 300 <= answer.status < 400:
-            url_setting = f"{vendor.upper()}_BASE_URL"
-            there = f"it is not followed, set {url_setting} to where it leads"
-            return Misconfigured, f"{vendor} answers with a redirect ({said}): {there}"
-        case 415:
-            return Misconfigured, f"{vendor} takes no JSON at {path} ({said}): check {path_setting}"
-        case 402:
-            return QuotaExceeded, f"{vendor} wants to be paid first ({said})"
-        case 429 if _is_quota(answer, own_words):
-            return QuotaExceeded, f"{vendor}'s quota is used up ({said})"
-        case 429:
-            return Unavailable, f"{vendor} asks for fewer requests ({said})"
-        # 407 is a proxy's, 408 and 425 ask for the same again: none is about what was sent.
-        case status if status < 400 or status >= 500 or status in (407, 408, 425):
-            missing = " without the expected keys" if answer.is_success else ""
-            return Unavailable, f"{vendor} gave no usable answer{missing} ({said})"
-        case 400 if _UNKNOWN_FIELD_WORDS in own_words.lower():
-            return UnknownField, f"{vendor} does not know this form of request ({said})"
-        case _:
-            return Rejected, f"{vendor} refused the request ({said})"
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """An answer that is not a success, and what was asked for."""
+
+    answer: Answer
+    vendor: str
+    path: str
+    path_setting: str
+    wait_s: float | None
+
+    def judge(self, own_words: str, quoted: str | None = None) -> tuple[type[CallFailed], str]:
+        """Return the kind of failure and its sentence, which has *own_words* as they are *quoted*."""
+        status, vendor = self.answer.status, self.vendor
+        quoted = own_words if quoted is None else quoted
+        said = f'{status}: "{quoted}"' if quoted else str(status)
+        if (sentence := self._misconfigured(own_words.lower(), said)) is not None:
+            return Misconfigured, sentence
+        match status:
+            case 402:
+                return QuotaExceeded, f"{vendor} wants to be paid first ({said})"
+            case 429 if _is_quota(self.answer, own_words):
+                until = "" if self.wait_s is None else f" for {_span(self.wait_s)}"
+                return QuotaExceeded, f"{vendor}'s quota is used up{until} ({said})"
+            # 407 is a proxy's, 408 and 425 ask for the same again: none is about what was sent.
+            case _ if status < 400 or status >= 500 or status in (407, 408, 425, 429):
+                return Unavailable, self._unavailable(said, has_words=bool(own_words))
+            case 400 if _UNKNOWN_FIELD_WORDS in own_words.lower():
+                return UnknownField, f"{vendor} does not know this form of request ({said})"
+            case _:
+                return Rejected, f"{vendor} refused the request ({said})"
+
+    def _misconfigured(self, own_words: str, said: str) -> str | None:
+        """Return the sentence of an answer that only another setting can change; else None."""
+        status, vendor = self.answer.status, self.vendor
+        check_path = f"check {self.path_setting}"
+        if status in (404, 405, 410) or (
+            status == 403 and _is_unknown_path(self.answer, own_words)
+        ):
+            return f"{vendor} does not know the path {self.path} ({said}): {check_path}"
+        if status in (401, 403):
+            return f"{vendor} refuses the key ({said}): check {vendor.upper()}_API_KEY"
+        if status == 415:
+            return f"{vendor} takes no JSON at {self.path} ({said}): {check_path}"
+        if 300 <= status < 400:
+            there = f"it is not followed, set {self._url_setting} to where it leads"
+            where = _host_of(self.answer.headers.get("location", ""))
+            return f"{vendor} answers with a redirect{where} ({said}): {there}"
+        return None
+
+    def _unavailable(self, said: str, *, has_words: bool) -> str:
+        """Return the sentence of an answer that may be another the next time."""
+        vendor, status = self.vendor, self.answer.status
+        asks = "" if self.wait_s is None else f" to wait {_span(self.wait_s)}"
+        if status == 429:
+            return f"{vendor} asks for fewer requests{asks and f', and{asks}'} ({said})"
+        if status in (407, 511):
+            proxy = f"a proxy on the way to {vendor} wants a sign-in ({said})"
+            return f"{proxy}: check HTTPS_PROXY and {self._url_setting}"
+        if not self.answer.is_success:
+            return f"{vendor} gave no usable answer{asks and f', and asks{asks}'} ({said})"
+        came = f"{vendor} gave no usable answer, but {_what_came(self.answer)} ({said})"
+        if has_words:  # a failure that the service passes through
+            return came
+        return f"{came}: check {self._url_setting}, and whether a proxy stands in the way"
+
+    @property
+    def _url_setting(self) -> str:
+        return f"{self.vendor.upper()}_BASE_URL"
+
+
+def _what_came(answer: Answer) -> str:
+    """Return in words what came in place of the JSON that was due, and from which host."""
+    decoded, body = answer.decoded(), answer.body.lstrip()
+    if isinstance(decoded, dict):
+        what = "JSON without the expected keys"
+    elif decoded is not NO_JSON:
+        what = f"JSON of another shape, {_SHAPES.get(type(decoded), 'a single value')},"
+    elif not body:
+        what = "an empty body"
+    elif body[:1] in (b"{", b"["):
+        what = "JSON that breaks off"
+    else:
+        what = "HTML, not JSON," if body[:1] == b"<" else "a text, not JSON,"
+    return f"{what} from {answer.host}" if answer.host else what.rstrip(",")
+
+
+def _host_of(location: str) -> str:
+    """Return in words where a redirect leads: the host only, the rest may be a secret."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return f" to {mask(f'{parts.scheme}://{host}', LONGEST_HOST)}" if host and parts.scheme else ""
+
+
+def _span(seconds: float) -> str:
+    """Return a wait in words: seconds up to five minutes, minutes up to two hours, then hours."""
+    if seconds <= 300:
+        return f"{ceil(seconds)} s"
+    return f"{ceil(seconds / 60)} min" if seconds <= 7200 else f"{ceil(seconds / 3600)} h"
 
 
 def _is_unknown_path(answer: Answer, own_words: str) -> bool:
     """Whether a 403 is API Gateway's odd way to say that there is no such path or method."""
     error_type = answer.headers.get("x-amzn-errortype", "")
-    return error_type.startswith("MissingAuthenticationToken") or (
-        _UNKNOWN_PATH_WORDS in own_words.lower()
-    )
+    return error_type.startswith("MissingAuthenticationToken") or (_UNKNOWN_PATH_WORDS in own_words)
 
 
 def _is_quota(answer: Answer, own_words: str) -> bool:
@@ -132,6 +213,7 @@ def words(answer: Answer) -> str:
     found = _message(answer.members())
     if not found and not answer.is_success:
         found = answer.body[:_READ_CHARACTERS].decode("utf-8", "replace")
+        found = "" if found.strip() in _NO_WORDS else found
     found = _BLANKS.sub(" ", found[:_READ_CHARACTERS]).strip()
     for secret in sorted(answer.secrets, key=len, reverse=True):
         found = found.replace(secret, "[key]")

@@ -13,7 +13,7 @@ import orjson
 
 from workers.clients.errors import CallFailed, Misconfigured, NotFound
 from workers.clients.messages import Answer
-from workers.clients.refusals import LONGEST_SENTENCE, failure, words
+from workers.clients.refusals import failure, words
 
 VENDOR = "AudienceLab"
 
@@ -37,17 +37,20 @@ def piece(given_id: str) -> str:
     return quote(given_id, safe="")
 
 
-def refused(answer: Answer, path: str, what: str | None = None) -> CallFailed:
+def refused(
+    answer: Answer, path: str, what: str | None = None, *, changes: bool = False
+) -> CallFailed:
     """Return the failure that *answer* means; the caller raises it.
 
     *path* is the call's, with `{id}` in place of an id. *what* is the word for the thing whose id
-    was asked for; with it an answer that knows no such id is a `NotFound`.
+    was asked for; with it an answer that knows no such id is a `NotFound`. *changes* is as `failure`
+    takes it.
     """
     if what is not None and _is_unknown_id(answer):
         said = words(answer)
         told = f'{answer.status}: "{said}"' if said else str(answer.status)
         return NotFound(f"{VENDOR} knows no {what} of this id ({told})", status=answer.status)
-    return failure(answer, VENDOR, path, path_setting="AUDIENCELAB_BASE_URL")
+    return failure(answer, VENDOR, path, path_setting="AUDIENCELAB_BASE_URL", changes=changes)
 
 
 def lacking(failed: CallFailed, what: str) -> Misconfigured:
@@ -55,8 +58,9 @@ def lacking(failed: CallFailed, what: str) -> Misconfigured:
 
     *what* are the words for what it gives.
     """
-    why = f"or the service speaks the documented form only, which has no call for {what}"
-    return Misconfigured(f"{failed.sentence}; {why}"[:LONGEST_SENTENCE], status=failed.status)
+    told = Misconfigured(failed.sentence, status=failed.status)
+    told.add(f"or the service speaks the documented form only, which has no call for {what}")
+    return told
 
 
 def _is_unknown_id(answer: Answer) -> bool:
@@ -131,7 +135,7 @@ def read_done(answer: Answer, path: str, what: str) -> None:
     success = str(folded(members).get("success", True)).lower()
     is_failed = success in ("false", "0", "no") or is_failure(members)
     if not answer.is_success or is_failed or not _is_whole(answer.body.strip()):
-        raise refused(answer, path, what)
+        raise refused(answer, path, what, changes=True)
 
 
 def _is_whole(body: bytes) -> bool:

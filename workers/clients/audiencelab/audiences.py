@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from workers.clients.audiencelab.answers import (
-    VENDOR,
     folded,
     has_nothing,
     is_failure,
-    lacking,
     number,
     others,
     piece,
@@ -25,21 +23,26 @@ from workers.clients.audiencelab.answers import (
     text,
     upper_case,
 )
-from workers.clients.audiencelab.pages import Page, page_request, read_items, read_page
-from workers.clients.errors import Misconfigured
+from workers.clients.audiencelab.listed import Listed
+from workers.clients.audiencelab.pages import Page
 from workers.clients.messages import Answer, Request, json_bytes
 
 AUDIENCES_PATH = "/audiences"
-AUDIENCE = "audience"
 ATTRIBUTES_PATH = f"{AUDIENCES_PATH}/attributes"
 PREVIEW_PATH = f"{AUDIENCES_PATH}/preview"
 CUSTOM_PATH = f"{AUDIENCES_PATH}/custom"
 
-#: Rows a page: observed for the list and for records.
-MOST_ROWS = 1000
-
 #: What attributes there are lists of; observed in live answers.
 KINDS = ("segments", "industries", "departments", "seniority", "sic")
+
+SAID_IN_NO_FORM = (
+    "segments and days_back go with filters that are an object, "
+    "and with neither description nor webhook_url"
+)
+SAID_ON_THE_DASHBOARD = (
+    "AudienceLab takes neither description nor webhook_url with a new audience: "
+    "leave them out, and set them on its dashboard"
+)
 
 #: The observed filters that can be said in the documented form, and the field each is there.
 _FIELDS = {
@@ -103,30 +106,6 @@ class Preview:
     field_coverage: Mapping[str, object]
 
 
-def list_request(page: int, page_size: int) -> Request:
-    """Return the request for a page of audiences: `GET /audiences`, 1 to 1000 a page (observed)."""
-    return page_request(AUDIENCES_PATH, page, page_size, MOST_ROWS)
-
-
-def read_list(answer: Answer, page: int, page_size: int) -> Page[Audience]:
-    """Return a page of audiences, or raise the `CallFailed` that *answer* means."""
-    return read_items(answer, AUDIENCES_PATH, page, page_size, _audience)
-
-
-def get_request(audience_id: str) -> Request:
-    """Return the request for one audience: `GET /audiences/{id}` (documented)."""
-    return Request("GET", f"{AUDIENCES_PATH}/{piece(audience_id)}")
-
-
-def read_audience(answer: Answer) -> Audience:
-    """Return the one audience of *answer*, or raise the `CallFailed` that it means."""
-    members = answer.members()
-    audience = _audience(members)
-    if audience is None or not answer.is_success or is_failure(members):
-        raise refused(answer, f"{AUDIENCES_PATH}/{{id}}", AUDIENCE)
-    return audience
-
-
 def _audience(members: Mapping[str, object]) -> Audience | None:
     """Return an audience; None for an object that is none."""
     told = folded(members)
@@ -146,23 +125,16 @@ def _audience(members: Mapping[str, object]) -> Audience | None:
     )
 
 
-def records_request(audience_id: str, page: int, page_size: int) -> Request:
-    """Return the request for a page of people: `GET /audiences/{id}`, 1 to 1000 (observed)."""
-    path = f"{AUDIENCES_PATH}/{piece(audience_id)}"
-    return page_request(path, page, page_size, MOST_ROWS)
+#: the account's audiences, the people in one, its end
+AUDIENCES = Listed(AUDIENCES_PATH, "audience", "people", _audience)
 
 
 def read_records(answer: Answer, page: int, page_size: int) -> Page[dict[str, object]]:
     """Return a page of people with UPPER_CASE columns; one that is still being made is empty.
 
-    Raises `Misconfigured` where the service answers the audience itself, as the older reference
-    says: there is no call for its people then.
+    Raises what `Listed.read_contents` does.
     """
-    path = f"{AUDIENCES_PATH}/{{id}}"
-    if answer.is_success and "data" not in (told := folded(answer.members())) and told.get("id"):
-        why = f"{VENDOR} answers {path} with the audience, not with its people"
-        raise lacking(Misconfigured(why, status=answer.status), "them")
-    return read_page(answer, path, page, page_size, what=AUDIENCE).of(upper_case)
+    return AUDIENCES.read_contents(answer, page, page_size, "data").of(upper_case)
 
 
 def create_request(
@@ -199,6 +171,13 @@ def documented_create_request(
         if value is not None:
             form[key] = value
     return Request("POST", AUDIENCES_PATH, json_bytes(form))
+
+
+def in_documented_form(
+    filters: Mapping[str, object] | Sequence[Mapping[str, object]],
+) -> Sequence[Mapping[str, object]] | None:
+    """Return *filters* of either form in the documented one; None if they cannot be said there."""
+    return documented_filters(filters) if isinstance(filters, Mapping) else list(filters)
 
 
 def documented_filters(filters: Mapping[str, object]) -> list[dict[str, object]] | None:
@@ -254,7 +233,7 @@ def read_created(answer: Answer) -> str:
     told = folded(members)
     new_id = text(told.get("audienceid")) or text(told.get("id"))
     if not answer.is_success or new_id is None or is_failure(members):
-        raise refused(answer, AUDIENCES_PATH)
+        raise refused(answer, AUDIENCES_PATH, changes=True)
     return new_id
 
 
@@ -268,13 +247,8 @@ def read_custom(answer: Answer) -> str:
     members = answer.members()
     status = text(members.get("status"))
     if not answer.is_success or status is None or is_failure(members):
-        raise refused(answer, CUSTOM_PATH)
+        raise refused(answer, CUSTOM_PATH, changes=True)
     return status
-
-
-def delete_request(audience_id: str) -> Request:
-    """Return the request that deletes an audience; both forms send the same."""
-    return Request("DELETE", f"{AUDIENCES_PATH}/{piece(audience_id)}")
 
 
 def attributes_request(kind: str | None) -> Request:

@@ -80,7 +80,7 @@ class Dialects:
                 failures.append(failed)
             else:
                 if len(forms) > 1:
-                    self._remember(call, dialect)
+                    self.learn(call, dialect)
                 return result
         raise min(failures, key=lambda failed: (type(failed) is not NotFound, failed.status != 400))
 
@@ -96,7 +96,8 @@ class Dialects:
         first = self._worked.get(call, Dialect.OBSERVED)
         return sorted(forms, key=lambda dialect: dialect is not first)
 
-    def _remember(self, call: str, dialect: Dialect) -> None:
+    def learn(self, call: str, dialect: Dialect) -> None:
+        """Remember the form in which *call* works, for as long as no other one does."""
         if self._worked.get(call) is dialect:
             return
         self._worked[call] = dialect

@@ -190,7 +190,7 @@ def read_created(answer: Answer, path: str = JOBS_PATH) -> str:
     told = folded(members)
     new_id = text(told.get("jobid")) or text(told.get("id"))
     if not answer.is_success or new_id is None or is_failure(members):
-        raise refused(answer, path)
+        raise refused(answer, path, changes=True)
     return new_id
 
 

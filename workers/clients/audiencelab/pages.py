@@ -29,9 +29,14 @@ U = TypeVar("U")
 #: Twenty million rows at a hundred a page; the largest audiences known have five million.
 MOST_PAGES = 200_000
 
-#: Steps back that a walk may take, and one more for every two pages: a long list that lives is read
-#: to its end, one that shrinks between any two pages is not.
+#: Steps back by which a walk may come to nothing, and in all, beside one for every two pages: a long
+#: list that lives takes many, each of them with rows to show; a total that goes on falling is no count.
+MOST_STEPS_IN_VAIN = 10
 MOST_STEPS_BACK = 100
+
+#: Times that a page is asked for again, of a service whose total swings, before the walk steps back:
+#: of two or three copies that answer in turns, one more answers as the page before was answered.
+MOST_ASKED_AGAIN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +135,19 @@ async def walk(
     """Yield the pages that *fetch* answers, from page *start* to the last.
 
     When the told total shrinks between two pages, rows have slipped to the left: the walk steps back
-    as many pages as they fill, and the rows of these come a second time. No row is skipped; rows
-    may come twice. Raises `Unavailable` when the service answers the same page for another number,
-    when it has no rows, or no more pages, before the end that it tells of, and when the walk has no
-    end. *course*, in place of *start*, is for who goes on with a walk of before.
+    as many pages as they fill, and the rows of these come a second time. Where the total has grown
+    again since, two copies of the list may answer in turns: the page is first asked for again. No row
+    is skipped; rows may come twice. A total that leads nowhere, because it changes with every answer,
+    is no count: from then on it is not heeded, and the list ends where a page is empty.
+
+    Raises `Unavailable` when the service answers the same page for another number, when it has no
+    rows, or no more pages, before the end that it tells of, and when the walk has no end. *course*,
+    in place of *start*, is for who goes on with a walk of before.
     """
     course = course or Course(start)
     for _ in range(MOST_PAGES):
         page = await fetch(course.number)
-        if course.steps_back(page):
+        if course.leaves(page):
             continue
         course.check(page)
         if page.items:
@@ -167,20 +176,48 @@ class Course:
         self._total = total
         self._before: Page[object] | None = None
         self._ends: dict[int, int] = {}
+        #: the total has grown since it made the walk step back
+        self._swings = False
+        self._asked_again = 0
+        #: the least total, and the page, by which the walk has stepped back, and how often in vain since
+        self._least = total
+        self._turned_at = 0
+        self._in_vain = 0
+        self._is_counted = True
 
-    def steps_back(self, page: Page[T]) -> bool:
-        """Note the told total; when it has shrunk, go back so far that no row is skipped."""
-        before = self._total
-        self._total = before if page.total is None else page.total
-        if before is None or page.total is None or page.total >= before:
+    def leaves(self, page: Page[T]) -> bool:
+        """Note the told total; when it has shrunk, choose the page to ask for in place of *page*.
+
+        That is the same one, or one so far before it that no row is skipped.
+        """
+        before, total = self._total, page.total
+        if total is None or not self._is_counted:
             return False
-        if self.number == self._first:
+        if before is None or total >= before or self.number == self._first:
+            self._swings = self._swings or (before is not None and total > before)
+            self._total, self._asked_again = total, 0
             return False
+        if self._swings and self._asked_again < MOST_ASKED_AGAIN:
+            self._asked_again += 1
+            return True
+        return self._steps_back(page, before, total)
+
+    def _steps_back(self, page: Page[T], before: int, total: int) -> bool:
+        """Go back by what the total has shrunk; False, once and for all, when that has led nowhere."""
+        is_new = self._least is None or total < self._least
+        if is_new or self.number > self._turned_at:
+            self._in_vain = 0
+        self._least = total if self._least is None else min(self._least, total)
+        self._turned_at = max(self._turned_at, self.number)
+        self._in_vain += 1
         self.stepped_back += 1
-        if self.stepped_back > MOST_STEPS_BACK + self.pages // 2:
-            raise Unavailable(f"{VENDOR}'s list changes faster than it can be read")
+        most = MOST_STEPS_BACK + self.pages // 2
+        if self._in_vain > MOST_STEPS_IN_VAIN or self.stepped_back > most:
+            self._is_counted, self._total = False, None
+            return False
+        self._total, self._swings, self._asked_again = total, False, 0
         size = min(page.page_size, self._rows_a_page(page))
-        self.number = max(self._first, self.number - -(-(before - page.total) // size))
+        self.number = max(self._first, self.number - -(-(before - total) // size))
         self._before = None
         return True
 
@@ -208,6 +245,8 @@ class Course:
 
         An outage behind the service can look like that. Asking again may help.
         """
+        if not self._is_counted:
+            return
         total = self._total if page.total is None else page.total
         pages = page.total_pages
         if total is not None:
@@ -223,7 +262,7 @@ class Course:
     def moves_on(self, page: Page[T]) -> bool:
         """Go to the next page; tell whether there is one."""
         end = self._ends[self.number] = self._behind(page) + len(page.items)
-        is_last = not page.items or _is_last(page, self.number, end)
+        is_last = not page.items or (self._is_counted and _is_last(page, self.number, end))
         self._before = Page(list(page.items), page.page, page.page_size, page.total)
         self.number += 1
         return not is_last

@@ -16,21 +16,16 @@ from workers.clients.audiencelab.answers import (
     VENDOR,
     folded,
     is_failure,
-    lacking,
     others,
-    piece,
     refused,
     text,
 )
-from workers.clients.audiencelab.pages import Page, page_request, read_items, read_page
+from workers.clients.audiencelab.listed import Listed
+from workers.clients.audiencelab.pages import Page
 from workers.clients.errors import CallFailed, Misconfigured
 from workers.clients.messages import Answer, Request, json_bytes
 
 PIXELS_PATH = "/pixels"
-PIXEL = "pixel"
-
-#: Rows a page: observed for lists and events.
-MOST_ROWS = 1000
 
 _V3_URL = re.compile(r"/pixels/([\w-]+)/")
 _V4_URL = re.compile(r"/idp-analytics-([0-9a-fA-F]{24})")
@@ -75,30 +70,6 @@ def _provider_id(install_url: str | None) -> str | None:
     return found[1] if found else None
 
 
-def list_request(page: int, page_size: int) -> Request:
-    """Return the request for a page of pixels: `GET /pixels`, 1 to 1000 a page (observed)."""
-    return page_request(PIXELS_PATH, page, page_size, MOST_ROWS)
-
-
-def read_list(answer: Answer, page: int, page_size: int) -> Page[Pixel]:
-    """Return a page of pixels, or raise the `CallFailed` that *answer* means."""
-    return read_items(answer, PIXELS_PATH, page, page_size, _pixel)
-
-
-def get_request(pixel_id: str) -> Request:
-    """Return the request for one pixel: `GET /pixels/{id}` (documented)."""
-    return Request("GET", f"{PIXELS_PATH}/{piece(pixel_id)}")
-
-
-def read_pixel(answer: Answer) -> Pixel:
-    """Return the one pixel of *answer*, or raise the `CallFailed` that it means."""
-    members = answer.members()
-    pixel = _pixel(members)
-    if pixel is None or not answer.is_success or is_failure(members):
-        raise refused(answer, f"{PIXELS_PATH}/{{id}}", PIXEL)
-    return pixel
-
-
 def _pixel(members: Mapping[str, object]) -> Pixel | None:
     """Return a pixel; None for an object that is none."""
     told = folded(members)
@@ -109,6 +80,10 @@ def _pixel(members: Mapping[str, object]) -> Pixel | None:
     url, name, site, webhook_url, last_sync = (text(told.get(each)) for each in names)
     rest = others(members, "id", *names)
     return Pixel(own_id, url, name, site, webhook_url, last_sync, rest)
+
+
+#: the account's pixels, the events of one, its end
+PIXELS = Listed(PIXELS_PATH, "pixel", "events", _pixel)
 
 
 def create_request(
@@ -146,26 +121,20 @@ def read_created(answer: Answer) -> CreatedPixel:
     told = folded(members)
     new_id = text(told.get("pixelid")) or text(told.get("id"))
     if not answer.is_success or new_id is None or is_failure(members):
-        raise refused(answer, PIXELS_PATH)
+        raise refused(answer, PIXELS_PATH, changes=True)
     return CreatedPixel(new_id, text(told.get("installurl")))
-
-
-def delete_request(pixel_id: str) -> Request:
-    """Return the request that deletes a pixel; both forms send the same."""
-    return Request("DELETE", f"{PIXELS_PATH}/{piece(pixel_id)}")
 
 
 def events_path(version: str) -> str:
     """Return the path of a pixel's events: those of V4 have one of their own (observed)."""
     if version not in ("v3", "v4"):
         raise ValueError("a pixel's version is v3 or v4")
-    return f"{PIXELS_PATH}/{{id}}/v4" if version == "v4" else f"{PIXELS_PATH}/{{id}}"
+    return f"{PIXELS.path_of_one}/v4" if version == "v4" else PIXELS.path_of_one
 
 
 def events_request(pixel_id: str, page: int, page_size: int, version: str) -> Request:
     """Return the request for a page of a pixel's events, 1 to 1000 a page (observed)."""
-    path = events_path(version).replace("{id}", piece(pixel_id))
-    return page_request(path, page, page_size, MOST_ROWS)
+    return PIXELS.contents_request(pixel_id, page, page_size, events_path(version))
 
 
 def no_events(version: str, failed: CallFailed) -> CallFailed:
@@ -178,11 +147,6 @@ def no_events(version: str, failed: CallFailed) -> CallFailed:
 def read_events(answer: Answer, page: int, page_size: int, version: str) -> Page[dict[str, object]]:
     """Return a page of events as they came, which is as the webhook delivers them.
 
-    Raises `Misconfigured` where the service answers the pixel itself, as the older reference says.
+    Raises what `Listed.read_contents` does.
     """
-    path = events_path(version)
-    told = folded(answer.members())
-    if answer.is_success and "events" not in told and told.get("id"):
-        why = f"{VENDOR} answers {path} with the pixel, not with its events"
-        raise lacking(Misconfigured(why, status=answer.status), "them")
-    return read_page(answer, path, page, page_size, rows="events", what=PIXEL)
+    return PIXELS.read_contents(answer, page, page_size, "events", events_path(version))

@@ -6,8 +6,6 @@ Gateway answers, which seems to stand in front of it (`workers.clients.refusals`
 
 from __future__ import annotations
 
-import orjson
-
 from workers.clients.errors import CallFailed
 from workers.clients.messages import Answer
 from workers.clients.refusals import failure
@@ -23,12 +21,3 @@ def headers(key: str) -> dict[str, str]:
 def refused(answer: Answer, path: str, setting: str) -> CallFailed:
     """Return the failure that *answer* means; *setting* names where *path* is set."""
     return failure(answer, VENDOR, path, path_setting=setting)
-
-
-def decoded(answer: Answer) -> object:
-    """Return the JSON value of a body; None for one that is no JSON."""
-    try:
-        value: object = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return None
-    return value

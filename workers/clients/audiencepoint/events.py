@@ -8,13 +8,21 @@ the gateway.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.addresses import clean, is_hash
 from workers.clients.audiencepoint.answers import refused
-from workers.clients.messages import Answer, Request
+from workers.clients.messages import Answer, Request, json_bytes
 
 EVENTS_PATH = "/events"
 _SETTING = "AUDIENCEPOINT_EVENTS_PATH"
+
+#: Events a call (documented: Event Ingestion, Send event data).
+MOST_EVENTS = 30
+
+Event = Mapping[str, object]
+"""An object of the Event Ingestion Model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,27 @@ class Receipt:
 def events_request(events_body: bytes, path: str = EVENTS_PATH) -> Request:
     """Return the request for a sealed batch: *events_body* is `{"events": […]}`, sent as it is."""
     return Request("POST", path, events_body)
+
+
+def calls(events: Sequence[Event]) -> Iterator[tuple[int, ...]]:
+    """Yield the positions of the *events* of each call: thirty at most, in their order, plain and hashed apart.
+
+    Raises `ValueError` for an event without an address before anything is yielded.
+    """
+    kinds: dict[bool, list[int]] = {False: [], True: []}
+    for position, event in enumerate(events):
+        address = event.get("email") if isinstance(event, Mapping) else None
+        if not isinstance(address, str) or not clean(address):
+            raise ValueError(f"event {position} has no address")
+        kinds[is_hash(clean(address))].append(position)
+    for alike in kinds.values():
+        for start in range(0, len(alike), MOST_EVENTS):
+            yield tuple(alike[start : start + MOST_EVENTS])
+
+
+def body_of(events: Sequence[Event]) -> bytes:
+    """Return the body of one call: `{"events": […]}`."""
+    return json_bytes({"events": [dict(event) for event in events]})
 
 
 def read_events(answer: Answer, path: str = EVENTS_PATH) -> Receipt:

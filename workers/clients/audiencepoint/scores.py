@@ -13,7 +13,7 @@ from pipeline import scores as model
 from pipeline.addresses import digest
 from pipeline.scores import Score, score_of
 from workers.clients.audiencepoint.addresses import body_of
-from workers.clients.audiencepoint.answers import decoded, refused
+from workers.clients.audiencepoint.answers import refused
 from workers.clients.messages import Answer, Request
 
 SCORES_PATH = "/scores"
@@ -46,7 +46,7 @@ def scores_request(
 
 def read_scores(answer: Answer, path: str = SCORES_PATH) -> Found:
     """Return what *answer* tells, by the hash of the address, or raise the `CallFailed` it means."""
-    items = model.items(decoded(answer))
+    items = model.items(answer.decoded())
     if not answer.is_success or items is None:
         raise refused(answer, path, _SETTING)
     found: Found = {}

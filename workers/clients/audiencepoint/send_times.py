@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from workers.clients.audiencepoint.addresses import body_of
-from workers.clients.audiencepoint.answers import decoded, refused
+from workers.clients.audiencepoint.answers import refused
 from workers.clients.messages import Answer, Request
 
 SEND_TIMES_PATH = "/sto"
@@ -72,7 +72,7 @@ def read_send_times(answer: Answer, campaign: Campaign, path: str = SEND_TIMES_P
 
     A time that is not told is the one of *campaign*; a default, twenty minutes after its end.
     """
-    body = decoded(answer)
+    body = answer.decoded()
     parts = [_folded(part) for part in (body if isinstance(body, list) else [body])]
     entries = _entries(body, parts)
     if not answer.is_success or entries is None:

@@ -18,6 +18,8 @@ from console.people_at_vendors import AudienceId
 from console.vendors import HIDDEN, ask_audiencelab, check_id, check_text, key_of, shown
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from redis.asyncio import Redis
 
     from pipeline.settings import Settings
@@ -230,23 +232,10 @@ def check(tag: Tag = None, show_url: ShowUrl = False, as_json: AsJson = False) -
     Ends with 1 when one leads here and would be refused, because its token is not valid.
     """
     from console import webhook_check
-    from console.output import print_json, say
 
-    settings = load()
-    key_of(settings, "audiencelab_api_key")
-    hooks = own_hooks(settings)
+    async def found(lab: AudienceLab) -> AsyncIterator[tuple[dict[str, Any], str | None]]:
+        async for each in lab.audiences():
+            yield _view(each), each.webhook_url
 
-    async def work(lab: AudienceLab, redis: Redis) -> webhook_check.Checked:
-        found = [(_view(each), each.webhook_url) async for each in lab.audiences()]
-        return await webhook_check.check(redis, found, hooks)
-
-    checked = ask_audiencelab(work)
-    url, why_not = webhook_check.url_to_paste(hooks, "audience", tag, show_url=show_url)
-    if as_json:
-        print_json(checked.view("audiences", hooks, url))
-    else:
-        webhook_check.show(checked, ("id", "name"), hooks)
-        if told := webhook_check.hint(checked, url, why_not):
-            say(told)
-    if not checked.ok:
-        raise typer.Exit(1)
+    kind = webhook_check.Kind("audiences", "audience", ("id", "name"))
+    webhook_check.carry_out(kind, found, tag=tag, show_url=show_url, as_json=as_json)

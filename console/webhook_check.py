@@ -7,15 +7,20 @@ only where no other leads to the same source, and is unknown otherwise.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from console.commands import BadUsage
-from console.hooks import SOURCES, Hooks, Place, Points, place_view
+import typer
+
+from console.commands import BadUsage, load
+from console.hooks import SOURCES, Hooks, Place, Points, own_hooks, place_view
+from console.vendors import ask_audiencelab, key_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+    from workers.clients.audiencelab import AudienceLab
 
 Item = Mapping[str, Any]
 NEVER, UNKNOWN = "never", "unknown"
@@ -42,6 +47,45 @@ class Checked:
             "webhook_url_to_paste": url,
             what: self.items,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is checked: its name in the machine form, its webhook's source, what a line of the table begins with."""
+
+    what: str
+    source: str
+    names: Sequence[str]
+
+
+def carry_out(
+    kind: Kind,
+    found: Callable[[AudienceLab], AsyncIterator[tuple[Item, str | None]]],
+    *,
+    tag: str | None,
+    show_url: bool,
+    as_json: bool,
+) -> None:
+    """Check and tell; *found* gives the items, each with its webhook's URL. Ends with 1 when one leads here in vain."""
+    from console.output import print_json, say
+
+    settings = load()
+    key_of(settings, "audiencelab_api_key")
+    hooks = own_hooks(settings)
+
+    async def work(lab: AudienceLab, redis: Redis) -> Checked:
+        return await check(redis, [each async for each in found(lab)], hooks)
+
+    checked = ask_audiencelab(work)
+    url, why_not = url_to_paste(hooks, kind.source, tag, show_url=show_url)
+    if as_json:
+        print_json(checked.view(kind.what, hooks, url))
+    else:
+        show(checked, kind.names, hooks)
+        if told := hint(checked, url, why_not):
+            say(told)
+    if not checked.ok:
+        raise typer.Exit(1)
 
 
 async def check(redis: Redis, found: Sequence[tuple[Item, str | None]], hooks: Hooks) -> Checked:

@@ -54,8 +54,8 @@ async def test_a_job_is_made_watched_and_read(
     assert person["UUID"] == PEOPLE[0]["UUID"]
     table = await relay_at_vendors("enrich", "jobs", "result", job_id)
     assert person["UUID"] in table.out
-    whats = [what for what, *_ in await audited(redis)]
-    assert whats[:2] == ["enrich jobs create", "enrich jobs create finished"]
+    orders = [what for what, *_ in await audited(redis)]
+    assert orders[:2] == ["enrich jobs create", "enrich jobs create finished"]
     assert (await audited(redis))[-1][:2] == ("enrich jobs result finished", 1)
     assert "@" not in str(await audited(redis))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,6 @@ from receiver.app import make_app
 from sandbox.samples import SAMPLES, Sample, fresh
 from sandbox.samples.mail import MAIL_SENDERS, mail_sample
 from tests.flow.test_flow import post_one
-from tests.vendors import Sandbox, sandbox_in_thread
 from tests.workbench import Workbench
 
 pytestmark = pytest.mark.anyio
@@ -30,20 +29,6 @@ pytestmark = pytest.mark.anyio
 KEY = "key-0123456789abcdef"
 #: what a sender puts beside its call that tells its events apart
 BESIDE = {"resend": {"svix-id": "msg_1"}}
-
-
-@pytest.fixture(scope="module")
-def vendors() -> Iterator[Sandbox]:
-    """Run the vendors' stand-ins once: these tests look at the events that arrive, and at nothing else."""
-    with sandbox_in_thread() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def box(vendors: Sandbox) -> Sandbox:
-    """Give the stand-ins as if nothing had arrived."""
-    vendors.memory.events.clear()
-    return vendors
 
 
 def sample(source: str) -> Sample:

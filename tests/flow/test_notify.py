@@ -391,6 +391,8 @@ async def test_a_worker_killed_in_mid_call_tells_again_under_the_same_id(
         await bench.until(lambda: len(bench.box.memory.told) == 3)
         first.send_signal(signal.SIGKILL)
         await stopped(bench, first)
+    for name in await bench.redis.zrange(keys.WORKERS, 0, -1):  # its last heartbeat was long ago
+        await bench.redis.zadd(keys.WORKERS, {name: 1})
     assert await bench.row(Stage.NOTIFY) == {"in": 3, "waiting": 3}
     await bench.assert_balanced()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -39,7 +39,7 @@ from pipeline.wake import Bell, arq_redis
 from sandbox.faults import Faults
 from sandbox.memory import Memory
 from tests.pipeline.work import full
-from tests.vendors import Sandbox, sandbox_in_thread
+from tests.vendors import Sandbox
 from tests.workbench import PATIENCE_S, QUICK, Workbench, mail_events, settings_for
 from workers import asking, proofs, questions, unpack
 from workers.context import Context
@@ -142,20 +142,6 @@ def amazon(monkeypatch: pytest.MonkeyPatch) -> Amazon:
 
     monkeypatch.setattr(questions, "new_client", new_client)
     return stand_in
-
-
-@pytest.fixture(scope="module")
-def vendors() -> Iterator[Sandbox]:
-    """Run the vendors' stand-ins once: these tests look at the addresses that arrive, and at nothing else."""
-    with sandbox_in_thread() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def box(vendors: Sandbox) -> Sandbox:
-    """Give the stand-ins as if nothing had arrived."""
-    vendors.memory.events.clear()
-    return vendors
 
 
 @pytest.fixture

@@ -460,6 +460,7 @@ async def test_who_is_forgotten_is_not_asked_about(make_polling: MakeBench) -> N
     """Also when it happens while the walk waits for its turn."""
     await subscribed(make_polling(), MAIL, "b@example.com")
     bench = make_polling(audiencepoint_rate=1000)
+    bench.timing = replace(POLL, poll_lease_s=4.0)  # whoever waits looks again in a fourth of it
     rate = f"{keys.PREFIX}rate:audiencepoint:polling"
     await bench.redis.hset(rate, "next", "99999999999999")
     async with bench.at_work():

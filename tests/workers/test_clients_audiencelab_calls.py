@@ -248,6 +248,18 @@ async def test_what_the_form_that_is_known_says_is_told(
     assert caught.value.status == status
 
 
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_path_or_a_method_that_is_unknown_is_another_form(status: int) -> None:
+    """What a service does not know (404) or not do (405) under one form is asked for in the other, and remembered."""
+    service, dialects = Service("documented"), Dialects()
+    service.say("POST /enrich", status, {"message": "no"})
+    async with client_of(service, dialects) as lab:
+        for _ in range(2):
+            await CALLS["enrich"][0](lab)
+    assert service.asked == ["POST /enrich", "POST /enrich/contact", "POST /enrich/contact"]
+    assert dialects.worked == {"enrich": "documented"}
+
+
 @pytest.mark.parametrize("worked", [{}, {"create_enrichment_job": "documented"}])
 async def test_a_refused_key_tells_more_than_an_unknown_path(worked: dict[str, str]) -> None:
     """400 "Unknown Field" of one form is about what was sent, 404 of the other about the service."""

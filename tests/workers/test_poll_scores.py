@@ -187,6 +187,40 @@ async def test_whom_nobody_has_seen_is_known_so(polling: Workbench) -> None:
 # when it rests -----------------------------------------------------------------------------------
 
 
+async def test_nothing_is_asked_for_within_a_week_of_a_push(polling: Workbench) -> None:
+    """A walk does not even begin, also when the last one was long ago; then it does."""
+    await subscribed(polling, MAIL)
+    await polling.put("scores", orjson.dumps([score_of(MAIL)]))
+    await polling.work_until(polling.is_idle)
+    pushed = int(await polling.redis.hget(keys.SENDERS, "scores:pushed:last") or 0)
+    for long_ago in ("", "1000:end"):
+        if long_ago:
+            await polling.redis.hset(keys.POLL, "place", long_ago)
+        state, ms, stands_at = await _looked(polling)
+        assert (state, stands_at) == (b"rest", b"")
+        assert QUIET_MS - 600_000 < int(ms) <= QUIET_MS
+    await polling.redis.hset(keys.SENDERS, "scores:pushed:last", pushed - QUIET_MS)
+    assert (await _looked(polling))[0] == b"go"
+
+
+async def _looked(bench: Workbench) -> list[bytes]:
+    args: list[str | float] = ["audiencepoint", 0, 2, 5, QUIET_MS, 86_400_000, 0]
+    looked: list[bytes] = await script(bench.redis, "poll")(args=args)
+    return looked
+
+
+async def test_a_worker_takes_a_fifth_of_the_rate_for_it(make_polling: MakeBench) -> None:
+    """After one of its calls the vendor may be called again after one gap, and for scores after five."""
+    await subscribed(make_polling(), MAIL)
+    bench = make_polling(audiencepoint_rate=10)
+    await bench.work_until(lambda: asked(bench) == [MAIL])
+    others, own = [
+        float(await bench.redis.hget(f"{keys.PREFIX}rate:{name}", "next") or 0)
+        for name in ("audiencepoint", "audiencepoint:polling")
+    ]
+    assert own - others == pytest.approx(4 * 100)
+
+
 async def test_a_push_ends_it_and_a_week_of_silence_begins_it_again(polling: Workbench) -> None:
     """Nothing is asked for while scores are pushed."""
     await subscribed(polling, MAIL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -462,9 +462,11 @@ async def test_an_outage_buries_nothing(bench: Workbench, amazon: Amazon) -> Non
 
 
 async def test_an_address_that_is_refused_for_long_is_refused(
-    desk: Desk, amazon: Amazon, monkeypatch: pytest.MonkeyPatch
+    make_desk: Callable[..., Desk], amazon: Amazon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message whose certificate nobody may read does not wait for ever; others' refusals are not counted for it."""
+    # longer than any answer takes here: by then the next one may ask
+    desk = make_desk(replace(QUICK, backoff_cap_s=0.5))
     monkeypatch.setattr(questions, "MOST_REFUSALS", 3)
     amazon.status = 403
     said = await desk.verdict(signed(message()))

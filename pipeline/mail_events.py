@@ -12,7 +12,7 @@ import socket
 from datetime import date
 from functools import lru_cache
 from hashlib import blake2b
-from math import floor, isfinite
+from math import isfinite
 from typing import Literal
 
 import orjson
@@ -45,7 +45,6 @@ _EPOCH_DAY = date(1970, 1, 1).toordinal()
 # no calendar has seconds before and after these
 _FIRST_S = (date.min.toordinal() - _EPOCH_DAY) * _DAY_S
 _LAST_S = (date.max.toordinal() - _EPOCH_DAY + 1) * _DAY_S - 1
-_MINUTES = tuple(f"{minute // 60:02}:{minute % 60:02}" for minute in range(24 * 60))
 
 
 def problem(event: MailEvent, now: float) -> str | None:
@@ -62,7 +61,7 @@ def problem_at(event: MailEvent, second: int, now: float) -> str | None:
 
 
 def _problem_but_time(event: MailEvent) -> str | None:
-    if not (is_hash(event.email) or is_address(event.email)):
+    if not (is_address(event.email) or is_hash(event.email)):
         return "email is neither an address nor 64 hex digits"
     if event.type not in _TYPES:
         return "type is not one of " + " ".join(EventType)
@@ -89,14 +88,20 @@ def wire(event: MailEvent, email_format: EmailFormat) -> bytes:
         "occurred_at_utc": event.occurred_at_utc,
         "send_id": event.send_id,
     }
-    _put_text(fields, "domain", domain_of(event.email) if to_hash and not hashed else event.domain)
-    _put_text(fields, "client", event.client)
-    _put_text(fields, "browser", event.browser)
-    _put_text(fields, "os", event.os)
-    _put_text(fields, "device", event.device)
+    if domain := domain_of(event.email) if to_hash and not hashed else event.domain:
+        _put_text(fields, "domain", domain)
+    if event.client:
+        _put_text(fields, "client", event.client)
+    if event.browser:
+        _put_text(fields, "browser", event.browser)
+    if event.os:
+        _put_text(fields, "os", event.os)
+    if event.device:
+        _put_text(fields, "device", event.device)
     if event.ip_address and (ip := valid_ip(event.ip_address)):
         fields["ip_address"] = ip
-    _put_text(fields, "user_agent", event.user_agent)
+    if event.user_agent:
+        _put_text(fields, "user_agent", event.user_agent)
     if event.machine_open is not None and event.type == EventType.OPEN:
         fields["machine_open"] = event.machine_open
     return orjson.dumps(fields)
@@ -144,23 +149,24 @@ def unix_second(value: object) -> int | None:
     """
     if isinstance(value, str):
         second = _from_text(value.strip())
-    elif isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        return None
-    else:
+    elif type(value) is int or (type(value) is float and isfinite(value)):  # a bool is no time
         second = _from_unix(value)
+    else:
+        return None
     return second if second is not None and _FIRST_S <= second <= _LAST_S else None
 
 
 def iso_second(second: int) -> str:
     """Return the Unix *second* as `YYYY-MM-DDThh:mm:ss`; `unix_second` has returned it."""
-    day, in_day = divmod(second, _DAY_S)
-    minute, in_minute = divmod(in_day, 60)
-    return f"{_date(day)}T{_MINUTES[minute]}:{in_minute:02}"
+    minute, in_minute = divmod(second, 60)
+    return f"{_minute(minute)}:{in_minute:02}"
 
 
-@lru_cache(maxsize=1024)
-def _date(day: int) -> str:
-    return date.fromordinal(_EPOCH_DAY + day).isoformat()
+@lru_cache(maxsize=4096)  # of the many events of a campaign most fall into a few
+def _minute(number: int) -> str:
+    day, in_day = divmod(number, 24 * 60)
+    on = date.fromordinal(_EPOCH_DAY + day).isoformat()
+    return f"{on}T{in_day // 60:02}:{in_day % 60:02}"
 
 
 def _time_problem(occurred_at_utc: str, now: float) -> str | None:
@@ -184,9 +190,7 @@ def _midnight(day: str) -> int | None:
         return None
 
 
-def _put_text(fields: dict[str, object], name: str, text: str | None) -> None:
-    if not text:
-        return
+def _put_text(fields: dict[str, object], name: str, text: str) -> None:
     if not text.isprintable():
         text = _CONTROLS.sub("", text)
     text = text.strip()[:_LONGEST_TEXT]
@@ -214,12 +218,12 @@ def _from_unix(number: float) -> int | None:
     # zero and below is a sender's "no time", never the time of a mail
     if number <= 0:
         return None
-    per_second = 1
+    if number <= 1e11:
+        return int(number)
+    per_second = 1_000
     if number > 1e17:
         per_second = 1_000_000_000
     elif number > 1e14:
         per_second = 1_000_000
-    elif number > 1e11:
-        per_second = 1_000
     # // keeps integers exact: nanoseconds do not fit a float
-    return floor(number // per_second)
+    return int(number // per_second)

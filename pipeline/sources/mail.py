@@ -94,7 +94,7 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
         type=told.type,
         occurred_at_utc="" if second is None else mail_events.iso_second(second),
         send_id=send_id,
-        provider_id=text(told.provider_id) or None,
+        provider_id=text(told.provider_id) or None if told.provider_id else None,
         recipient=told.recipient,
     )
     if told.type in _BY_THE_PERSON:
@@ -179,8 +179,8 @@ def is_true(value: object) -> bool:
 
 def bare_id(value: object) -> str:
     """Return an id as text, without white space and one pair of `<>`."""
-    found = text(value)
-    if found.startswith("<") and found.endswith(">"):
+    found = value.strip() if isinstance(value, str) else text(value)
+    if found[:1] == "<" and found[-1] == ">":
         return found[1:-1].strip()
     return found
 
@@ -193,7 +193,7 @@ def send_id(rules: Rules, *, campaign: Iterable[object], message: Iterable[objec
 def first_id(*values: object) -> str:
     """Return the first of *values* that is an id, as it is written; 0 stands for none."""
     for value in values:
-        found = text(value)
+        found = value.strip() if isinstance(value, str) else text(value)
         # most have no brackets, in which there might be nothing
         if found and found != "0" and (found[0] != "<" or bare_id(found)):
             return found
@@ -202,8 +202,8 @@ def first_id(*values: object) -> str:
 
 def bare_address(written: object) -> str:
     """Return the address of `Ada <ada@example.com>`, or what stands there without a name."""
-    found = text(written)
-    if found.endswith(">") and "<" in found:
+    found = written.strip() if isinstance(written, str) else text(written)
+    if found[-1:] == ">" and "<" in found:
         return found[:-1].rpartition("<")[2].strip()
     return found
 
@@ -239,8 +239,14 @@ def section(item: Mapping[str, object], name: str) -> Mapping[str, object]:
 def _add_person(event: MailEvent, told: Told) -> None:
     if ip := text(told.ip):
         event.ip_address = mail_events.valid_ip(ip)
-    event.client, event.browser = _known(told.client), _known(told.browser)
-    event.os, event.device = _known(told.os), _known(told.device)
+    if told.client:
+        event.client = _known(told.client)
+    if told.browser:
+        event.browser = _known(told.browser)
+    if told.os:
+        event.os = _known(told.os)
+    if told.device:
+        event.device = _known(told.device)
     if user_agent := text(told.user_agent):
         event.user_agent = user_agent
         # what the sender read is not mixed with what we read: the two name things differently
@@ -252,5 +258,5 @@ def _add_person(event: MailEvent, told: Told) -> None:
 
 def _known(value: object) -> str | None:
     # senders write "unknown", and their readers of user agents "Other", where they know nothing
-    found = "" if value is None else text(value)
+    found = text(value)
     return None if found.lower() in ("", "unknown", "other", "null") else found

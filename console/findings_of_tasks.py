@@ -65,6 +65,8 @@ async def _reconciling(redis: Redis, settings: Settings) -> list[Finding]:
 
 
 def _walk(kind: Kind, name: str, known: Import | None, now_ms: int, settings: Settings) -> Finding:
+    from workers.walk import MOST_BREAKS
+
     check, setting = f"reconciling {kind} {name}", f"RECONCILE_{kind.upper()}S"
     if known is None:
         do = f"workers do it, one after the other; restart them when {setting} is new"
@@ -74,15 +76,25 @@ def _walk(kind: Kind, name: str, known: Import | None, now_ms: int, settings: Se
     if known.error is not None:
         again = f"tried again at {iso(known.again_at_ms)}" if known.again_at_ms else "tried again"
         found = f"{finished}; put off: {_said(known.error, settings)}; {again}"
+        if known.breaks:
+            do = f"after {MOST_BREAKS} tries it ends there by itself; if the service is down, mend that"
+            return warn(check, found, do)
         do = f"mend what it says; `{_COMMANDS[kind]} {name}` tries at once; or take it out of {setting}"
         return bad(check, found, do)
     if known.is_finished:
         told = f"{finished}, {known.rows} rows"
+        if known.short and known.rows < (known.total or 0):
+            told += f" of the {known.total} that AudienceLab tells of"
     else:
         told = f"{finished}; under way since {iso(known.started_at_ms)}, {known.rows} rows so far"
     if known.started_at_ms + 2 * int(settings.reconcile_every_h * HOUR_MS) < now_ms:
         do = "the next one should have begun: look whether workers have this setting, and at their log"
         return warn(check, f"{told}; begun {iso(known.started_at_ms)}", do)
+    if known.is_finished and known.short:
+        do = (
+            "some may be missing: compare with Studio; the next walk begins at the first page again"
+        )
+        return warn(check, f"{told}; AudienceLab's list ended before the end that it tells of", do)
     return ok(check, told)
 
 

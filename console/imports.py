@@ -288,17 +288,15 @@ def _report(result: tuple[Import, bool], order: Order) -> None:
         error = None if one.error is None else hidden(one.error, load())
         print_json({**one.view(), "error": error, "walked": was_walked})
         return
-    if not was_walked:
-        say(
-            f"It was finished at {iso(one.finished_at_ms or 0)}: {one.rows} rows in {one.pages} pages."
-            f" `{order.command} --restart` begins again."
-        )
-        return
-    say(
-        f"{one.rows} rows in {one.pages} pages are in the inbox; `relay status` shows what comes of it."
-    )
-    if one.rows < (one.total or 0):
-        warn(f"AudienceLab tells of {one.total} rows, and gave no more: some may be missing.")
+    rows = f"{one.rows} rows in {one.pages} pages"
+    if was_walked:
+        say(f"{rows} are in the inbox; `relay status` shows what comes of it.")
+    else:
+        again = f"`{order.command} --restart` begins again."
+        say(f"It was finished at {iso(one.finished_at_ms or 0)}: {rows}. {again}")
+    if one.short:
+        told = "more rows" if one.rows >= (one.total or 0) else f"{one.total} rows"
+        warn(f"AudienceLab tells of {told}, and gave no more: some may be missing.")
 
 
 @asynccontextmanager

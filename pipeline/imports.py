@@ -51,7 +51,9 @@ class Import:
     generation, once they are known. *total* is what the last page told, *first_total* what the first one did.
     *given* is the fewest rows that a page of this size came with: a service may give fewer than it is asked for.
     *digest* is the last page's, to notice that the next one is the same. *error* and *again_at_ms* say that it was put
-    off, why and until when: both stay until a page is told. *finished_before_ms* is the end of the walk before it.
+    off, why and until when: both stay until a page is told. *breaks* is how often in a row it was because the list
+    broke off there, before the end that it tells of; *short* is 1 when it was finished all the same, or with fewer rows
+    than were told. *finished_before_ms* is the end of the walk before it.
     """
 
     kind: Kind
@@ -68,6 +70,8 @@ class Import:
     given: int | None = None
     steps_back: int = 0
     digest: str | None = None
+    breaks: int = 0
+    short: int = 0
     started_at_ms: int = 0
     finished_at_ms: int | None = None
     finished_before_ms: int | None = None
@@ -104,6 +108,7 @@ class Import:
             "started_at": iso(self.started_at_ms),
             "finished_at": None if finished is None else iso(finished),
             "finished": self.is_finished,
+            "short": bool(self.short),
         }
 
 

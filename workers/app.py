@@ -35,6 +35,7 @@ from workers.clients.crm import Crm
 from workers.clients.http import DEADLINE_S, VendorHttp, new_client
 from workers.context import HOUR_MS, Context
 from workers.drains import Drains, drain
+from workers.patience import Patience, arqs_redis
 from workers.poll_scores import keep_polling
 from workers.reconcile import keep_reconciling
 from workers.ringing import ring_for_work
@@ -50,10 +51,12 @@ def worker_settings(
 ) -> dict[str, Any]:
     """Return what arq's `Worker` (and its command line) takes."""
     timing = timing or Timing()
-    life = _Life(settings, timing, catches_signals=catches_signals)
+    pool, patience = connection_pool(settings, Role.WORKER), Patience()
+    pool.connection_kwargs["retry"] = patience
+    life = _Life(settings, timing, patience, catches_signals=catches_signals)
     return {
         "functions": [func(drain, name=wake.DRAIN)],
-        "redis_pool": wake.arq_redis(connection_pool(settings, Role.WORKER)),
+        "redis_pool": arqs_redis(pool, patience),
         "queue_name": wake.QUEUE_NAME,
         "job_serializer": wake.serialize,
         "job_deserializer": wake.deserialize,
@@ -75,8 +78,10 @@ def worker_settings(
 class _Life:
     """What arq calls when the worker starts and when it has stopped."""
 
-    def __init__(self, settings: Settings, timing: Timing, *, catches_signals: bool) -> None:
-        self._settings, self._timing = settings, timing
+    def __init__(
+        self, settings: Settings, timing: Timing, patience: Patience, *, catches_signals: bool
+    ) -> None:
+        self._settings, self._timing, self._patience = settings, timing, patience
         self._catches_signals = catches_signals
         self._stack = AsyncExitStack()
 
@@ -85,12 +90,14 @@ class _Life:
         arq_log = logging.getLogger("arq")  # the command line gave it a handler and INFO of its own
         arq_log.handlers.clear()
         arq_log.setLevel(logging.WARNING)
+        redis = wake.arq_redis(ctx["redis"].connection_pool)
         context = await self._stack.enter_async_context(
-            _opened(self._settings, ctx["redis"], self._timing)
+            _opened(self._settings, redis, self._timing)
         )
+        self._patience.begin()
         ctx["context"], ctx["drains"] = context, Drains(context)
         context.drain = ctx["drains"].drain
-        ctx["stop"] = stopper(context)
+        ctx["stop"] = stopper(context, self._patience)
         if self._catches_signals:
             obey_signals(ctx["stop"])
 
@@ -99,21 +106,27 @@ class _Life:
         await self._stack.aclose()
 
 
-def stopper(context: Context) -> Callable[[], None]:
+def stopper(context: Context, patience: Patience) -> Callable[[], None]:
     """Return what stops this worker; to be called from arq's `on_startup`, which runs in arq's main task.
 
     arq's own way to stop cancels its jobs. One that is cancelled while arq is still fetching it, or is already
     putting it away, makes arq's closing fail: nothing is given back and the process ends with an error (seen
     about once in thirty stops). Here only the polling is cancelled; the drains end by themselves, and arq
-    waits for them.
+    waits for them. Polling that ends by itself, because Redis is gone, is a stop, too.
     """
     polling = asyncio.current_task()
 
-    def stop() -> None:
+    def leave(_: object = None) -> None:
         context.stopping.set()
+        patience.leave()
+
+    def stop() -> None:
+        leave()
         if polling is not None:
             polling.cancel()
 
+    if polling is not None:
+        polling.add_done_callback(leave)
     return stop
 
 

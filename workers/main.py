@@ -1,10 +1,17 @@
-"""What `arq workers.main.WorkerSettings` imports: reads the settings, or says what is wrong and exits 2."""
+"""What `arq workers.main.WorkerSettings` imports: reads the settings, or says what is wrong and exits 2.
+
+A worker that Redis refuses, or that lost it for longer than it can wait, ends with one sentence, and with 1.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import sys
+from types import TracebackType
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipeline import logs
 from pipeline.connections import NoRedis
@@ -16,6 +23,17 @@ if sys.platform != "win32" and sys.implementation.name == "cpython":
 
     # arq takes the loop it finds; this one costs a worker a tenth less
     asyncio.set_event_loop(uvloop.new_event_loop())
+
+
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say why the process ends; arq lets the error through that ended its polling."""
+    if isinstance(error, RedisConnectionError | RedisTimeoutError):
+        print(f"The worker ends without Redis: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _end
 
 _settings = settings_or_exit()
 logs.configure(_settings.log_format, _settings.log_level)

@@ -75,8 +75,11 @@ async def reconcile(context: Context, client: AudienceLab, inbox: Inbox) -> None
                 return
             try:
                 known = await imports.read(context.redis, kind, import_id)
-                if is_due(known, await redis_now_ms(context.redis), every_ms(context)):
-                    await _walk(context, client, inbox, known or Import(kind, import_id, PAGE_SIZE))
+                now_ms = await redis_now_ms(context.redis)
+                if is_due(known, now_ms, every_ms(context)):
+                    one = known or Import(kind, import_id, PAGE_SIZE)
+                    anew = begins_anew(one, now_ms, every_ms(context))
+                    await _walk(context, client, inbox, one, anew=anew)
             except (NotPossible, RedisError, OSError):
                 raise  # the next one would fare no better
             except Exception as failure:  # ours, and no reason for the others to wait
@@ -94,17 +97,27 @@ def is_due(known: Import | None, now_ms: int, every_ms: int) -> bool:
     if known is None:
         return True
     if known.is_finished:
-        return known.started_at_ms + every_ms <= now_ms
+        return begins_anew(known, now_ms, every_ms)
     return (known.again_at_ms or 0) <= now_ms
 
 
-async def _walk(context: Context, client: AudienceLab, inbox: Inbox, known: Import) -> None:
+def begins_anew(known: Import, now_ms: int, every_ms: int) -> bool:
+    """Tell whether an import that is due begins at the first page.
+
+    So does one that is put off at a page since longer than a period: what is new comes on the first pages, and is
+    not to wait for a page that may never come.
+    """
+    is_over = known.is_finished or known.error is not None
+    return is_over and known.started_at_ms + every_ms <= now_ms
+
+
+async def _walk(
+    context: Context, client: AudienceLab, inbox: Inbox, known: Import, *, anew: bool
+) -> None:
     """Walk one import as far as that goes; what fails is put off and told."""
     await inbox.start()
     try:
-        one, is_ours = await imports.take(
-            context.redis, _anew(known), context.consumer, anew=known.is_finished
-        )
+        one, is_ours = await imports.take(context.redis, _anew(known), context.consumer, anew=anew)
         if not is_ours:
             return
         begun_with = one.rows

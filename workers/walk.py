@@ -31,7 +31,14 @@ from pipeline.scripts import script
 from pipeline.sources.audiencelab_columns import tells_of_events
 from workers.clients.audiencelab import AudienceLab, Course, Page, walk
 from workers.clients.audiencelab.pixels import Pixel
-from workers.clients.errors import CallFailed, NotFound, QuotaExceeded, Rejected, Unavailable
+from workers.clients.errors import (
+    BreaksOff,
+    CallFailed,
+    NotFound,
+    QuotaExceeded,
+    Rejected,
+    Unavailable,
+)
 from workers.fates import last_line
 from workers.timing import Timing
 
@@ -64,8 +71,10 @@ LONGEST_WAIT_S = 300.0
 #: after which an import that was put off may be tried again: an outage ends, what is wrong has to be mended
 SOON_S = 300.0
 LATER_S = 3600.0
+#: a list that breaks off at the same page this often, minutes apart, tells of rows that it does not have
+MOST_BREAKS = 3
 #: what is noted once it goes on
-NOT_PUT_OFF: dict[str, Any] = {"error": None, "again_at_ms": None}
+NOT_PUT_OFF: dict[str, Any] = {"error": None, "again_at_ms": None, "breaks": 0}
 #: a list that lengthens faster than this while it is read has no end for us
 MOST_GROWTH = 10
 
@@ -130,12 +139,14 @@ class Walker:
             await self._put_off(course.one, failure)
             raise
         changed = {"finished_at_ms": await redis_now_ms(self.redis), **NOT_PUT_OFF}
+        changed["short"] = int(course.is_short)
         return await imports.leave(self.redis, course.one, self.holder, **changed)
 
     async def _put_off(self, one: Import, failure: Exception) -> None:
         """Let anyone go on with *one*, but for a while nobody without being told to."""
         again_ms = await redis_now_ms(self.redis) + int(put_off_s(failure) * 1000)
         changed: dict[str, Any] = {"error": words_of(failure), "again_at_ms": again_ms}
+        changed["breaks"] = one.breaks + 1 if isinstance(failure, BreaksOff) else 0
         if isinstance(failure, NotFound):  # AudienceLab's own id of a pixel that was made anew
             changed["own_id"] = None
         await imports.leave(self.redis, one, self.holder, **changed)
@@ -232,12 +243,16 @@ class _OneWalk:
         async with aclosing(walk(self._page, course=self._course)) as pages:
             async for page in pages:
                 await self._tell(page)
-        if self.one.rows < (self.one.total or 0):
-            # rows that come twice are counted twice, so that this is not all that may be missing
+        if self.is_short:
             logger.warning(
-                "import ends short kind=%s rows=%d total=%d",
+                "import ends short kind=%s rows=%d total=%s",
                 *(self.one.kind, self.one.rows, self.one.total),
             )
+
+    @property
+    def is_short(self) -> bool:
+        """Tell whether the list gave less than it told of; rows that come twice are counted twice, and may hide it."""
+        return self._course.ends_short or self.one.rows < (self.one.total or 0)
 
     async def _note(self, **changed: Any) -> None:
         self.one = await imports.note(self._walker.redis, self.one, self._walker.holder, **changed)
@@ -281,6 +296,11 @@ class _OneWalk:
         """Read page *number*."""
         self._number = number
         try:
+            return await self._call(lambda: self._ask(number))
+        except BreaksOff:
+            if self.one.breaks + 1 < MOST_BREAKS:
+                raise
+            self._course.settle(number)
             return await self._call(lambda: self._ask(number))
         except NotFound:
             raise

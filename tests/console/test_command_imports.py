@@ -88,6 +88,21 @@ async def test_a_finished_import_is_begun_again_only_when_told_so(
     assert box.memory.calls_to("segment") == 2
 
 
+async def test_an_import_that_is_short_says_so(relay: Relay, redis: Redis, box: Sandbox) -> None:
+    """A list that ends before the rows that it tells of is finished, and told so each time, to programs and people."""
+    rows = [{"UUID": f"U-{n}", "FIRST_NAME": "Ada"} for n in range(10)]
+    body = {"data": rows, "total_records": 100, "has_more": False}
+    box.faults.add(Fault(endpoint="segment", status=200, body=body, times=2))
+    answer = await relay("segments", "import", "few", "--json")
+    assert (answer.status, answer.json["rows"], answer.json["short"]) == (0, 10, True)
+    for restart in (["--restart"], []):
+        told = await relay("segments", "import", "few", *restart)
+        assert told.status == 0
+        assert "tells of 100 rows, and gave no more: some may be missing" in told.err
+    whole = await relay("segments", "import", "segment-5", "--json")
+    assert whole.json["short"] is False
+
+
 async def test_an_interrupted_import_goes_on(relay: Relay, redis: Redis, box: Sandbox) -> None:
     """It says so, also when an outage ended it; the same command does the rest, in pages of any size."""
     begun = Import(Kind.SEGMENT, "segment-25", 10)

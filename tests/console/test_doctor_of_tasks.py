@@ -77,6 +77,20 @@ async def test_one_that_fails_is_bad_with_its_reason(
     assert "ada@" not in found.answer.out
 
 
+async def test_a_list_that_gave_less_than_it_told_of_is_a_warning(
+    own: Callable[..., Relay], redis: Redis
+) -> None:
+    """Finished as short, or about to be: nobody can mend it, but somebody should know that rows may be missing."""
+    now_ms = await redis_now_ms(redis)
+    await begin(redis, "few", rows=90, total=100, short=1, finished_at_ms=now_ms)
+    await begin(redis, "breaks", rows=90, error="it breaks off", breaks=2, again_at_ms=now_ms)
+    found = await diagnose(own(reconcile_segments="few,breaks"))
+    assert found.state("reconciling segment few") == "warn"
+    assert "90 rows of the 100 that AudienceLab tells of" in found.text("reconciling segment few")
+    assert found.state("reconciling segment breaks") == "warn"
+    assert "after 3 tries it ends there" in found.text("reconciling segment breaks")
+
+
 async def test_one_that_nobody_walks_any_more_is_told(
     own: Callable[..., Relay], redis: Redis
 ) -> None:

@@ -454,8 +454,12 @@ async def test_a_service_that_cannot_be_asked_by_a_hash_is_known_from_then_on() 
         "GET /enrichment/jobs?page=1&page_size=100"
     ]
     async with client_of(service) as lab:
-        with pytest.raises(Misconfigured, match="speaks the documented form only"):
+        with pytest.raises(Misconfigured, match="speaks the documented form only") as caught:
             await lab.enrich(hem_sha256="ab" * 32)
+        # what is most likely wrong comes first
+        form, _, address = caught.value.sentence.partition("; else ")
+        assert "AUDIENCELAB_BASE_URL" not in form
+        assert "AUDIENCELAB_BASE_URL" in address
         assert not lab.can_enrich_by("hem_sha256")
         assert len(service.asked) == 3
         await CALLS["enrich"][0](lab)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from random import Random
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.clients.audiencelab import Course, Page, pages, walk
-from workers.clients.errors import Unavailable
+from workers.clients.errors import BreaksOff, Unavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -248,6 +249,23 @@ async def test_an_empty_page_before_the_told_end_is_no_end(tells: str) -> None:
     with pytest.raises(Unavailable, match="breaks off at page 2"):
         _ = [page async for page in walk(torn)]
     assert listing.asked == [1, 2]
+
+
+@pytest.mark.parametrize(("settled", "is_read"), [(2, True), (3, False)])
+async def test_a_walk_may_settle_for_what_comes_at_one_page(settled: int, is_read: bool) -> None:
+    """There the end is taken as it comes, and noted as short; at any other page it is an error all the same."""
+    listing, course = Listing(9), Course()
+    course.settle(settled)
+
+    async def torn(number: int) -> Page[int]:
+        page = await listing.fetch(number)
+        return replace(page, items=[]) if number == 2 else page
+
+    rows: list[int] = []
+    with nullcontext() if is_read else pytest.raises(BreaksOff):
+        async for page in walk(torn, course=course):
+            rows += page.items
+    assert (rows, course.ends_short) == ([0, 1, 2], is_read)
 
 
 async def test_an_empty_page_is_the_end_where_nothing_is_told() -> None:

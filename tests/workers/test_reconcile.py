@@ -15,7 +15,7 @@ from pipeline.outcomes import Stage
 from sandbox.faults import Fault, broken, throttled
 from sandbox.invented import visit
 from tests.workbench import Workbench
-from workers.reconcile import is_due
+from workers.reconcile import begins_anew, is_due
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +89,34 @@ async def test_nothing_is_walked_before_its_time(bench: Workbench) -> None:
 def test_when_something_is_due(one: Import | None, expected: bool) -> None:
     """A finished walk begins anew after its hours, an interrupted one goes on, a failed one when it was put off to."""
     assert is_due(one, HOUR_MS, HOUR_MS) is expected
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (Import(Kind.SEGMENT, "s", 10, started_at_ms=1), False),
+        (Import(Kind.SEGMENT, "s", 10, started_at_ms=0), False),
+        (Import(Kind.SEGMENT, "s", 10, started_at_ms=1, error="x"), False),
+        (Import(Kind.SEGMENT, "s", 10, started_at_ms=0, error="x"), True),
+        (Import(Kind.SEGMENT, "s", 10, started_at_ms=0, finished_at_ms=5), True),
+    ],
+)
+def test_when_a_walk_begins_anew(one: Import, expected: bool) -> None:
+    """After a period, when it is finished or put off; one that is under way goes on, however long it takes."""
+    assert begins_anew(one, HOUR_MS, HOUR_MS) is expected
+
+
+async def test_a_page_that_never_comes_does_not_keep_what_is_new(bench: Workbench) -> None:
+    """A walk that is put off at its third page since longer than a period reads the first ones again."""
+    redis, key = bench.redis, keys.import_of("segment", "segment-30")
+    one, _ = await imports.take(redis, Import(Kind.SEGMENT, "segment-30", 10), "one")
+    facts = {"next_page": 3, "pages": 2, "rows": 20, "total": 30, "breaks": 2}
+    await imports.leave(redis, one, "one", **facts, error="no page", again_at_ms=1)
+    await redis.hset(key, "started_at_ms", 1)
+    await bench.work_until(lambda: is_done(bench))
+    walked = await known(bench, Kind.SEGMENT, "segment-30")
+    assert (walked.pages, walked.rows, walked.short, walked.error) == (3, 30, 0, None)
+    assert await bench.count(Stage.ENRICH, "in") == 50
 
 
 async def test_two_workers_walk_everything_once(bench: Workbench) -> None:

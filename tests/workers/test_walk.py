@@ -26,7 +26,13 @@ from tests.vendors import KEY
 from tests.workbench import Workbench
 from workers.clients import audiencelab
 from workers.clients.audiencelab import AudienceLab
-from workers.clients.errors import Misconfigured, NotFound, QuotaExceeded, Unavailable
+from workers.clients.errors import (
+    BreaksOff,
+    Misconfigured,
+    NotFound,
+    QuotaExceeded,
+    Unavailable,
+)
 from workers.clients.http import VendorHttp, new_client
 from workers.timing import Timing
 from workers.walk import Walker, bodies_of, put_off_s
@@ -615,3 +621,77 @@ async def test_a_page_that_redis_refuses_is_stored_later(stroll: Stroll) -> None
     assert (await stroll.walk(segment(20))).rows == 20
     assert [len(page) for page in await pages_of(stroll.bench)] == [10, 10]
     assert any("OOM" in why or "OutOfMemory" in why for why in stroll.held)
+
+
+# a list that tells of more than it gives -----------------------------------------------------------
+
+
+def overcounting(told: int, **more: Any) -> Callable[[int], dict[str, object]]:
+    """Return what answers two full pages of ten, a third of five, and empty ones after it, of *told* rows."""
+
+    def answer(page: int) -> dict[str, object]:
+        rows = [visit(n, PIXEL_ID) for n in range((page - 1) * 10, min(page * 10, 25))]
+        return {"page": page, "page_size": 10, "total_records": told, "data": rows, **more}
+
+    return answer
+
+
+async def test_a_list_that_tells_of_more_than_it_gives_is_finished_as_short(
+    stroll: Stroll, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three tries at the page where it breaks off, each put off; then it is over, and said to be short."""
+    wanted = Import(Kind.SEGMENT, "over", 10)
+    with answering(overcounting(50)) as url:
+        stroll.url = url
+        for breaks in (1, 2):
+            with pytest.raises(BreaksOff, match="50 rows breaks off at page 4"):
+                await stroll.walk(wanted)
+            known = await imports.read(stroll.bench.redis, Kind.SEGMENT, "over")
+            assert known
+            assert (known.breaks, known.short, known.again_at_ms is None) == (breaks, 0, False)
+        one = await stroll.walk(wanted)
+        assert (one.is_finished, one.short, one.rows, one.error) == (True, 1, 25, None)
+        assert one.view()["short"] is True
+        assert "import ends short kind=segment rows=25 total=50" in caplog.text
+        assert (stroll.told, one.breaks) == ([1, 2, 3], 0)
+
+
+async def test_the_rows_of_the_page_that_ends_a_short_list_are_told(stroll: Stroll) -> None:
+    """A service may say that nothing follows on a page that has rows: these are not lost with the rest."""
+
+    def capped(page: int) -> dict[str, object]:
+        return overcounting(100, total_pages=10, has_more=page < 2)(page)
+
+    with answering(capped) as url:
+        stroll.url = url
+        for _ in range(2):
+            with pytest.raises(BreaksOff):
+                await stroll.walk(Import(Kind.SEGMENT, "capped", 10))
+        one = await stroll.walk(Import(Kind.SEGMENT, "capped", 10))
+    assert (one.is_finished, one.short, one.rows, one.pages) == (True, 1, 20, 2)
+
+
+async def test_a_list_that_comes_back_is_read_to_its_end(stroll: Stroll) -> None:
+    """What broke off twice may have been an outage: told a page, the walk counts anew, and is not short."""
+    answers = {"told": overcounting(50)}
+    wanted = Import(Kind.SEGMENT, "back", 10)
+    with answering(lambda page: answers["told"](page)) as url:
+        stroll.url = url
+        for _ in range(2):
+            with pytest.raises(BreaksOff):
+                await stroll.walk(wanted)
+
+        def whole(page: int) -> dict[str, object]:
+            rows = [visit(n, PIXEL_ID) for n in range((page - 1) * 10, min(page * 10, 50))]
+            if page == 5:
+                rows = []
+            return {"page": page, "page_size": 10, "total_records": 50, "data": rows}
+
+        answers["told"] = whole
+        with pytest.raises(BreaksOff, match="page 5"):
+            await stroll.walk(wanted)
+        known = await imports.read(stroll.bench.redis, Kind.SEGMENT, "back")
+        assert known
+        assert (known.pages, known.breaks) == (4, 1)
+    stroll.url = None
+    assert (await stroll.walk(segment(20))).short == 0

@@ -2,6 +2,7 @@
 
 CallFailed                 the base; every message is a sentence an operator can act on, no personal data
 ├── Unavailable            the destination's fault: network, time-out, 429, 5xx, 200 without the keys
+│   └── BreaksOff          a list ends before the end that it tells of
 ├── Misconfigured          401, 403, 404, 405, 415, 3xx: key, path or address is wrong, and which
 ├── QuotaExceeded          429 "Limit Exceeded": nothing more until the next UTC day or Retry-After
 └── Rejected               400, 413, 422: the items' fault, with the vendor's own words
@@ -47,6 +48,10 @@ class CallFailed(Exception):
 
 class Unavailable(CallFailed):
     """The destination's fault: wait and try again, as long as it takes."""
+
+
+class BreaksOff(Unavailable):
+    """A list ends before the end that it tells of: an outage behind the service, or it tells of too much."""
 
 
 class Misconfigured(CallFailed):

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import orjson
 
-from workers.clients.errors import CallFailed, Misconfigured, NotFound
+from workers.clients.errors import LONGEST_SENTENCE, CallFailed, Misconfigured, NotFound
 from workers.clients.messages import Answer
 from workers.clients.refusals import failure, words
 
@@ -56,11 +56,13 @@ def refused(
 def lacking(failed: CallFailed, what: str) -> Misconfigured:
     """Return the failure of a call that only the observed form has, where its path is not known.
 
-    *what* are the words for what it gives.
+    *what* are the words for what it gives. The form comes first: where other calls work, the address is right.
     """
-    told = Misconfigured(failed.sentence, status=failed.status)
-    told.add(f"or the service speaks the documented form only, which has no call for {what}")
-    return told
+    form = f"{VENDOR} perhaps speaks the documented form only, which has no call for {what}; else"
+    room = LONGEST_SENTENCE - len(form) - 1
+    own = failed.sentence
+    own = own if len(own) <= room else f"{own[: room - 1]}…"
+    return Misconfigured(f"{form} {own}", status=failed.status)
 
 
 def _is_unknown_id(answer: Answer) -> bool:

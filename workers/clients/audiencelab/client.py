@@ -194,7 +194,7 @@ class AudienceLab:
         except NotFound as failed:
             if failed.status != 404 or not await self._has_pixel(pixel_id):
                 raise
-            raise lacking(pixels.no_events(version, failed), "a pixel's events") from None
+            raise pixels.no_events(version, failed) from None
 
     async def _has_pixel(self, pixel_id: str) -> bool:
         try:

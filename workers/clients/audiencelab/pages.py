@@ -20,7 +20,7 @@ from workers.clients.audiencelab.answers import (
     number,
     refused,
 )
-from workers.clients.errors import CallFailed, Unavailable
+from workers.clients.errors import BreaksOff, CallFailed, Unavailable
 from workers.clients.messages import Answer, Request
 
 T = TypeVar("T")
@@ -140,8 +140,8 @@ async def walk(
     is skipped; rows may come twice. A total that leads nowhere, because it changes with every answer,
     is no count: from then on it is not heeded, and the list ends where a page is empty.
 
-    Raises `Unavailable` when the service answers the same page for another number, when it has no
-    rows, or no more pages, before the end that it tells of, and when the walk has no end. *course*,
+    Raises `BreaksOff` when the service has no rows, or no more pages, before the end that it tells of,
+    `Unavailable` when it answers the same page for another number, and when the walk has no end. *course*,
     in place of *start*, is for who goes on with a walk of before.
     """
     course = course or Course(start)
@@ -184,6 +184,14 @@ class Course:
         self._turned_at = 0
         self._in_vain = 0
         self._is_counted = True
+        #: the page at which an end is taken as it comes
+        self._settles_at: int | None = None
+        #: whether it ended there, before the end that was told
+        self.ends_short = False
+
+    def settle(self, number: int) -> None:
+        """From now on take the end of the list as it comes at page *number*, whatever it tells of."""
+        self._settles_at = number
 
     def leaves(self, page: Page[T]) -> bool:
         """Note the told total; when it has shrunk, choose the page to ask for in place of *page*.
@@ -241,9 +249,10 @@ class Course:
         return Unavailable(f"{VENDOR} answers {how}: it ignores the number of the page")
 
     def check_end(self, page: Page[T]) -> None:
-        """Raise `Unavailable` when *page* ends the list although it, or a page before, tells of more.
+        """Raise `BreaksOff` when *page* ends the list although it, or a page before, tells of more.
 
-        An outage behind the service can look like that. Asking again may help.
+        An outage behind the service can look like that, and asking again may help; at the page where
+        the walk has settled for what comes, it is only noted.
         """
         if not self._is_counted:
             return
@@ -255,9 +264,11 @@ class Course:
             is_short = pages is not None and self.number <= pages and not page.items
         if page.items:  # it may be a page of a service that gives fewer rows than it says
             is_short = is_short and page.has_more is False and (pages or 0) > self.number
-        if is_short:
+        if self.number == self._settles_at:
+            self.ends_short = is_short
+        elif is_short:
             rows = f"{total} rows" if total is not None else f"{pages} pages"
-            raise Unavailable(f"{VENDOR}'s list of {rows} breaks off at page {self.number}")
+            raise BreaksOff(f"{VENDOR}'s list of {rows} breaks off at page {self.number}")
 
     def moves_on(self, page: Page[T]) -> bool:
         """Go to the next page; tell whether there is one."""

@@ -141,7 +141,8 @@ def no_events(version: str, failed: CallFailed) -> CallFailed:
     """Return what *failed*, by which no pixel is known, means for a pixel that is listed."""
     path = events_path(version)
     told = f"{VENDOR} lists this pixel, but knows nothing of it at {path} ({failed.status})"
-    return Misconfigured(f"{told}: it is no pixel of {version}", status=failed.status)
+    form = "the service speaks the documented form only, which has no call for a pixel's events"
+    return Misconfigured(f"{told}: it is no pixel of {version}, or {form}", status=failed.status)
 
 
 def read_events(answer: Answer, page: int, page_size: int, version: str) -> Page[dict[str, object]]:

@@ -1,0 +1,147 @@
+"""Patience: how long a worker waits for Redis, by what it is doing.
+
+While it starts there is nothing that could be lost, and it waits as long as it takes. While it works each command is
+tried for half a minute. When it leaves, Redis may be gone for good: a stop that waited for each of its last commands in
+turn took over a minute, and was killed by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from arq import ArqRedis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pipeline import wake
+
+if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: as `pipeline.connections` has it for workers: half a minute
+RETRIES = 30
+#: a restart of Redis with little data takes no longer; what follows the first failure has to fit into it, all of it
+LEAVING_S = 3.0
+#: how often a worker that waits to be started says so
+TELL_EVERY_S = 30.0
+GONE = (RedisConnectionError, RedisTimeoutError, OSError)
+
+
+class Patience(Retry):  # type: ignore[misc] # redis-py's types say nothing here
+    """Redis-py's rule of retries, the same one for all connections of a process."""
+
+    def __init__(self) -> None:
+        super().__init__(ExponentialBackoff(cap=1, base=0.05), RETRIES)
+        self._has_begun = False
+        self._is_leaving = False
+        self._until = float("inf")
+        self._told_at = float("-inf")
+
+    def __deepcopy__(self, memo: object) -> Patience:
+        """Return the same: redis-py copies what it is given for each connection."""
+        return self
+
+    @property
+    def is_leaving(self) -> bool:
+        """Tell whether the worker stops."""
+        return self._is_leaving
+
+    def begin(self) -> None:
+        """From now on there is work that Redis is waited for half a minute at a time."""
+        self._has_begun = True
+
+    def leave(self) -> None:
+        """From now on wait a few seconds in all."""
+        self._is_leaving = True
+
+    async def call_with_retry(
+        self, do: Callable[[], Awaitable[T]], fail: Callable[[Any], Any]
+    ) -> T:
+        """Return what *do* does; each failure is handed to *fail*, the last one raised."""
+        failures = 0
+        while True:
+            try:
+                return await do()
+            except self._supported_errors as error:
+                failures += 1
+                await fail(error)
+                if self._is_over(failures, error):
+                    raise
+                self._tell(error)
+            await asyncio.sleep(self._backoff.compute(failures))
+
+    def _is_over(self, failures: int, error: Exception) -> bool:
+        if not self._has_begun:  # no waiting mends a wrong password
+            return self._is_leaving or isinstance(error, AuthenticationError)
+        if self._is_leaving:
+            self._until = min(self._until, monotonic() + LEAVING_S)
+        return failures > RETRIES or monotonic() >= self._until
+
+    def _tell(self, error: Exception) -> None:
+        now = monotonic()
+        if not (self._has_begun or self._is_leaving) and now >= self._told_at + TELL_EVERY_S:
+            self._told_at = now
+            why = f"{type(error).__name__}: {error}"
+            logger.warning("worker waits for Redis error=%s", why)
+
+
+def arqs_redis(pool: ConnectionPool, patience: Patience) -> ArqRedis:
+    """Return arq's own client over *pool*, by which it can always close.
+
+    What arq notes of a job at its end, and a key that it deletes when it closes, do not matter: its jobs hold nothing.
+    But when one fails arq closes nothing else, and gives nothing back.
+    """
+    return _ArqsRedis(pool, patience)
+
+
+class _ArqsRedis(ArqRedis):
+    def __init__(self, pool: ConnectionPool, patience: Patience) -> None:
+        super().__init__(
+            pool,
+            job_serializer=wake.serialize,
+            job_deserializer=wake.deserialize,
+            default_queue_name=wake.QUEUE_NAME,
+            expires_extra_ms=wake.EXPIRES_MS,
+        )
+        self._patience = patience
+
+    async def delete(self, *names: Any) -> int:
+        """Delete keys; arq does it only when it closes, also when it never came to start."""
+        self._patience.leave()
+        try:
+            deleted: int = await super().delete(*names)
+        except GONE:
+            return 0
+        return deleted
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """Return a pipeline that answers nothing when Redis is gone and the worker leaves."""
+        pipe = _ArqsPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipe.patience = self._patience
+        return pipe
+
+
+class _ArqsPipeline(Pipeline):  # type: ignore[misc] # as above
+    patience: Patience
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        asked = len(self.command_stack)
+        try:
+            answers: list[Any] = await super().execute(raise_on_error)
+        except GONE:
+            if not self.patience.is_leaving:
+                raise
+            return [None] * asked
+        return answers

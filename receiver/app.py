@@ -29,6 +29,7 @@ from receiver.opening import Opening
 from receiver.problems import NOT_FOUND, Refused, render
 from receiver.refusals import Refusals
 from receiver.room import RoomWatch
+from receiver.strangers import Strangers
 from receiver.tokens import Tokens
 from receiver.webhooks import PREFIX, Summary, Webhooks, route_path
 
@@ -144,6 +145,7 @@ def _hooks(settings: Settings, sources: Mapping[str, Source], parts: Parts) -> W
         opening=parts.opening,
         room=parts.room,
         refusals=parts.refusals,
+        strangers=Strangers(),
         metrics=parts.metrics,
     )
 

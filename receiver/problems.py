@@ -44,6 +44,8 @@ NOT_FOUND = Problem("not-found", 404, "There is nothing at this path")
 UNKNOWN_SOURCE = Problem("unknown-source", 404, "No such source")
 METHOD_NOT_ALLOWED = Problem("method-not-allowed", 405, "This method is not allowed here")
 WRONG_TOKEN = Problem("wrong-token", 401, "The token is missing or wrong", _CHALLENGE)
+# Its `Retry-After` is of the moment; nothing that could be stored is refused so (receiver/strangers.py).
+TOO_MANY_REFUSED = Problem("too-many-refused", 429, "Too many requests of this kind were refused")
 TOO_LARGE = Problem("too-large", 413, "The body is too large")
 BAD_SIGNATURE = Problem("bad-signature", 401, "The signature is missing or wrong", _CHALLENGE)
 MALFORMED = Problem("malformed", 400, "The body does not have this sender's form")
@@ -65,7 +67,10 @@ SEND_AGAIN = (STALLED, NOT_STORED, STORAGE_FULL, TOO_BUSY, INTERNAL)
 
 
 class Refused(Exception):
-    """A request not accepted. *detail* is for the sender's programmer and quotes nothing."""
+    """A request not accepted. *detail* is for the sender's programmer and quotes nothing.
+
+    One of many is refused *quietly*: it leaves no line in the log.
+    """
 
     def __init__(
         self,
@@ -74,12 +79,14 @@ class Refused(Exception):
         *,
         headers: Headers | None = None,
         id: str | None = None,
+        quietly: bool = False,
     ) -> None:
         super().__init__(detail)
         self.problem = problem
         self.detail = detail
         self.headers = headers or []
         self.id = id
+        self.quietly = quietly
 
 
 def render(refused: Refused, said: Problem | None = None) -> tuple[int, Headers, bytes]:

@@ -3,6 +3,7 @@
 The order of the checks is part of the contract, and each status is the sender's next move:
 
     404 source · 405 method · 401 token · 413 size · 401 signature    do not send this again
+    429         so many 404 and 401 for a token that it is not said any more (`strangers`)
     400 415   not the sender's form; its bytes are a dead letter      do not send this again
     408 503   not stored                                              send it again
     202 200   stored; the header Relay-Ack says how safely            done
@@ -27,7 +28,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
@@ -46,6 +47,7 @@ from receiver.opening import Opening
 from receiver.problems import Headers, Refused, render
 from receiver.refusals import Refusals
 from receiver.room import RoomWatch
+from receiver.strangers import Strangers
 from receiver.tokens import Tokens, parameters, presented
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ _BURY_WITHIN_S = 0.2
 # Which refusals are counted in Redis, and under which word of `relay status`.
 _COUNTED = {
     problems.WRONG_TOKEN.name: "token",
+    problems.TOO_MANY_REFUSED.name: "token",
     problems.BAD_SIGNATURE.name: "signature",
     problems.TOO_LARGE.name: "too_large",
 }
@@ -114,6 +117,7 @@ class Webhooks:
         opening: Opening,
         room: RoomWatch,
         refusals: Refusals,
+        strangers: Strangers,
         metrics: Metrics,
     ) -> None:
         self._doors = {name: Door.of(source, ack_policy) for name, source in sources.items()}
@@ -127,6 +131,7 @@ class Webhooks:
         self._opening = opening
         self._room = room
         self._refusals = refusals
+        self._strangers = strangers
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,21 +180,36 @@ class Webhooks:
         name, _, token = route_path(scope)[len(PREFIX) :].partition("/")
         door = self._doors.get(name)
         if door is None:
-            raise Refused(
-                problems.UNKNOWN_SOURCE, "The path names no source that this relay knows."
-            )
+            why = "The path names no source that this relay knows."
+            raise self._stranger(scope, (), Refused(problems.UNKNOWN_SOURCE, why), limited=True)
         if scope["method"] not in ("POST", "GET", "HEAD"):
             raise Refused(
                 problems.METHOD_NOT_ALLOWED, "Send with POST.", headers=[(b"allow", _ALLOW)]
             )
         query_string = scope["query_string"]
         query = parameters(query_string) if query_string else _NO_PARAMETERS
-        if not self._tokens.admit(name, presented(token.rstrip("/"), headers, query)):
-            raise Refused(
-                problems.WRONG_TOKEN,
-                "Put one of HOOK_TOKENS at the end of the path, or in a header or password.",
-            )
+        shown = presented(token.rstrip("/"), headers, query)
+        if not self._tokens.admit(name, shown):
+            why = "Put one of HOOK_TOKENS at the end of the path, or in a header or password."
+            refused = Refused(problems.WRONG_TOKEN, why)
+            # who shows none may be asking to be asked for it
+            raise self._stranger(scope, shown, refused, limited=bool(shown))
         return door, query
+
+    def _stranger(
+        self, scope: Scope, shown: Sequence[bytes], refused: Refused, *, limited: bool
+    ) -> Refused:
+        """Return how to refuse who shows no valid token: by the reason, or, where it is *limited*, by 429."""
+        peer = scope.get("client")
+        wait_s = self._strangers.wait_s(peer[0] if peer else "", shown)
+        if wait_s and limited:
+            detail = (
+                "Too many were refused from this address, or with this token; look at its settings."
+            )
+            headers = [(b"retry-after", b"%d" % wait_s)]
+            refused = Refused(problems.TOO_MANY_REFUSED, detail, headers=headers)
+        refused.quietly = bool(wait_s)
+        return refused
 
     def _note(self, door: Door, size: int) -> None:
         self._room.stored(size)
@@ -298,9 +318,10 @@ class Webhooks:
         problem = next_moves.said_to(source, refused.problem)
         self._metrics.answered[source, problem.status] += 1
         self._metrics.refused[source, problem.name] += 1
-        if (word := _COUNTED.get(problem.name)) is not None:
+        if (word := _COUNTED.get(problem.name)) is not None and source != "unknown":
             self._refusals.add(word)
-        log.info("refused source=%s status=%d cause=%s", source, problem.status, problem.name)
+        level = logging.DEBUG if refused.quietly else logging.INFO
+        log.log(level, "refused source=%s status=%d cause=%s", source, problem.status, problem.name)
         status, answer_headers, body = render(refused, problem)
         answer_headers = _echoed(answer_headers, headers)
         if _is_unread(headers, held, refused):

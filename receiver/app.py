@@ -19,10 +19,11 @@ from pipeline.settings import Settings
 from pipeline.sources import Source
 from pipeline.sources.registry import SOURCES
 from pipeline.wake import Bell, arq_redis
-from receiver import access_log
+from receiver import access_log, heads
 from receiver.answers import answer
 from receiver.bodies import Bodies, Memory
 from receiver.group_commit import GroupCommit, Limits
+from receiver.heads import Heads
 from receiver.health import Healthz, Readyz
 from receiver.metrics import Books, Metrics, MetricsPage
 from receiver.opening import Opening
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 # A body has this long to arrive: 20 MiB over a slow line, and no longer for a sender that has
 # stopped.
 READ_DEADLINE_S = 30.0
+# A head is a few packets. Senders have it ready when they connect; whoever takes longer has no request to make.
+HEAD_DEADLINE_S = 10.0
 
 
 class Receiver(Starlette):
@@ -87,12 +90,18 @@ class Parts:
     room: RoomWatch
     memory: Memory
     bodies: Bodies
+    heads: Heads
     refusals: Refusals
     summary: Summary
 
     @classmethod
     def of(
-        cls, settings: Settings, redis: Redis, limits: Limits | None, read_deadline_s: float
+        cls,
+        settings: Settings,
+        redis: Redis,
+        limits: Limits | None,
+        read_deadline_s: float,
+        head_deadline_s: float,
     ) -> Parts:
         """Make them; nothing runs yet."""
         inbox, metrics = Inbox(redis, settings.ack_policy), Metrics()
@@ -104,6 +113,7 @@ class Parts:
             room=RoomWatch(inbox),
             memory=Memory(settings.max_inflight_bytes),
             bodies=Bodies(settings.max_body_bytes, read_deadline_s),
+            heads=Heads(head_deadline_s, metrics),
             refusals=Refusals(inbox),
             summary=Summary(metrics),
         )
@@ -120,10 +130,12 @@ def make_app(
     sources: Mapping[str, Source] = SOURCES,
     limits: Limits | None = None,
     read_deadline_s: float = READ_DEADLINE_S,
+    head_deadline_s: float = HEAD_DEADLINE_S,
 ) -> Starlette:
     """Return the receiver. *redis* fails fast (`receiver_redis`) and is closed at the end."""
-    parts = Parts.of(settings, redis, limits, read_deadline_s)
+    parts = Parts.of(settings, redis, limits, read_deadline_s, head_deadline_s)
     access_log.tame(sources)
+    heads.find_servers()
     _tell_levels(parts)
     return Receiver(
         _hooks(settings, sources, parts),
@@ -172,7 +184,7 @@ def _lifespan(
     """Return what opens the inbox, runs the background's jobs and, the last of all, does *at_end*."""
     opening, refusals, summary = parts.opening, parts.refusals, parts.summary
     background: list[Callable[[], Coroutine[None, None, None]]] = [
-        *(parts.commit.run, parts.bodies.watch, parts.room.watch),
+        *(parts.commit.run, parts.bodies.watch, parts.heads.watch, parts.room.watch),
         *(refusals.keep_writing, summary.tell, opening.keep_trying),
     ]
 

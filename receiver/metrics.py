@@ -66,6 +66,7 @@ class Metrics(Collector):
         self.refused: Counter[tuple[str, str]] = Counter()
         self.received_bytes: Counter[str] = Counter()
         self.bad_tags: Counter[str] = Counter()
+        self.cut_off = 0
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -99,6 +100,8 @@ class Metrics(Collector):
         yield refused
         yield _by_label("relay_received_bytes", "Bytes of bodies.", "source", self.received_bytes)
         yield _by_label("relay_bad_tags", "Tags left out: not valid.", "source", self.bad_tags)
+        cut_off = "Connections cut off: no request came in time."
+        yield CounterMetricFamily("relay_cut_off", cut_off, value=self.cut_off)
         yield _by_label("relay_flushes", "Writes to Redis.", "result", self._flushes)
         yield self._flush_size.told("relay_flush_deliveries", "Deliveries stored in one step.")
         yield self._flush_time.told("relay_flush_seconds", "Time that Redis took to store them.")

@@ -1,13 +1,13 @@
-"""`relay doctor`: everything that can be looked at without asking a vendor, in one table.
+"""`relay doctor`: everything that can be looked at, in one table.
 
-It changes nothing and sends nothing but questions to Redis. Bad is what loses work, has it refused or lets it rest;
-warn is what somebody should know of.
+It asks Redis and, unless it is told not to, both vendors, who hear of nobody. Bad is what loses work, has it refused
+or lets it rest; warn is what somebody should know of.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,17 +17,22 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from console.findings import Finding
+    from pipeline.settings import Settings
 
 
-def doctor(as_json: AsJson = False) -> None:
-    """Examine settings, Redis and the relay's own books; ends with 1 when anything is bad.
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no vendor.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Examine settings, Redis, the relay's own books and both vendors; ends with 1 when anything is bad.
 
-    It counts all work that waits: with very much of it, that takes a while.
+    The vendors' keys are tried by one call each that only reads, and that tells of nobody. All work that waits is
+    counted: with very much of it, that takes a while.
     """
     from console.findings import State
     from console.output import print_json
 
-    findings = _examine()
+    findings = _examine(offline=offline)
     is_well = all(each.state is not State.BAD for each in findings)
     if as_json:
         print_json({"ok": is_well, "findings": [each.view() for each in findings]})
@@ -37,16 +42,19 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _examine() -> list[Finding]:
+def _examine(*, offline: bool) -> list[Finding]:
     """Return all findings; what cannot be looked at is one."""
     from console.findings import bad, of_settings
+    from console.findings_of_disk import of_disk
     from pipeline.settings import SettingsError, load_settings
 
     try:
         settings = load_settings()
     except SettingsError as error:
         return [bad("settings", problem, "correct it") for problem in error.problems]
-    findings = list(of_settings(settings))
+    findings = [*of_settings(settings), *of_disk(settings)]
+    if not offline:
+        findings += _of_vendors(settings)
 
     async def work(redis: Redis) -> list[Finding]:
         from console.findings_of_redis import of_redis
@@ -63,6 +71,20 @@ def _examine() -> list[Finding]:
         return findings + run(work)
     except Failed as failed:
         return [*findings, bad("Redis", str(failed), "mend this, then look again")]
+
+
+def _of_vendors(settings: Settings) -> list[Finding]:
+    """Ask the vendors, outside of Redis's error handling."""
+    import asyncio
+
+    from console.commands import keep_logs_away
+    from console.findings_of_vendors import of_vendors
+
+    keep_logs_away()
+    try:
+        return asyncio.run(of_vendors(settings))
+    except KeyboardInterrupt:
+        raise Failed("Interrupted.") from None
 
 
 def _show(findings: list[Finding]) -> None:

@@ -1,7 +1,7 @@
 """What `relay doctor` finds in the settings; a finding is ok, warn or bad, and says what to do.
 
-Nothing here asks a vendor; Redis is asked by what `looked` is given. Values that may be secrets are judged and never
-shown.
+Nothing here leaves the machine; Redis is asked by what `looked` is given. Values that may be secrets are judged and
+never shown.
 """
 
 from __future__ import annotations

@@ -46,9 +46,9 @@ class Diagnosis:
         return " | ".join(f"{each['found']}; {each['do']}" for each in self.of(check))
 
 
-async def diagnose(relay: Relay) -> Diagnosis:
+async def diagnose(relay: Relay, *words: str) -> Diagnosis:
     """Run the doctor; its status agrees with its findings, and stderr is empty."""
-    answer = await relay("doctor", "--json")
+    answer = await relay("doctor", "--json", *words)
     assert answer.err == ""
     has_bad = any(each["state"] == "bad" for each in answer.json["findings"])
     assert (answer.status, answer.json["ok"]) == (int(has_bad), not has_bad)
@@ -73,13 +73,13 @@ async def test_a_relay_that_is_well(relay_at_vendors: Relay, redis: Redis) -> No
     assert HOOK_TOKEN not in shown.out + found.answer.out
 
 
-async def test_the_vendors_are_asked_nothing(
+async def test_offline_the_vendors_are_asked_nothing(
     relay_at_vendors: Relay, redis: Redis, box: Sandbox
 ) -> None:
     """It looks at what is here and sends nothing out, and changes nothing in Redis."""
     await heartbeats.beat(redis, "one")
     before = sorted(await redis.keys("*"))
-    await diagnose(relay_at_vendors)
+    await diagnose(relay_at_vendors, "--offline")
     assert sorted(await redis.keys("*")) == before
     assert not any(n for n in box.memory.counters().values() if isinstance(n, int))
 

@@ -1,6 +1,7 @@
 """`relay doctor`: everything that can be looked at, in one table.
 
-It asks Redis and, unless it is told not to, both vendors, who hear of nobody. Bad is what loses work, has it refused
+It asks Redis and, unless it is told not to, both vendors, who hear of nobody, and sends one event through the relay
+to a dry end. Bad is what loses work, has it refused
 or lets it rest; warn is what somebody should know of.
 """
 
@@ -22,17 +23,22 @@ if TYPE_CHECKING:
 
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no vendor.")] = False,
+    no_event: Annotated[bool, typer.Option("--no-event", help="Send no event.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="The receiver; else the one of this machine.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Examine settings, Redis, the relay's own books and both vendors; ends with 1 when anything is bad.
 
-    The vendors' keys are tried by one call each that only reads, and that tells of nobody. All work that waits is
-    counted: with very much of it, that takes a while.
+    The vendors' keys are tried by one call each that only reads, and that tells of nobody. One invented event is sent
+    to the receiver and followed to a dry end: no vendor hears of it. All work that waits is counted: with very much
+    of it, that takes a while.
     """
     from console.findings import State
     from console.output import print_json
 
-    findings = _examine(offline=offline)
+    findings = _examine(offline=offline, sends=not no_event, url=url)
     is_well = all(each.state is not State.BAD for each in findings)
     if as_json:
         print_json({"ok": is_well, "findings": [each.view() for each in findings]})
@@ -42,7 +48,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _examine(*, offline: bool) -> list[Finding]:
+def _examine(*, offline: bool, sends: bool, url: str | None) -> list[Finding]:
     """Return all findings; what cannot be looked at is one."""
     from console.findings import bad, of_settings
     from console.findings_of_disk import of_disk
@@ -57,12 +63,16 @@ def _examine(*, offline: bool) -> list[Finding]:
         findings += _of_vendors(settings)
 
     async def work(redis: Redis) -> list[Finding]:
+        from console.findings import looked
+        from console.findings_of_drill import CHECK, of_drill
         from console.findings_of_redis import of_redis
         from console.findings_of_relay import of_relay
         from console.findings_of_tasks import of_tasks
 
+        drill = await looked(CHECK, of_drill(redis, settings, url)) if sends else ()
         return [
             *await of_redis(redis, settings),
+            *drill,
             *await of_relay(redis, settings),
             *await of_tasks(redis, settings),
         ]

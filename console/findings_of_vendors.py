@@ -92,7 +92,8 @@ async def _name(vendor: _Vendor) -> Finding:
     except (OSError, UnicodeError) as error:
         words = getattr(error, "strerror", None) or "it is no host name"
         return bad(check, f"{host} is not found: {words}", f"look at {setting} and the resolver")
-    return ok(check, f"{host}: {len({each[4][0] for each in found})} addresses")
+    count = len({each[4][0] for each in found})
+    return ok(check, f"{host}: {count} address{'es' if count > 1 else ''}")
 
 
 async def _tls(vendor: _Vendor) -> Finding | None:

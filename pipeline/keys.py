@@ -47,6 +47,7 @@ which is why two relays must not share a database.
 | {relay}:retry-run            | hash   | until finished       | dead retry             | dead retry          |
 | {relay}:poll                 | hash   | for ever             | poll scores            | poll scores         |
 | {relay}:polling              | string | a minute             | poll scores            | poll scores         |
+| {relay}:drill:NUMBER:STAGE   | string | 10 minutes           | unpack, seal           | doctor              |
 | {relay}:dialects             | hash   | for ever             | calls to AudienceLab   | the same, doctor    |
 """
 
@@ -168,3 +169,8 @@ def recipient(digest: str) -> str:
 def import_of(kind: str, import_id: str) -> str:
     """Return the hash that knows how far the walk over a segment or a pixel has come."""
     return f"{PREFIX}import:{kind}:{import_id}"
+
+
+def drill(number: str, stage: Stage) -> str:
+    """Return the mark that a drill leaves where it has come to."""
+    return f"{PREFIX}drill:{number}:{stage}"

@@ -11,6 +11,7 @@ class Form(StrEnum):
 
     OURS = "o"  # as the stage wants it, addresses plain
     HASHED = "h"  # the same, with a hashed address: never in one batch with plain ones
+    DRILL = "d"  # an event that is to come to a dry end: see `pipeline.drills`
     RAW = "r"  # one event in its sender's words, to be read again by its source
 
 

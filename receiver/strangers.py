@@ -64,7 +64,9 @@ class Strangers:
 def _network(address: str) -> bytes:
     if ":" in address:
         try:
-            return IPv6Address(address.partition("%")[0]).packed[:8]
+            found = IPv6Address(address.partition("%")[0])
         except ValueError:
             pass
+        else:  # a socket for both families tells an IPv4 address as a part of one network
+            return found.packed if found.ipv4_mapped else found.packed[:8]
     return address.encode("utf-8", "surrogatepass")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import orjson
 from redis.exceptions import RedisError
 
-from pipeline import imports, keys, mail_events, recipients, senders
+from pipeline import drills, imports, keys, mail_events, recipients, senders
 from pipeline.deliveries import Delivery
 from pipeline.moves import Move
 from pipeline.origins import Form, Origin
@@ -354,7 +354,8 @@ def settle(move: Move, one: Read) -> None:
     fate = "ignored" if one.is_probe else "dead" if one.unreadable else "done"
     # a page that we fetched is no sign of life of the sender's webhook
     is_fetched = imports.HEADER in one.delivery.headers
-    move.delivered(one.delivery.source, fate, 0 if is_fetched else one.delivery.received_at_ms)
+    if not is_drill(one):
+        move.delivered(one.delivery.source, fate, 0 if is_fetched else one.delivery.received_at_ms)
     if one.is_probe:
         move.settle(Stage.UNPACK, "ignored")
     elif one.unreadable:
@@ -362,6 +363,13 @@ def settle(move: Move, one: Read) -> None:
         bury(move, one.delivery, one.unreadable, attempts)
     else:
         move.settle(Stage.UNPACK, "done")
+
+
+def is_drill(one: Read) -> bool:
+    """Tell whether a delivery holds a drill and nothing else: then it is no sign of life of a sender."""
+    if one.delivery.source != drills.SOURCE or len(one.outcomes) != 1:
+        return False
+    return drills.number_of(one.outcomes[0]) is not None
 
 
 def bury(move: Move, delivery: Delivery, why: Unreadable, attempts: int) -> None:
@@ -383,10 +391,22 @@ def hand_over(context: Context, move: Move, found: Sequence[tuple[Delivery, Outc
     email_format = context.settings.email_format
     for delivery, outcome in found:
         try:
+            if delivery.source == drills.SOURCE and (number := drills.number_of(outcome)):
+                hand_over_drill(move, delivery, outcome, number)
+                continue
             hand_over_one(move, delivery, outcome, email_format)
             move.tally(delivery.source, senders.word_of(outcome))
         except Exception as failure:  # fates: as in `read`
             raise OurFault(delivery.id) from failure
+
+
+def hand_over_drill(move: Move, delivery: Delivery, outcome: Outcome, number: str) -> None:
+    """Send a drill on, past the seen marks and the sender's numbers."""
+    assert isinstance(outcome, MailEvent)  # noqa: S101 - what has a number is one
+    payload = mail_events.wire(outcome, "sha256")
+    move.append(_FORWARD, payload, origin_of(delivery, Form.DRILL))
+    mark = keys.drill(number, Stage.UNPACK).removeprefix(keys.PREFIX)
+    move.remember(mark, drills.KEEP_MS)
 
 
 def hand_over_one(

@@ -2,6 +2,7 @@
 -- Nobody ever holds an entry of such a queue: reading, deleting and appending are this one step.
 -- ARGV: stage, items a batch, batches at most, ripe_ms
 -- Answer: {batches sealed, milliseconds until more is ripe (-1: nothing waits, -2: paused)}
+-- A drill (form d, pipeline/drills.py) ends here: it joins no batch, and leaves a mark for whoever sent it.
 -- Second run: seals what more is complete or ripe, as the next call would; what was sealed is in its batches.
 local stage, most, wanted, ripe = arg(), number(), number(), number()
 local key, batches = queue_key(stage), queue_key(stage .. ':batches')
@@ -15,9 +16,18 @@ if #rows == 0 then return {0, -1} end
 -- hashed and plain addresses never share a batch; the form is the third word of the origin
 local groups = {h = {}, o = {}}
 for _, row in ipairs(rows) do
-  local group = groups[string.match(row[2][4], '^[^|]*|%d*|(%a)')] or groups.o
-  group[#group + 1] = row
+  local form = string.match(row[2][4], '^[^|]*|%d*|(%a)')
+  if form == 'd' then
+    redis.call('XDEL', key, row[1])
+    count(stage .. ':waiting', -1)
+    count(stage .. ':ignored', 1)
+    redis.call('SET', P .. 'drill:' .. cjson.decode(row[2][2]).send_id .. ':' .. stage, 1, 'PX', 600000)
+  else
+    local group = groups[form] or groups.o
+    group[#group + 1] = row
+  end
 end
+close_books()
 
 local now, sealed, wait = now_ms(), 0, -1
 -- the form that waits longest first, so that neither starves when both have more than this call may seal

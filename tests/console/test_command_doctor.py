@@ -48,7 +48,7 @@ class Diagnosis:
 
 async def diagnose(relay: Relay, *words: str) -> Diagnosis:
     """Run the doctor; its status agrees with its findings, and stderr is empty."""
-    answer = await relay("doctor", "--json", *words)
+    answer = await relay("doctor", "--json", *(words or ["--no-event"]))
     assert answer.err == ""
     has_bad = any(each["state"] == "bad" for each in answer.json["findings"])
     assert (answer.status, answer.json["ok"]) == (int(has_bad), not has_bad)
@@ -65,7 +65,7 @@ async def test_a_relay_that_is_well(relay_at_vendors: Relay, redis: Redis) -> No
         assert found.state(check) == "ok", check
     for check in ("Redis version", "Redis eviction", "books", "books, recounted", "ACK_POLICY"):
         assert found.state(check) == "ok", check
-    shown = await relay_at_vendors("doctor")
+    shown = await relay_at_vendors("doctor", "--no-event")
     assert shown.status == 0
     assert "books, recounted" in shown.out
     assert "Do: set `appendfsync always`" in shown.out
@@ -79,9 +79,19 @@ async def test_offline_the_vendors_are_asked_nothing(
     """It looks at what is here and sends nothing out, and changes nothing in Redis."""
     await heartbeats.beat(redis, "one")
     before = sorted(await redis.keys("*"))
-    await diagnose(relay_at_vendors, "--offline")
+    await diagnose(relay_at_vendors, "--offline", "--no-event")
     assert sorted(await redis.keys("*")) == before
     assert not any(n for n in box.memory.counters().values() if isinstance(n, int))
+
+
+async def test_an_event_is_sent_unless_told_otherwise(
+    relay_at_vendors: Relay, redis: Redis
+) -> None:
+    """Where a worker is alive it is posted to the receiver; that none is there is a warning, and nothing is bad."""
+    await heartbeats.beat(redis, "one")
+    found = await diagnose(relay_at_vendors, "--offline", "--url", "http://127.0.0.1:1")
+    assert found.state("one event, the whole way") == "warn"
+    assert "no receiver answers at http://127.0.0.1:1" in found.text("one event, the whole way")
 
 
 # settings -----------------------------------------------------------------------------------------------

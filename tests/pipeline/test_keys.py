@@ -22,6 +22,7 @@ from pipeline import (
 from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox
 from pipeline.moves import Move
+from pipeline.origins import Form, Origin
 from pipeline.outcomes import Reason, SetUp, Stage
 from pipeline.queues import Queues, create_groups
 from pipeline.scripts import script, text
@@ -101,6 +102,12 @@ async def everything(redis: Redis, url: str) -> None:
     await imports.take(redis, Import(Kind.SEGMENT, "s-1", 10), "one")
     await script(redis, "lease")(args=["reconciling", "one", HOUR_MS])
     await dialects.keep(redis, "enrich", "observed")
+    await put(redis)
+    (entry,) = await take(redis)
+    drill = Move(entry.queue, [entry.id])
+    drill.append(Stage.FORWARD, b'{"send_id":"n"}', Origin("events", 5, Form.DRILL))
+    await apply(redis, drill)
+    await Queues(redis, "one").seal(Stage.FORWARD, most=30, batches=1, ripe_s=60)
     arq = arq_redis(ConnectionPool.from_url(url))
     await Bell(arq).ring(Stage.FORWARD, 1)
     await arq.aclose(close_connection_pool=True)
@@ -152,6 +159,7 @@ def test_the_functions_build_the_names_of_the_legend() -> None:
     built += [keys.queue("forward:held"), keys.destination(Stage.FORWARD), keys.letter("1")]
     built += [keys.bulk_job("n"), keys.visitor("v"), keys.address("d"), keys.enrichment("d")]
     built += [keys.set_up("sfmc"), keys.recipient("d"), keys.import_of("segment", "s-1")]
+    built.append(keys.drill("n", Stage.FORWARD))
     assert [name for name in built if entry_of(name) is None] == []
     assert keys.batches(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]
     assert keys.held(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]

@@ -66,6 +66,14 @@ def test_an_ipv6_host_has_one_bucket() -> None:
     assert buckets.wait_s("2001:db8:0:2::1", []) == 0
 
 
+@pytest.mark.usefixtures("clock")
+def test_ipv4_in_ipv6_is_told_apart() -> None:
+    """A socket that listens for both families has each IPv4 peer in `::ffff:0:0/96`: they share nothing."""
+    buckets = Strangers()
+    assert [buckets.wait_s("::ffff:192.0.2.1", []) for _ in range(BURST + 1)][-1] == 1
+    assert buckets.wait_s("::ffff:192.0.2.2", []) == 0
+
+
 @pytest.mark.parametrize("address", ["", "unix:", "fe80::1%eth0", "\udcff:", "x" * 10_000])
 def test_whatever_stands_for_an_address_has_a_bucket(address: str) -> None:
     """A proxy may say anything, and a socket of the file system has no address."""

@@ -148,8 +148,12 @@ class _opened:
         await create_groups(self._redis)
         self._context = await self._make()
         await heartbeats.beat(self._redis, self._context.consumer)
-        await pause_without_keys(self._context)
-        await ring_for_work(self._context)
+        try:
+            await pause_without_keys(self._context)
+            await ring_for_work(self._context)
+        except BaseException:  # also a stop: nobody shall take it for one that lives
+            await self.__aexit__()
+            raise
         self._tasks = [
             asyncio.create_task(keep_beating(self._context)),
             asyncio.create_task(keep_sweeping(self._context)),

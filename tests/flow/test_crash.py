@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from pipeline import keys
 from pipeline.outcomes import Stage
 from sandbox.faults import slow
 from tests.vendors import KEY
@@ -99,3 +101,20 @@ def test_a_worker_with_wrong_settings_exits_2() -> None:
     )
     assert ended.returncode == 2
     assert b"FORWARD_MAX_WAIT_S" in ended.stderr
+
+
+async def test_a_worker_that_is_stopped_while_it_starts_leaves_no_sign_of_life(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody takes it for one that lives, and waits for what it might hold."""
+    beaten: list[int] = []
+
+    async def stop(_: object) -> None:
+        beaten.append(await bench.redis.zcard(keys.WORKERS))
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("workers.app.ring_for_work", stop)
+    with suppress(asyncio.CancelledError):
+        await bench.work()
+    assert beaten == [1]
+    assert await bench.redis.zcard(keys.WORKERS) == 0

@@ -94,7 +94,7 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
         type=told.type,
         occurred_at_utc="" if second is None else mail_events.iso_second(second),
         send_id=send_id,
-        provider_id=text(told.provider_id) or None if told.provider_id else None,
+        provider_id=text(told.provider_id) or None,
         recipient=told.recipient,
     )
     if told.type in _BY_THE_PERSON:

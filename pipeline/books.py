@@ -1,11 +1,13 @@
 """The books: for every stage, at every instant, in = waiting + done + duplicate + ignored + dead + dropped.
 
 The counters are changed by the same atomic steps that move the work. `snapshot` reads them in one script;
-`recount` counts the work itself, which tests and the doctor hold against the books.
+`recount` counts the work itself, which tests and the doctor hold against the books. What receivers have spilled is in
+no counter, because Redis was not there to count: whoever can see the files adds them.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,37 +16,51 @@ from pipeline import heartbeats, keys
 from pipeline.clock import iso
 from pipeline.outcomes import Stage
 from pipeline.scripts import script
+from pipeline.spill import begun_ms, survey
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+    from pipeline.home import Home
 
 FATES = ("waiting", "done", "duplicate", "ignored", "dead", "dropped")
 REFUSALS = ("token", "signature", "too_large")
 ALL_QUEUES = [name for queues in keys.QUEUES.values() for name in queues]
 
 
-async def snapshot(redis: Redis) -> dict[str, Any]:
-    """Return what `relay status --json` prints, read at one instant (contract of the command)."""
-    now, books, refused, paused, workers, oldest, _ = await script(redis, "status")(
-        args=[heartbeats.FRESH_MS, len(ALL_QUEUES), *ALL_QUEUES]
+async def snapshot(redis: Redis, home: Home | None = None) -> dict[str, Any]:
+    """Return what `relay status --json` prints, read at one instant (contract of the command).
+
+    What is spilled in *home* and not yet in Redis is `in` and `waiting` in `unpack`, and told as `spilled` when there
+    is any. Files are looked at before Redis is asked how far it has them: what is stored meanwhile is counted there.
+    """
+    spilled = (await asyncio.to_thread(survey, home)).looks if home else []
+    names = [look.name for look in spilled]
+    now, books, refused, paused, workers, oldest, _, places = await script(redis, "status")(
+        args=[heartbeats.FRESH_MS, len(ALL_QUEUES), *ALL_QUEUES, len(names), *names]
     )
+    left = {look.name: look.left(int(place)) for look, place in zip(spilled, places, strict=True)}
     numbers = _pairs(books)
     stages = {
         str(stage): {name: int(numbers.get(f"{stage}:{name}", 0)) for name in keys.COUNTERS}
         for stage in Stage
     }
+    for name in ("in", "waiting"):
+        stages[Stage.UNPACK][name] += sum(left.values())
     pauses = _pairs(paused)
     refusals = _pairs(refused)
-    first_ids = [int(entry.split(b"-")[0]) for entry in oldest if entry]
-    return {
+    since = [int(entry.split(b"-")[0]) for entry in oldest if entry]
+    since += [begun_ms(name) for name, count in left.items() if count]
+    told: dict[str, Any] = {
         "stages": stages,
         "balanced": all(row["in"] == sum(row[fate] for fate in FATES) for row in stages.values()),
         "paused": {str(stage): pause_view(pauses.get(str(stage))) for stage in Stage},
         "maybe_duplicate": int(numbers.get("maybe_duplicate", 0)),
         "refused": {name: int(refusals.get(name, 0)) for name in REFUSALS},
         "workers": int(workers),
-        "oldest_waiting_s": max(0.0, round((now - min(first_ids)) / 1000, 3)) if first_ids else 0.0,
+        "oldest_waiting_s": max(0.0, round((now - min(since)) / 1000, 3)) if since else 0.0,
     }
+    return told | ({"spilled": sum(left.values())} if any(left.values()) else {})
 
 
 def pause_view(stored: bytes | None) -> dict[str, str | None] | None:

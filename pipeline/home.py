@@ -5,6 +5,7 @@
     redis-version   product and version of the server that wrote the data
     lock            held (flock) while a `relay up` runs; the kernel lets go of it even after SIGKILL
     redis/          the embedded server's data, configuration, socket and log
+    spill/          deliveries that receivers keep while Redis cannot take them (`pipeline.spill`)
     trial/          the same layout again, for a trial's own data and token
 
 Everything in it is private (0700, files 0600) and replaced whole, so a crash leaves the old file
@@ -69,6 +70,7 @@ class Home:
         self.version_file = self.path / "redis-version"
         self.lock_file = self.path / "lock"
         self.redis_dir = self.path / "redis"
+        self.spill_dir = self.path / "spill"
 
     def trial(self) -> Home:
         """Return the home of a trial, inside this one."""

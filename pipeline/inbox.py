@@ -27,6 +27,8 @@ from pipeline.scripts import script, text
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from pipeline.spill import Piece
+
 AckPolicy = Literal["stored", "fsynced", "replicated"]
 
 #: how long Redis may take to fsync or to hear from a replica; the receiver answers within 250 ms
@@ -40,8 +42,23 @@ _WRAPPING = re.compile(r"^Error running script .*@user_script: ?\d+: -?")
 # as much of Redis's own words as a log line may hold
 _LONGEST_WORDS = 120
 
-_PUT = text("put")
-_PUT_DIGEST = sha1(_PUT.encode(), usedforsecurity=False).hexdigest()
+#: how long it is known how far a spilled file has been stored, should it lie somewhere for that long
+SPILLED_MS = 30 * 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """A script that stores, by its text and its digest."""
+
+    text: str
+    digest: str
+
+    @classmethod
+    def named(cls, name: str) -> _Put:
+        return cls(text(name), sha1(text(name).encode(), usedforsecurity=False).hexdigest())
+
+
+_PUT, _PUT_SPILLED = _Put.named("put"), _Put.named("put_spilled")
 
 
 class NotStored(Exception):
@@ -71,6 +88,8 @@ class Inbox:
         self._redis = redis
         self._policy = ack_policy
         self._line = Line(redis.connection_pool)
+        # what was spilled never makes a flush wait for its turn
+        self._second_line = Line(redis.connection_pool)
         self._put_malformed = script(redis, "put_malformed")
         self._wait: tuple[str | int, ...] | None = None
 
@@ -135,16 +154,40 @@ class Inbox:
         that of an entry of which nothing was heard after *within_s* seconds.
         """
         packed = [[delivery.pack() for delivery in entry] for entry in entries]
+        return await self._store(self._line, _PUT, packed, within_s)
+
+    async def put_spilled(
+        self, name: str, pieces: Sequence[Piece], within_s: float
+    ) -> tuple[int, int]:
+        """Store *pieces* of the spilled file *name*, each once, however often this is called.
+
+        Return how far that file has been stored, which is elsewhere when *pieces* were not those that come next, and
+        the bell number of `unpack`. Raises `NotStored`; some of them may be stored then.
+        """
+        calls: list[Sequence[Word]] = [
+            (name, piece.start, piece.end, SPILLED_MS, *piece.payloads) for piece in pieces
+        ]
+        stored = await self._store(self._second_line, _PUT_SPILLED, calls, within_s)
+        for one in stored:
+            if isinstance(one, NotStored):
+                raise one
+        place, bell = stored[-1]
+        return int(place), int(bell)
+
+    async def _store(
+        self, line: Line, put: _Put, calls: Sequence[Sequence[Word]], within_s: float
+    ) -> list[Any]:
+        """Return the answer to each of *calls*, or why what it brought may not be acknowledged."""
         stored: list[Any] = []
         try:
             async with asyncio.timeout(within_s):
-                await self._write(packed, ("EVALSHA", _PUT_DIGEST, 0), stored, within_s)
+                await self._write(line, calls, ("EVALSHA", put.digest, 0), stored, within_s)
                 unknown = [i for i, one in enumerate(stored) if isinstance(one, NoScriptError)]
                 if unknown:  # the server is new or was restarted; the text teaches it the script
                     again: list[Any] = []
                     try:
-                        texts = [packed[i] for i in unknown]
-                        await self._write(texts, ("EVAL", _PUT, 0), again, within_s)
+                        texts = [calls[i] for i in unknown]
+                        await self._write(line, texts, ("EVAL", put.text, 0), again, within_s)
                     finally:
                         for i, one in zip(unknown, again, strict=False):
                             stored[i] = one
@@ -154,26 +197,27 @@ class Inbox:
             rest = _not_stored(error)
         else:
             rest = NotStored("Redis said nothing of it")
-        stored += [rest] * (len(entries) - len(stored))
+        stored += [rest] * (len(calls) - len(stored))
         return [_not_stored(one) if isinstance(one, RedisError) else one for one in stored]
 
     async def _write(
         self,
-        entries: Sequence[Sequence[bytes]],
+        line: Line,
+        calls: Sequence[Sequence[Word]],
         how: Sequence[Word],
         stored: list[Any],
         within_s: float,
     ) -> None:
-        """Fill *stored* with what is known of each entry."""
-        commands: list[Sequence[Word]] = [(*how, *entry) for entry in entries]
+        """Fill *stored* with what is known of each call."""
+        commands: list[Sequence[Word]] = [(*how, *call) for call in calls]
         if self._wait is None:
-            await self._line.ask(commands, stored)
+            await line.ask(commands, stored)
             return
         *command, most_ms = self._wait
         # Redis's own time ends before ours: an answer "not in time" leaves the connection whole
         wait_ms = max(1, min(int(most_ms), int(within_s * 1000) - _WAY_MS))
         replies: list[Any] = []
-        await self._line.ask([*commands, (*command, wait_ms)], replies)
+        await line.ask([*commands, (*command, wait_ms)], replies)
         *stored[:], reached = replies
         if isinstance(reached, ResponseError):
             raise reached

@@ -48,6 +48,7 @@ which is why two relays must not share a database.
 | {relay}:poll                 | hash   | for ever             | poll scores            | poll scores         |
 | {relay}:polling              | string | a minute             | poll scores            | poll scores         |
 | {relay}:drill:NUMBER:STAGE   | string | 10 minutes           | unpack, seal           | doctor              |
+| {relay}:spilled:FILE         | string | 30 days              | receiver               | receiver, status    |
 | {relay}:dialects             | hash   | for ever             | calls to AudienceLab   | the same, doctor    |
 """
 
@@ -159,6 +160,11 @@ def enrichment(digest: str) -> str:
 def set_up(source: str) -> str:
     """Return the key that a sender brought when its webhook was set up, and that it wants back."""
     return f"{PREFIX}set-up:{source}"
+
+
+def spilled(name: str) -> str:
+    """Return how far the spilled file *name* has been stored: a place in it."""
+    return f"{PREFIX}spilled:{name}"
 
 
 def recipient(digest: str) -> str:

@@ -215,9 +215,14 @@ class Settings(BaseSettings):
     max_inflight_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=256 * 1024**2, description="bodies that one receiver holds in memory at most"
     )
+    spill_max_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=1024**3,
+        description="what receivers keep on disk at most, in RELAY_HOME/spill, while Redis cannot take"
+        " deliveries; beyond it they answer 503; 0: nothing is kept there",
+    )
     relay_home: Path = Field(
         default=Path(".relay"),
-        description="directory of the embedded Redis, the token and the address file",
+        description="directory of the embedded Redis, the token, the address file and the spill",
     )
     port: Annotated[int, Field(ge=1, le=65535)] = Field(
         default=8000, description="the receiver's port"
@@ -375,6 +380,18 @@ class Settings(BaseSettings):
             return _tokens_in(home)
         except HomeError as error:
             raise SettingsError([f"RELAY_HOME: {error}"]) from error
+
+    def data_home(self) -> Home:
+        """Return the home of the data that this process works on: a running trial's where it finds its Redis there.
+
+        Raises `SettingsError` when the address file cannot be read.
+        """
+        home = Home(self.relay_home)
+        try:
+            address = None if self.redis_url else home.running()
+        except HomeError as error:
+            raise SettingsError([f"RELAY_HOME: {error}"]) from error
+        return home if address is None else Home(address.home)
 
     def environment(self) -> dict[str, str]:
         """Return every setting as an environment variable, secrets in clear: for children only.

@@ -18,6 +18,7 @@ from pipeline.inbox import Inbox, NotPossible
 from pipeline.settings import Settings
 from pipeline.sources import Source
 from pipeline.sources.registry import SOURCES
+from pipeline.spill import Spill
 from pipeline.wake import Bell, arq_redis
 from receiver import access_log, heads
 from receiver.answers import answer
@@ -30,6 +31,7 @@ from receiver.opening import Opening
 from receiver.problems import NOT_FOUND, Refused, render
 from receiver.refusals import Refusals
 from receiver.room import RoomWatch
+from receiver.spilling import Spilling
 from receiver.strangers import Strangers
 from receiver.tokens import Tokens
 from receiver.webhooks import PREFIX, Summary, Webhooks, route_path
@@ -88,6 +90,7 @@ class Parts:
     metrics: Metrics
     commit: GroupCommit
     room: RoomWatch
+    spilling: Spilling
     memory: Memory
     bodies: Bodies
     heads: Heads
@@ -105,12 +108,17 @@ class Parts:
     ) -> Parts:
         """Make them; nothing runs yet."""
         inbox, metrics = Inbox(redis, settings.ack_policy), Metrics()
+        opening, room = Opening(inbox), RoomWatch(inbox)
+        bell = Bell(arq_redis(redis.connection_pool))
+        spill = Spill(settings.data_home(), settings.spill_max_bytes)
+        spilling = Spilling(spill, inbox, bell, opening, room, metrics)
         return cls(
             inbox=inbox,
-            opening=Opening(inbox),
+            opening=opening,
             metrics=metrics,
-            commit=GroupCommit(inbox, Bell(arq_redis(redis.connection_pool)), metrics, limits),
-            room=RoomWatch(inbox),
+            commit=GroupCommit(inbox, bell, metrics, limits, spilling),
+            room=room,
+            spilling=spilling,
             memory=Memory(settings.max_inflight_bytes),
             bodies=Bodies(settings.max_body_bytes, read_deadline_s),
             heads=Heads(head_deadline_s, metrics),
@@ -156,6 +164,7 @@ def _hooks(settings: Settings, sources: Mapping[str, Source], parts: Parts) -> W
         inbox=parts.inbox,
         opening=parts.opening,
         room=parts.room,
+        spilling=parts.spilling,
         refusals=parts.refusals,
         strangers=Strangers(),
         metrics=parts.metrics,
@@ -165,27 +174,31 @@ def _hooks(settings: Settings, sources: Mapping[str, Source], parts: Parts) -> W
 def _pages(redis: Redis, parts: Parts) -> list[Route]:
     return [
         Route("/healthz", Healthz()),
-        Route("/readyz", Readyz(parts.room, _heartbeat_age(redis), parts.problem)),
+        Route("/readyz", Readyz(parts.room, _heartbeat_age(redis), parts.problem, parts.spilling)),
         Route("/metrics", MetricsPage(parts.metrics, _books(redis))),
     ]
 
 
 def _tell_levels(parts: Parts) -> None:
     tell, memory, commit, room = parts.metrics.gauge, parts.memory, parts.commit, parts.room
+    spilling = parts.spilling
     tell("relay_inflight_bytes", "Bytes of bodies held.", lambda: memory.used_bytes)
     tell("relay_waiting_deliveries", "Waiting for a flush.", lambda: commit.waiting)
     tell("relay_redis_used_bytes", "Redis memory in use.", lambda: room.used_bytes)
     tell("relay_redis_limit_bytes", "Redis maxmemory.", lambda: room.limit_bytes)
+    tell("relay_spill_deliveries", "Spilled here, not yet in Redis.", lambda: spilling.left)
+    tell("relay_spill_bytes", "Files of this receiver's spill.", lambda: spilling.held_bytes)
+    tell("relay_spill_limit_bytes", "SPILL_MAX_BYTES.", lambda: spilling.limit_bytes)
 
 
 def _lifespan(
     parts: Parts, at_end: Callable[[], Awaitable[None]]
 ) -> Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]]:
-    """Return what opens the inbox, runs the background's jobs and, the last of all, does *at_end*."""
+    """Return what opens inbox and spill, runs the background's jobs and, the last of all, does *at_end*."""
     opening, refusals, summary = parts.opening, parts.refusals, parts.summary
     background: list[Callable[[], Coroutine[None, None, None]]] = [
         *(parts.commit.run, parts.bodies.watch, parts.heads.watch, parts.room.watch),
-        *(refusals.keep_writing, summary.tell, opening.keep_trying),
+        *(refusals.keep_writing, summary.tell, opening.keep_trying, parts.spilling.run),
     ]
 
     @contextlib.asynccontextmanager
@@ -193,13 +206,15 @@ def _lifespan(
         tasks: list[asyncio.Task[None]] = []
         try:
             await opening.try_once()
+            await parts.spilling.open()
             tasks += [asyncio.create_task(job()) for job in background]
             for task in tasks:
                 task.add_done_callback(opening.close_if_failed)
             yield
         finally:
             await _stop(tasks)
-            for close in (parts.commit.finish, refusals.write, summary.finish, at_end):
+            closing = (parts.commit.finish, refusals.write, summary.finish, parts.spilling.close)
+            for close in (*closing, at_end):
                 # Redis may be gone; the process ends all the same.
                 with contextlib.suppress(Exception):
                     await close()

@@ -5,13 +5,16 @@ its delivery and waits; one flusher takes everything that waits, writes it in on
 all, and takes what has come meanwhile. Nothing waits on a timer: an idle receiver writes a single
 delivery at once.
 
-What may go wrong: Redis hangs. A write is given up when its oldest delivery has waited 190 ms, and
-while Redis does not answer whoever has waited three quarters of that is refused without another
+What Redis does not take is spilled (`receiver.spilling`): what a write could not store goes to the disk, together with
+all that waits behind it. Redis then gets 60 % of the time, and the disk the rest.
+
+What may go wrong: Redis hangs, and nothing is spilled. A write is given up when its oldest delivery has waited 190 ms,
+and while Redis does not answer whoever has waited three quarters of that is refused without another
 try: nobody waits 250 ms for a 503. Two things get more: a write whose deliveries had waited because
 this process was busy gets at least three quarters of it, since Redis is not to blame; and one of more than a
 megabyte as long as its bytes take. A write that was given up may have been stored all the same: the
 sender is told 503 and sends it again, and the seen window recognises it. The other way round never
-happens: nobody is answered 2xx before Redis said yes.
+happens: nobody is answered 2xx before Redis, or the disk, said yes.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -28,6 +31,7 @@ from pipeline.inbox import Inbox, NoAnswer, NotStored
 from pipeline.outcomes import Stage
 from pipeline.wake import Bell
 from receiver.metrics import Metrics
+from receiver.spilling import Spilling
 
 log = logging.getLogger(__name__)
 
@@ -45,27 +49,40 @@ class Limits:
     bytes_per_flush: int = 2 << 20
     # The contract's 250 ms less what reading and answering take.
     answer_within_s: float = 0.19
+    # Redis's share of it while there is a spill; an fsync of a disk that is well takes a tenth of the rest.
+    redis_share: float = 0.6
     # What a slow network carries at least, for the time that large bodies get.
     bytes_per_s: float = 25e6
 
 
-# One request that waits: what it brought, its answer, since when.
-_Waiting = tuple[Delivery, "asyncio.Future[None]", float]
+# One request that waits: what it brought, its answer (whether it was spilled), since when.
+_Waiting = tuple[Delivery, "asyncio.Future[bool]", float]
+# What became of an entry: stored (the bell's number), spilled (None), or neither, and why.
+_Fate = int | None | NotStored
 # How long a failed write counts as trouble when nothing was written since.
 TROUBLE_S = 10.0
 _NO_ANSWER = "Redis did not answer in time"
+_BEHIND = "what came before was not stored"
 
 
 class GroupCommit:
     """Stores deliveries through the inbox, many at a time, and rings the bell of `unpack`."""
 
     def __init__(
-        self, inbox: Inbox, bell: Bell, metrics: Metrics, limits: Limits | None = None
+        self,
+        inbox: Inbox,
+        bell: Bell,
+        metrics: Metrics,
+        limits: Limits | None = None,
+        spilling: Spilling | None = None,
     ) -> None:
         self._inbox = inbox
         self._bell = bell
         self._metrics = metrics
         self._limits = limits or Limits()
+        self._spilling = spilling if spilling and spilling.is_on else None
+        share = 1.0 if self._spilling is None else self._limits.redis_share
+        self._redis_within_s = self._limits.answer_within_s * share
         self._waiting: deque[_Waiting] = deque()
         self._work = asyncio.Event()
         self._ringing: set[asyncio.Task[bool]] = set()
@@ -87,9 +104,9 @@ class GroupCommit:
             return None
         return self._trouble[0]
 
-    def put(self, delivery: Delivery) -> asyncio.Future[None]:
-        """Return what is done once *delivery* is stored; it raises `NotStored` when it is not."""
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def put(self, delivery: Delivery) -> asyncio.Future[bool]:
+        """Return what is done once *delivery* is kept: whether it was spilled; it raises `NotStored` when it is not."""
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if self._closed:
             answer.set_exception(NotStored("the receiver is stopping"))
             return answer
@@ -141,36 +158,69 @@ class GroupCommit:
 
     def _time_for(self, entries: Sequence[Sequence[_Waiting]]) -> float:
         """Return how many seconds Redis gets for *entries*."""
-        limits = self._limits
-        within_s = limits.answer_within_s
+        within_s = self._redis_within_s
         age_s = monotonic() - entries[0][0][2]
         time_s = max(within_s - age_s, within_s * (0.25 if self._hangs else 0.75))
-        size = sum(len(delivery.body) for entry in entries for delivery, _, _ in entry)
-        return time_s + max(0, size - limits.bytes_per_entry) / limits.bytes_per_s
+        return time_s + self._time_for_bytes(
+            delivery for entry in entries for delivery, _, _ in entry
+        )
+
+    def _time_for_bytes(self, deliveries: Iterable[Delivery]) -> float:
+        """Return how much longer than small ones large bodies may take."""
+        size = sum(len(delivery.body) for delivery in deliveries)
+        return max(0, size - self._limits.bytes_per_entry) / self._limits.bytes_per_s
 
     async def _flush(self, entries: Sequence[Sequence[_Waiting]]) -> None:
         if not entries:
             return
         began = monotonic()
         # What everybody is told when this task is cancelled in mid-write.
-        stored: Sequence[int | NotStored] = [NotStored("the receiver is stopping")] * len(entries)
+        fates: list[_Fate] = [NotStored("the receiver is stopping")] * len(entries)
+        spilling = self._spilling
         try:
-            stored = await self._write(entries)
+            why = spilling and spilling.reason()
+            fates = [NotStored(why)] * len(entries) if why else await self._write(entries)
+            if spilling and any(isinstance(one, NotStored) for one in fates):
+                behind = list(self._entries())
+                entries, fates = [*entries, *behind], fates + [NotStored(_BEHIND)] * len(behind)
+                fates = await self._spill(spilling, entries, fates)
         finally:
-            for entry, one in zip(entries, stored, strict=True):
+            for entry, one in zip(entries, fates, strict=True):
                 if isinstance(one, NotStored):
                     self._refuse(entry, one)
                 else:
-                    self._accept(entry)
-            self._note(entries, stored, monotonic() - began)
+                    self._accept(entry, spilled=one is None)
+            self._note(entries, fates, monotonic() - began)
 
-    async def _write(self, entries: Sequence[Sequence[_Waiting]]) -> Sequence[int | NotStored]:
+    async def _spill(
+        self, spilling: Spilling, entries: Sequence[Sequence[_Waiting]], fates: list[_Fate]
+    ) -> list[_Fate]:
+        """Keep on disk what is not stored; return what became of each entry."""
+        refusals = [one for one in fates if isinstance(one, NotStored)]
+        deliveries = [
+            delivery
+            for entry, one in zip(entries, fates, strict=True)
+            if isinstance(one, NotStored)
+            for delivery, answer, _ in entry
+            if not answer.done()
+        ]
+        within_s = self._limits.answer_within_s - self._redis_within_s
+        within_s += self._time_for_bytes(deliveries)
+        try:
+            await spilling.append(deliveries, within_s, str(refusals[0]))
+        except NotStored:  # it has said why; that of Redis is what has to be mended
+            return fates
+        return [None if isinstance(one, NotStored) else one for one in fates]
+
+    async def _write(self, entries: Sequence[Sequence[_Waiting]]) -> list[_Fate]:
         """Return for each entry the bell's number, or why it is not stored."""
         try:
-            return await self._inbox.put_entries(
-                [[delivery for delivery, _, _ in entry] for entry in entries],
-                self._time_for(entries),
-            )
+            return [
+                *await self._inbox.put_entries(
+                    [[delivery for delivery, _, _ in entry] for entry in entries],
+                    self._time_for(entries),
+                )
+            ]
         except NotStored as error:
             refusal = error
         except Exception as error:
@@ -179,10 +229,10 @@ class GroupCommit:
             refusal = NotStored(f"the write failed ({type(error).__name__})")
         return [refusal] * len(entries)
 
-    def _accept(self, entry: Sequence[_Waiting]) -> None:
+    def _accept(self, entry: Sequence[_Waiting], *, spilled: bool) -> None:
         for _, answer, _ in entry:
             if not answer.done():
-                answer.set_result(None)
+                answer.set_result(spilled)
 
     def _refuse(self, waiting: Sequence[_Waiting], why: NotStored) -> None:
         for _, answer, _ in waiting:
@@ -192,14 +242,15 @@ class GroupCommit:
     def _note(
         self,
         entries: Sequence[Sequence[_Waiting]],
-        stored: Sequence[int | NotStored],
+        fates: Sequence[_Fate],
         took_s: float,
     ) -> None:
         """Count, tell, ring; and refuse those behind a Redis that hangs."""
-        bells = [one for one in stored if not isinstance(one, NotStored)]
-        refusals = [one for one in stored if isinstance(one, NotStored)]
+        bells = [one for one in fates if isinstance(one, int)]
+        refusals = [one for one in fates if isinstance(one, NotStored)]
         deliveries = sum(map(len, entries))
-        self._metrics.flushed(deliveries, took_s, stored=not refusals)
+        result = "failed" if refusals else "stored" if None not in fates else "spilled"
+        self._metrics.flushed(deliveries, took_s, result)
         self._hangs = any(isinstance(one, NoAnswer) for one in refusals)
         self._trouble = (str(refusals[0]), monotonic()) if refusals else None
         if refusals:

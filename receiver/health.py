@@ -1,4 +1,7 @@
-"""`/healthz`: the process lives. `/readyz`: what it takes is stored, and somebody works on it.
+"""`/healthz`: the process lives. `/readyz`: what it takes is kept, and somebody works on it.
+
+A receiver that spills is ready: taken out of its load balancer for Redis's sake it could not keep what it is there to
+keep. Its answer says that it spills, and why.
 
 A load balancer asks `/readyz`, a supervisor `/healthz`: to restart the receiver because Redis is
 away would help nobody, so `/healthz` asks nothing and nobody.
@@ -9,12 +12,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
+import orjson
 from starlette.types import Receive, Scope, Send
 
 from receiver.answers import answer
 from receiver.problems import METHOD_NOT_ALLOWED, NOT_READY, Headers, Refused, render
 from receiver.room import RoomWatch
+from receiver.spilling import Spilling
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +41,7 @@ class Healthz:
 class Readyz:
     """`GET /readyz`: 200, or 503 that names everything that is wrong.
 
-    *problem* tells why deliveries are not stored, or None.
+    *problem* tells why deliveries are not stored in Redis, or None.
     """
 
     def __init__(
@@ -43,38 +49,54 @@ class Readyz:
         room: RoomWatch,
         heartbeat_age_s: Callable[[], Awaitable[float | None]],
         problem: Callable[[], str | None],
+        spilling: Spilling,
     ) -> None:
         self._room = room
         self._heartbeat_age_s = heartbeat_age_s
         self._problem = problem
+        self._spilling = spilling
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask Redis and answer."""
-        wrong = await self._what_is_wrong()
-        if not wrong:
+        not_stored, not_worked_on = await self._what_is_wrong()
+        why = "; ".join(not_stored) or self._spilling.reason()
+        if (not_stored and not await self._spills()) or not_worked_on:
+            wrong = Refused(NOT_READY, "; ".join([*not_stored, *not_worked_on]))
+            await answer(send, *render(wrong))
+        elif why:
+            body = orjson.dumps({"ready": True, "spilling": why})
+            await _answer_get(scope, send, body)
+        else:
             await _answer_get(scope, send, b'{"ready":true}')
-            return
-        status, headers, body = render(Refused(NOT_READY, "; ".join(wrong)))
-        await answer(send, status, headers, body)
 
-    async def _what_is_wrong(self) -> list[str]:
+    async def _spills(self) -> bool:
+        """Try whether what Redis does not take is kept on disk."""
+        if not self._spilling.is_on:
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ASK_WITHIN_S):
+                await self._spilling.check()
+                return self._spilling.takes
+        return False
+
+    async def _what_is_wrong(self) -> tuple[list[str], list[str]]:
+        """Return why Redis does not take deliveries, and why nobody works on them."""
         try:
             async with asyncio.timeout(_ASK_WITHIN_S):
                 await self._room.look()
                 age_s = await self._heartbeat_age_s()
         except Exception as error:
-            # Whatever it is, the receiver cannot store: that is the answer, not a
-            # failure of this page.
-            log.warning("not ready: Redis unreachable error=%s", type(error).__name__)
-            return ["Redis is unreachable"]
-        wrong = []
+            # Whatever it is, Redis takes nothing: that is the answer, not a failure of this page.
+            log.warning("not stored: Redis unreachable error=%s", type(error).__name__)
+            return ["Redis is unreachable"], []
+        wrong, idle = [], []
         if (reason := self._problem()) is not None:
             wrong.append(reason)
         if self._room.is_full:
             wrong.append("Redis is nearly full")
         if age_s is None or age_s > WORKER_SILENT_S:
-            wrong.append(f"no worker has given a sign of life for {WORKER_SILENT_S} seconds")
-        return wrong
+            idle.append(f"no worker has given a sign of life for {WORKER_SILENT_S} seconds")
+        return wrong, idle
 
 
 async def _answer_get(scope: Scope, send: Send, body: bytes) -> None:

@@ -67,6 +67,8 @@ class Metrics(Collector):
         self.received_bytes: Counter[str] = Counter()
         self.bad_tags: Counter[str] = Counter()
         self.cut_off = 0
+        self.spilled = 0
+        self.drained = 0
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -74,9 +76,9 @@ class Metrics(Collector):
         self._flush_time = Buckets(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
         self._flushes: Counter[str] = Counter()
 
-    def flushed(self, deliveries: int, took_s: float, *, stored: bool) -> None:
-        """Note one flush."""
-        self._flushes["stored" if stored else "failed"] += 1
+    def flushed(self, deliveries: int, took_s: float, result: str) -> None:
+        """Note one flush: stored, spilled or failed, in part or whole."""
+        self._flushes[result] += 1
         self._flush_size.observe(deliveries)
         self._flush_time.observe(took_s)
 
@@ -102,9 +104,15 @@ class Metrics(Collector):
         yield _by_label("relay_bad_tags", "Tags left out: not valid.", "source", self.bad_tags)
         cut_off = "Connections cut off: no request came in time."
         yield CounterMetricFamily("relay_cut_off", cut_off, value=self.cut_off)
-        yield _by_label("relay_flushes", "Writes to Redis.", "result", self._flushes)
+        yield _by_label("relay_flushes", "Flushes.", "result", self._flushes)
         yield self._flush_size.told("relay_flush_deliveries", "Deliveries stored in one step.")
-        yield self._flush_time.told("relay_flush_seconds", "Time that Redis took to store them.")
+        yield self._flush_time.told("relay_flush_seconds", "Time that storing them took.")
+        yield CounterMetricFamily(
+            "relay_spilled_deliveries", "Deliveries kept on disk.", self.spilled
+        )
+        yield CounterMetricFamily(
+            "relay_drained_deliveries", "Deliveries stored from there.", self.drained
+        )
         for name, (meaning, read) in self.gauges.items():
             yield GaugeMetricFamily(name, meaning, read())
 

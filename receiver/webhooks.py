@@ -6,7 +6,8 @@ The order of the checks is part of the contract, and each status is the sender's
     429         so many 404 and 401 for a token that it is not said any more (`strangers`)
     400 415   not the sender's form; its bytes are a dead letter      do not send this again
     408 503   not stored                                              send it again
-    202 200   stored; the header Relay-Ack says how safely            done
+    202 200   stored; the header Relay-Ack says how safely, or that   done
+              it is spilled: on this machine's disk until Redis is back
 
 A sender that would not send it again after 408 or 503 is told so by the status that it needs
 (`next_moves`). A sender's own probe that only its signature tells apart (`verify` raises `Probe`)
@@ -47,6 +48,7 @@ from receiver.opening import Opening
 from receiver.problems import Headers, Refused, render
 from receiver.refusals import Refusals
 from receiver.room import RoomWatch
+from receiver.spilling import Spilling
 from receiver.strangers import Strangers
 from receiver.tokens import Tokens, parameters, presented
 
@@ -84,6 +86,7 @@ class Door:
 
     source: Source
     headers: Headers
+    spilled: Headers
     prepared: Prepared
     meter: tuple[str, int]
 
@@ -91,13 +94,14 @@ class Door:
     def of(cls, source: Source, ack_policy: str) -> Door:
         """Make the door of *source*."""
         length = len(_stored_body(new_delivery_id()))
-        headers = [
+        common = [
             (b"content-type", b"application/json"),
             (b"content-length", str(length).encode()),
-            (b"relay-ack", ack_policy.encode()),
         ]
+        headers = [*common, (b"relay-ack", ack_policy.encode())]
+        spilled = [*common, (b"relay-ack", b"spilled")]
         prepared = Prepared(source.success, headers)
-        return cls(source, headers, prepared, (source.name, source.success))
+        return cls(source, headers, spilled, prepared, (source.name, source.success))
 
 
 class Webhooks:
@@ -116,6 +120,7 @@ class Webhooks:
         inbox: Inbox,
         opening: Opening,
         room: RoomWatch,
+        spilling: Spilling,
         refusals: Refusals,
         strangers: Strangers,
         metrics: Metrics,
@@ -130,6 +135,7 @@ class Webhooks:
         self._inbox = inbox
         self._opening = opening
         self._room = room
+        self._spilling = spilling
         self._refusals = refusals
         self._strangers = strangers
         self._metrics = metrics
@@ -144,8 +150,9 @@ class Webhooks:
                 await answer(send, 200, _echoed(_PROBE_HEADERS, headers), _PROBE)
                 return
             delivery = await self._read(door.source, headers, query, receive, held)
-            self._check_open()
-            await self._commit.put(delivery)
+            if self._opening.problem is not None or self._room.is_full:
+                self._check_spill()
+            spilled = await self._commit.put(delivery)
         except NotStored:  # the flush has said why, once for all who waited for it
             await self._refuse(_not_stored(), scope, headers, receive, send, held)
             return
@@ -166,9 +173,11 @@ class Webhooks:
             return
         finally:
             held.release()
-        self._note(door, len(delivery.body))
+        self._note(door, len(delivery.body), spilled=spilled)
         stored = _stored_body(delivery.id)
-        if b"x-request-id" in headers:
+        if spilled:
+            await answer(send, door.source.success, _echoed(door.spilled, headers), stored)
+        elif b"x-request-id" in headers:
             await answer(send, door.source.success, _echoed(door.headers, headers), stored)
         else:
             await door.prepared.send(send, stored)
@@ -211,8 +220,9 @@ class Webhooks:
         refused.quietly = bool(wait_s)
         return refused
 
-    def _note(self, door: Door, size: int) -> None:
-        self._room.stored(size)
+    def _note(self, door: Door, size: int, *, spilled: bool) -> None:
+        if not spilled:
+            self._room.stored(size)
         self._metrics.answered[door.meter] += 1
         self._metrics.received_bytes[door.source.name] += size
 
@@ -294,6 +304,11 @@ class Webhooks:
             raise _not_stored() from None
         self._room.stored(len(delivery.body))
         raise wrong
+
+    def _check_spill(self) -> None:
+        """Refuse what nobody takes: Redis does not, as it is known, and neither does the disk."""
+        if not self._spilling.takes:
+            self._check_open()
 
     def _check_open(self) -> None:
         if self._opening.problem is not None:

@@ -1,9 +1,10 @@
 -- Everything relay status shows, read at one instant. Writes nothing.
--- ARGV: a heartbeat is fresh for ms, [queues].
--- Answer: {now, books, refused, paused, workers, oldest entry id of each queue, length of each queue}
-local fresh, queues = number(), list()
+-- ARGV: a heartbeat is fresh for ms, [queues], [files that were spilled].
+-- Answer: {now, books, refused, paused, workers, oldest entry id of each queue, length of each queue,
+-- how far each file has been stored}
+local fresh, queues, files = number(), list(), list()
 local now = now_ms()
-local oldest, lengths = {}, {}
+local oldest, lengths, places = {}, {}, {}
 for i, name in ipairs(queues) do
   local first = redis.call('XRANGE', queue_key(name), '-', '+', 'COUNT', 1)
   oldest[i] = first[1] and first[1][1] or ''
@@ -12,5 +13,7 @@ for i, name in ipairs(queues) do
   if since then oldest[i] = since .. '-0' end
   lengths[i] = redis.call('XLEN', queue_key(name))
 end
+for i, file in ipairs(files) do places[i] = tonumber(redis.call('GET', P .. 'spilled:' .. file) or 0) end
 return {now, redis.call('HGETALL', P .. 'books'), redis.call('HGETALL', P .. 'refused'),
-  redis.call('HGETALL', P .. 'paused'), redis.call('ZCOUNT', P .. 'workers', now - fresh, '+inf'), oldest, lengths}
+  redis.call('HGETALL', P .. 'paused'), redis.call('ZCOUNT', P .. 'workers', now - fresh, '+inf'), oldest, lengths,
+  places}

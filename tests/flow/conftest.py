@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -20,12 +21,15 @@ async def box() -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-async def make_bench(redis: Redis, redis_url: str, box: Sandbox) -> Callable[..., Workbench]:
+async def make_bench(
+    redis: Redis, redis_url: str, box: Sandbox, tmp_path: Path
+) -> Callable[..., Workbench]:
     """Give a maker of workbenches; keywords are settings."""
     await create_groups(redis)
 
     def make(**changed: object) -> Workbench:
-        return Workbench(redis, box, settings_for(redis_url, box, **changed))
+        own = {"relay_home": tmp_path / "home"}
+        return Workbench(redis, box, settings_for(redis_url, box, **own | changed))
 
     return make
 

@@ -26,6 +26,7 @@ from pipeline.origins import Form, Origin
 from pipeline.outcomes import Reason, SetUp, Stage
 from pipeline.queues import Queues, create_groups
 from pipeline.scripts import script, text
+from pipeline.spill import Piece
 from pipeline.tombstones import Tombstones
 from pipeline.wake import Bell, arq_redis
 from tests.pipeline.work import (
@@ -74,6 +75,7 @@ async def everything(redis: Redis, url: str) -> None:
     inbox = Inbox(redis)
     await inbox.bury(delivery(b"<"), Reason.MALFORMED, "not JSON")
     await inbox.count_refused({"token": 1})
+    await inbox.put_spilled("file", [Piece(5, 9, [b"elsewhere"])], 5)
     await heartbeats.beat(redis, "one")
     await Tombstones(redis).put(["somebody"])
     await recipients.resolve(redis, Tombstones(redis), [("sfmc", "1:2", "ann@example.com")])
@@ -159,7 +161,7 @@ def test_the_functions_build_the_names_of_the_legend() -> None:
     built += [keys.queue("forward:held"), keys.destination(Stage.FORWARD), keys.letter("1")]
     built += [keys.bulk_job("n"), keys.visitor("v"), keys.address("d"), keys.enrichment("d")]
     built += [keys.set_up("sfmc"), keys.recipient("d"), keys.import_of("segment", "s-1")]
-    built.append(keys.drill("n", Stage.FORWARD))
+    built += [keys.drill("n", Stage.FORWARD), keys.spilled("f")]
     assert [name for name in built if entry_of(name) is None] == []
     assert keys.batches(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]
     assert keys.held(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]

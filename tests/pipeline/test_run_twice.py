@@ -508,6 +508,16 @@ async def test_put_stores_again_what_the_seen_marks_recognise(broken: Broken) ->
     await check_books(broken.redis)
 
 
+async def test_what_was_spilled_is_stored_once(broken: Broken) -> None:
+    """The second run finds that the file has come further, stores nothing, and answers the same."""
+    packed = delivery().pack()
+    args: list[str | bytes | float] = ["file", 0, 300, HOUR_MS, packed, packed]
+    assert await script(broken.client, "put_spilled")(args=args) == [300, 0]
+    await broken.check_nothing_more()
+    assert await numbers(broken.redis, Stage.UNPACK) == {"in": 2, "waiting": 2}
+    assert 0 < await broken.redis.pttl(keys.spilled("file")) <= HOUR_MS
+
+
 async def test_a_malformed_body_is_counted_once(broken: Broken) -> None:
     """The second run finds the letter of the first; the same body from another delivery does count."""
     first, second = delivery(b"<"), delivery(b"<")

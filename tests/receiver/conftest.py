@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -26,11 +27,15 @@ class MakeClient(Protocol):
 
 
 @pytest.fixture
-def make_settings(redis_url: str) -> Callable[..., Settings]:
+def make_settings(redis_url: str, tmp_path: Path) -> Callable[..., Settings]:
     """Return a maker of settings that never reads the environment."""
 
     def make(**changed: object) -> Settings:
-        values: dict[str, object] = {"redis_url": redis_url, "hook_tokens": TOKEN}
+        values: dict[str, object] = {
+            "redis_url": redis_url,
+            "hook_tokens": TOKEN,
+            "relay_home": tmp_path / "home",
+        }
         return Settings.model_validate(values | changed)
 
     return make

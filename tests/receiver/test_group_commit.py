@@ -237,7 +237,7 @@ async def test_what_was_answered_for_in_time_is_stored(
     results = await asyncio.gather(
         *(commit.put(delivery()) for _ in range(8)), return_exceptions=True
     )
-    assert [result is None for result in results] == [True] * 4 + [False] * 4
+    assert [result is False for result in results] == [True] * 4 + [False] * 4
 
 
 async def test_a_flush_is_bounded_and_a_larger_body_travels_alone(

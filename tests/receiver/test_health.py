@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
 from httpx import AsyncClient
 from redis.asyncio import Redis
@@ -32,8 +35,16 @@ async def test_no_worker_is_named(client: AsyncClient, redis: Redis) -> None:
         assert "retry-after" in answer.headers
 
 
-async def test_a_full_redis_is_named(client: AsyncClient, redis: Redis) -> None:
-    """Nearly full is 503 and says so."""
+@pytest.fixture
+async def without_spill(make_client: MakeClient) -> AsyncIterator[AsyncClient]:
+    """Give a client of a receiver that keeps nothing on disk."""
+    async with make_client(spill_max_bytes=0) as client:
+        yield client
+
+
+async def test_a_full_redis_is_named(without_spill: AsyncClient, redis: Redis) -> None:
+    """Nearly full is 503 and says so, where nothing is spilled."""
+    client = without_spill
     await heartbeats.beat(redis, "w1")
     used = int((await redis.info("memory"))["used_memory"])
     before = (await redis.config_get("maxmemory"))["maxmemory"]
@@ -47,16 +58,42 @@ async def test_a_full_redis_is_named(client: AsyncClient, redis: Redis) -> None:
 
 
 async def test_no_redis_is_named_and_the_process_lives(make_client: MakeClient) -> None:
-    """Redis away: 503 on /readyz, 200 on /healthz."""
-    async with make_client(redis_url="redis://127.0.0.1:1/0") as client:
+    """Redis away and no spill: 503 on /readyz, 200 on /healthz."""
+    async with make_client(redis_url="redis://127.0.0.1:1/0", spill_max_bytes=0) as client:
         answer = await client.get("/readyz")
         assert answer.status_code == 503
         assert "unreachable" in answer.json()["detail"]
         assert (await client.get("/healthz")).json() == {"alive": True}
 
 
-async def test_a_redis_that_takes_no_writes_is_named(client: AsyncClient, redis: Redis) -> None:
+async def test_who_spills_is_ready_and_says_so(make_client: MakeClient) -> None:
+    """Redis away: 200 while the disk keeps what comes, with the reason; beyond the limit hooks are 503."""
+    async with make_client(redis_url="redis://127.0.0.1:1/0", spill_max_bytes=500) as client:
+        answer = await client.get("/readyz")
+        assert answer.status_code == 200
+        assert answer.json() == {"ready": True, "spilling": "Redis is unreachable"}
+        hook = f"/hooks/events/{TOKEN}"
+        statuses = [(await client.post(hook, content=b"[]")).status_code for _ in range(10)]
+        assert statuses == sorted(statuses)
+        assert {202, 503} == set(statuses)
+
+
+async def test_a_disk_that_takes_nothing_is_no_spill(
+    make_client: MakeClient, tmp_path: Path
+) -> None:
+    """Where the folder cannot be made, Redis away is 503, on /readyz and on hooks."""
+    (tmp_path / "home").write_text("a file where the folder should be")
+    async with make_client(redis_url="redis://127.0.0.1:1/0") as client:
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "Redis is unreachable")
+        assert (await client.post(f"/hooks/events/{TOKEN}", content=b"[]")).status_code == 503
+
+
+async def test_a_redis_that_takes_no_writes_is_named(
+    without_spill: AsyncClient, redis: Redis
+) -> None:
     """A replica answers every question and stores nothing: 503 with its own words, until a write succeeds."""
+    client = without_spill
     await heartbeats.beat(redis, "w1")
     hook = f"/hooks/events/{TOKEN}"
     await redis.execute_command("REPLICAOF", "127.0.0.1", "1")

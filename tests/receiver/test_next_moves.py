@@ -79,7 +79,7 @@ def assert_429(answer: Response, name: str) -> None:
 
 async def test_brevo_without_redis(make_client: MakeClient) -> None:
     """While nothing can be stored Brevo hears 429, also for what would be a dead letter; the others 503."""
-    async with make_client(redis_url="redis://127.0.0.1:1/0") as client:
+    async with make_client(redis_url="redis://127.0.0.1:1/0", spill_max_bytes=0) as client:
         for body in (b'{"event":"click"}', b"not json"):
             assert_429(await client.post(f"/hooks/brevo/{TOKEN}", content=body), "not-stored")
             answer = await client.post(f"/hooks/mailgun/{TOKEN}", content=body)

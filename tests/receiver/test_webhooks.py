@@ -316,12 +316,12 @@ async def test_refusals_without_a_trace_are_counted(make_client: MakeClient, red
 async def test_nothing_is_stored_in_the_last_part_of_the_memory(
     make_client: MakeClient, redis: Redis
 ) -> None:
-    """At 85 % of `maxmemory` the answer is 503, also for what would be a dead letter."""
+    """At 85 % of `maxmemory`, and with no spill, the answer is 503, also for what would be a dead letter."""
     used = int((await redis.info("memory"))["used_memory"])
     before = (await redis.config_get("maxmemory"))["maxmemory"]
     try:
         await redis.config_set("maxmemory", int(used / 0.86))
-        async with make_client() as client:
+        async with make_client(spill_max_bytes=0) as client:
             await client.get("/readyz")  # looks at once, not with the next poll
             for body in (BODY, b"not json"):
                 answer = await client.post(PIXEL, content=body)
@@ -345,8 +345,8 @@ async def test_bodies_beyond_the_memory_are_refused(make_client: MakeClient) -> 
 
 
 async def test_without_redis_the_answer_is_503(make_client: MakeClient) -> None:
-    """A receiver without its Redis starts, refuses with `Retry-After`, and says so in /readyz."""
-    async with make_client(redis_url="redis://127.0.0.1:1/0") as client:
+    """Without Redis and spill a receiver starts, refuses with `Retry-After`, and says so in /readyz."""
+    async with make_client(redis_url="redis://127.0.0.1:1/0", spill_max_bytes=0) as client:
         for body in (BODY, b"not json"):
             answer = await client.post(PIXEL, content=body)
             assert_problem(answer, 503, "not-stored")

@@ -1,0 +1,423 @@
+"""Spilling: while Redis is away deliveries are kept on disk, and arrive in order, once, when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from httpx import AsyncClient, Response
+from redis.asyncio import Redis
+
+from console.redis_server import EmbeddedRedis
+from pipeline import books, heartbeats, keys
+from pipeline.deliveries import Delivery, new_delivery_id
+from pipeline.home import Home
+from pipeline.inbox import Inbox, NoAnswer, NotStored
+from pipeline.queues import fields
+from pipeline.spill import Piece, Spill, files_in, survey
+from pipeline.wake import Bell, arq_redis
+from receiver import spilling as spilling_module
+from receiver.group_commit import GroupCommit, Limits
+from receiver.metrics import Metrics
+from receiver.opening import Opening
+from receiver.room import RoomWatch
+from receiver.spilling import BATCH, Spilling
+from tests.receiver.conftest import TOKEN, MakeClient
+
+pytestmark = pytest.mark.anyio
+
+HOOK = f"/hooks/events/{TOKEN}"
+MANY = 1 << 24
+PATIENCE_S = 60.0
+
+
+async def until(check: Callable[[], Awaitable[bool] | bool]) -> None:
+    """Wait until *check* is true."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            answer = check()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def stored(redis: Redis) -> list[bytes]:
+    """Return the bodies in the inbox, in order; redis-py would make a dict of an entry's fields, and keep the last."""
+    rows = await redis.eval(
+        "return redis.call('XRANGE', KEYS[1], '-', '+')", 1, keys.queue("unpack")
+    )
+    packed = [payload for row in rows for payload in fields(row[1])[0]]
+    return [Delivery.unpack(payload).body for payload in packed]
+
+
+def delivery(n: int) -> Delivery:
+    """Return delivery number *n*."""
+    return Delivery(new_delivery_id(), "events", b"%d" % n, 1_700_000_000_000)
+
+
+async def post(client: AsyncClient, n: int) -> Response:
+    """Post number *n*."""
+    return await client.post(HOOK, content=b"[%d]" % n)
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedRedis]:
+    """Give a server of this test's own, which it may stop and start; it runs."""
+    binary = os.environ.get("TEST_REDIS_SERVER")
+    home = Path(tempfile.mkdtemp(prefix="relay-"))
+    with EmbeddedRedis(home, Path(binary) if binary else None, appendfsync="no") as server:
+        yield server
+    shutil.rmtree(home)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Give the home that the receivers of `make_client` have."""
+    return Home(tmp_path / "home")
+
+
+def is_drained(home: Home) -> Callable[[], bool]:
+    """Return a check: no file of the spill is left."""
+    return lambda: files_in(home.spill_dir) == []
+
+
+# the whole receiver -------------------------------------------------------------------------------------
+
+
+async def test_redis_goes_and_comes_back(
+    make_client: MakeClient, server: EmbeddedRedis, home: Home
+) -> None:
+    """What is posted meanwhile is `spilled`, with each source's own status; all arrives in order, once."""
+    async with make_client(redis_url=server.url) as client:
+        first = [await post(client, n) for n in range(3)]
+        server.stop()
+        meanwhile = [await post(client, n) for n in range(3, 9)]
+        mail = await client.post(
+            f"/hooks/sendgrid/{TOKEN}", content=b"[]", headers={"x-request-id": "r-1"}
+        )
+        assert survey(home).deliveries == 7
+        server.start()
+        await until(is_drained(home))
+        later = await post(client, 9)
+        numbers = (await client.get("/metrics")).text
+    assert [answer.headers["relay-ack"] for answer in first] == ["stored"] * 3
+    assert [answer.status_code for answer in meanwhile] == [202] * 6
+    assert [answer.headers["relay-ack"] for answer in meanwhile] == ["spilled"] * 6
+    assert len({answer.json()["id"] for answer in meanwhile}) == 6
+    assert (mail.status_code, mail.headers["relay-ack"]) == (200, "spilled")
+    assert mail.headers["x-request-id"] == "r-1"
+    assert later.headers["relay-ack"] == "stored"
+    for line in ("relay_spilled_deliveries_total 7.0", "relay_drained_deliveries_total 7.0"):
+        assert line in numbers
+    async with Redis.from_url(server.url) as redis:
+        posted = [b"[%d]" % n for n in range(10)]
+        assert await stored(redis) == [*posted[:9], b"[]", posted[9]]
+        told = await books.snapshot(redis, home)
+    assert (told["stages"]["unpack"]["in"], told["balanced"]) == (11, True)
+
+
+async def test_a_receiver_may_start_before_redis(
+    make_client: MakeClient, server: EmbeddedRedis, home: Home
+) -> None:
+    """Until the inbox can be opened everything is spilled; only what would be a dead letter is refused."""
+    server.stop()
+    async with make_client(redis_url=server.url) as client:
+        answers = [await post(client, n) for n in range(3)]
+        assert (await client.post(HOOK, content=b"not json")).status_code == 503
+        server.start()
+        await until(is_drained(home))
+    assert [answer.headers["relay-ack"] for answer in answers] == ["spilled"] * 3
+    async with Redis.from_url(server.url) as redis:
+        assert await stored(redis) == [b"[0]", b"[1]", b"[2]"]
+
+
+async def test_a_full_redis_is_spared(make_client: MakeClient, redis: Redis, home: Home) -> None:
+    """From 85 % on deliveries are spilled, and none is stored before there is room again."""
+    await heartbeats.beat(redis, "one")
+    used = int((await redis.info("memory"))["used_memory"])
+    before = (await redis.config_get("maxmemory"))["maxmemory"]
+    async with make_client() as client:
+        try:
+            await redis.config_set("maxmemory", int(used / 0.86))
+            ready = await client.get("/readyz")  # looks at once, not with the next poll
+            answers = [await post(client, n) for n in range(3)]
+            await asyncio.sleep(2 * spilling_module.AGAIN_S)
+            assert await stored(redis) == []
+            waiting = (await books.snapshot(redis, home))["stages"]["unpack"]
+        finally:
+            await redis.config_set("maxmemory", before)
+        await until(is_drained(home))
+        assert (await client.get("/readyz")).json() == {"ready": True}
+    assert (ready.status_code, ready.json()["spilling"]) == (200, "Redis is nearly full")
+    assert [answer.headers["relay-ack"] for answer in answers] == ["spilled"] * 3
+    assert (waiting["in"], waiting["waiting"]) == (3, 3)
+    assert await stored(redis) == [b"[0]", b"[1]", b"[2]"]
+
+
+async def test_beyond_the_limit_it_is_503(make_client: MakeClient, home: Home) -> None:
+    """What does not fit any more is refused with `Retry-After`; what was spilled stays."""
+    async with make_client(redis_url="redis://127.0.0.1:1/0", spill_max_bytes=300) as client:
+        answers = [await post(client, n) for n in range(9)]
+    kept = [answer for answer in answers if answer.status_code == 202]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert (len(kept) + len(refused), bool(kept), bool(refused)) == (9, True, True)
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+    assert survey(home).deliveries == len(kept)
+    assert survey(home).used_bytes <= 300
+
+
+async def test_the_next_receiver_takes_over(
+    make_client: MakeClient, redis: Redis, home: Home
+) -> None:
+    """What a receiver leaves behind goes first with the next one, also with one that spills nothing itself."""
+    async with make_client(redis_url="redis://127.0.0.1:1/0") as client:
+        for n in range(2):
+            await post(client, n)
+    async with make_client(spill_max_bytes=0) as client:
+        await until(is_drained(home))
+        await post(client, 2)
+    assert await stored(redis) == [b"[0]", b"[1]", b"[2]"]
+
+
+async def test_a_running_receiver_adopts(
+    make_client: MakeClient, redis: Redis, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files whose owner has died are drained by whoever is there."""
+    monkeypatch.setattr(spilling_module, "ADOPT_EVERY_S", 0.01)
+    async with make_client():
+        dead = Spill(home, MANY)
+        dead.append([delivery(1).pack()])
+        await asyncio.sleep(0.05)
+        assert await stored(redis) == []
+        dead.close()
+        await until(is_drained(home))
+    assert await stored(redis) == [b"1"]
+
+
+# the drain ----------------------------------------------------------------------------------------------
+
+
+class Gated(Inbox):
+    """The real inbox, whose stores can be refused, or held after they were done."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis)
+        self.refuses: NotStored | None = None
+        self.times: list[float] = []
+        self.pieces = 0
+        self.most = 1 << 30
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def put_entries(
+        self, entries: Sequence[Sequence[Delivery]], within_s: float
+    ) -> list[int | NotStored]:
+        """Store, unless it is refused."""
+        self.times.append(within_s)
+        if self.refuses:
+            return [self.refuses] * len(entries)
+        return await super().put_entries(entries, within_s)
+
+    async def put_spilled(
+        self, name: str, pieces: Sequence[Piece], within_s: float
+    ) -> tuple[int, int]:
+        """Store, unless it is refused."""
+        await self.gate.wait()
+        if self.refuses:
+            raise self.refuses
+        done = await super().put_spilled(name, pieces[: self.most], within_s)
+        self.pieces += len(pieces[: self.most])
+        return done
+
+
+class Desk:
+    """A group commit with its spill, and the tasks of both."""
+
+    def __init__(self, redis: Redis, home: Home, limits: Limits | None = None) -> None:
+        self.redis = redis
+        self.inbox = Gated(redis)
+        self.metrics = Metrics()
+        self.opening = Opening(self.inbox)
+        self.opening.problem = None
+        self.spill = Spill(home, MANY)
+        bell = Bell(arq_redis(redis.connection_pool))
+        room = RoomWatch(self.inbox)
+        self.spilling = Spilling(self.spill, self.inbox, bell, self.opening, room, self.metrics)
+        self.commit = GroupCommit(self.inbox, bell, self.metrics, limits, self.spilling)
+        self.tasks = [asyncio.create_task(self.commit.run())]
+
+    def drain(self) -> None:
+        """Begin to drain."""
+        self.tasks.append(asyncio.create_task(self.spilling.run()))
+
+    async def put(self, first: int, beyond: int) -> list[bool]:
+        """Put deliveries by their numbers; return which were spilled."""
+        return await asyncio.gather(*(self.commit.put(delivery(n)) for n in range(first, beyond)))
+
+    async def close(self) -> None:
+        """Stop it as a death would: what is spilled stays."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+        await self.commit.finish()
+        await self.spilling.close()
+
+
+@pytest.fixture
+async def desk(redis: Redis, home: Home) -> AsyncIterator[Desk]:
+    """Give one whose limits a busy machine does not reach; nothing is drained yet."""
+    desk = Desk(redis, home, Limits(answer_within_s=10))
+    yield desk
+    await desk.close()
+
+
+async def test_nothing_overtakes_what_is_spilled_by_more_than_a_batch(desk: Desk) -> None:
+    """Once something is spilled all that follows is, without asking Redis, until at most a batch is left."""
+    desk.inbox.refuses = NotStored("refused on purpose")
+    assert await desk.put(0, 3 * BATCH) == [True] * 3 * BATCH
+    desk.inbox.refuses = None
+    asked = len(desk.inbox.times)
+    assert await desk.put(3 * BATCH, 3 * BATCH + 5) == [True] * 5
+    assert len(desk.inbox.times) == asked
+    desk.inbox.most = 1
+    desk.drain()
+    await until(lambda: desk.spilling.reason() is None)
+    assert desk.spilling.left <= BATCH
+    assert desk.inbox.pieces >= 2
+    await until(lambda: desk.spilling.left == 0)
+    assert await desk.put(3 * BATCH + 5, 3 * BATCH + 6) == [False]
+    assert await stored(desk.redis) == [b"%d" % n for n in range(3 * BATCH + 6)]
+
+
+async def test_what_redis_may_have_stored_comes_twice_at_most(desk: Desk) -> None:
+    """A flush without an answer is spilled: nothing is lost, and only it can come twice."""
+    desk.inbox.refuses = NoAnswer("late on purpose")
+    assert await desk.put(0, 5) == [True] * 5
+    desk.inbox.refuses = None
+    desk.drain()
+    await until(lambda: desk.spilling.left == 0)
+    assert await stored(desk.redis) == [b"%d" % n for n in range(5)]
+
+
+async def test_only_the_refused_entry_is_spilled(desk: Desk, redis: Redis) -> None:
+    """Of a flush that was stored in part the rest is spilled, and each is answered for what became of it."""
+    commit = desk.commit
+    commit._limits = Limits(deliveries_per_entry=2, answer_within_s=10)
+    whole = desk.inbox.put_entries
+
+    async def second_fails(
+        entries: Sequence[Sequence[Delivery]], within_s: float
+    ) -> list[int | NotStored]:
+        return [*await whole(entries[:1], within_s), *[NotStored("no")] * (len(entries) - 1)]
+
+    desk.inbox.put_entries = second_fails  # type: ignore[method-assign]
+    assert await desk.put(0, 4) == [False, False, True, True]
+    desk.drain()
+    await until(lambda: desk.spilling.left == 0)
+    assert await stored(redis) == [b"0", b"1", b"2", b"3"]
+
+
+async def test_a_death_between_storing_and_removing_doubles_nothing(
+    redis: Redis, home: Home
+) -> None:
+    """How far a file has come is noted with what is stored: the next owner goes on from there."""
+    desk = Desk(redis, home, Limits(answer_within_s=10))
+    desk.inbox.refuses = NotStored("refused on purpose")
+    await desk.put(0, 3 * BATCH)
+    segment = desk.spill.next()
+    assert segment is not None
+    desk.inbox.refuses = None
+    pieces = segment.pieces(0, most=BATCH, most_bytes=MANY, count=2)
+    await desk.inbox.put_spilled(segment.name, pieces, 5)
+    await desk.inbox.put_spilled(segment.name, pieces, 5)
+    told = await books.snapshot(redis, home)
+    await desk.close()
+    assert told["stages"]["unpack"]["waiting"] == told["stages"]["unpack"]["in"] == 3 * BATCH
+    assert told["spilled"] == BATCH
+
+    other = Desk(redis, home)
+    await other.spilling.open()
+    assert other.spilling.reason() is not None
+    other.drain()
+    await until(is_drained(home))
+    await other.close()
+    assert await stored(redis) == [b"%d" % n for n in range(3 * BATCH)]
+    told = await books.snapshot(redis, home)
+    assert told["stages"]["unpack"]["in"] == 3 * BATCH
+    assert "spilled" not in told
+
+
+# time ---------------------------------------------------------------------------------------------------
+
+
+async def test_redis_and_disk_share_the_time_of_an_answer(redis: Redis, home: Home) -> None:
+    """What both are waited for is what an answer may take, whatever each of them does with it."""
+    desk = Desk(redis, home)
+    desk.inbox.refuses = NoAnswer("late on purpose")
+    waited: list[float] = []
+    append = desk.spilling.append
+
+    async def note(deliveries: Sequence[Delivery], within_s: float, why: str) -> None:
+        waited.append(within_s)
+        await append(deliveries, within_s, why)
+
+    desk.spilling.append = note  # type: ignore[method-assign]
+    await asyncio.wait([desk.commit.put(delivery(1))])
+    await desk.close()
+    assert desk.inbox.times[0] + waited[0] <= Limits().answer_within_s + 1e-9
+    assert min(waited) > 0.05
+
+
+async def test_who_waits_behind_a_redis_that_hangs_is_spilled_too(
+    redis: Redis, redis_server: EmbeddedRedis, home: Home
+) -> None:
+    """One write finds it out, and everybody behind it is kept on disk with the same append."""
+    desk = Desk(redis, home, Limits(entries_per_flush=2, deliveries_per_entry=5, answer_within_s=1))
+    await desk.put(0, 1)
+    process_id = int((await redis.info("server"))["process_id"])
+    os.kill(process_id, signal.SIGSTOP)
+    try:
+        assert await desk.put(1, 100) == [True] * 99
+    finally:
+        os.kill(process_id, signal.SIGCONT)
+    assert len(desk.inbox.times) == 2
+    desk.drain()
+    await until(lambda: desk.spilling.left == 0)
+    await desk.close()
+    arrived = [int(body) for body in await stored(redis)]
+    assert set(arrived) == set(range(100))
+    # the first ten may have been stored before Redis was stopped from answering
+    assert len(arrived) - 100 <= 10
+
+
+async def test_a_disk_that_hangs_is_not_waited_for(
+    redis: Redis, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the answer is "not stored"; what the disk keeps in the end is drained all the same."""
+    desk = Desk(redis, home, Limits(answer_within_s=0.02))
+    desk.inbox.refuses = NotStored("refused on purpose")
+    goes_on = threading.Event()
+    keep = desk.spill.append
+
+    def hang(payloads: Sequence[bytes]) -> None:
+        goes_on.wait(PATIENCE_S)
+        keep(payloads)
+
+    monkeypatch.setattr(desk.spill, "append", hang)
+    for n in range(3):
+        with pytest.raises(NotStored):
+            await desk.commit.put(delivery(n))
+    assert not desk.spilling.takes
+    goes_on.set()
+    desk.inbox.refuses = None
+    desk.drain()
+    await until(lambda: desk.metrics.drained == 1)
+    await desk.close()
+    assert await stored(redis) == [b"0"]

@@ -52,13 +52,14 @@ def _examine(*, offline: bool, sends: bool, url: str | None) -> list[Finding]:
     """Return all findings; what cannot be looked at is one."""
     from console.findings import bad, of_settings
     from console.findings_of_disk import of_disk
+    from console.findings_of_spill import of_spill
     from pipeline.settings import SettingsError, load_settings
 
     try:
         settings = load_settings()
     except SettingsError as error:
         return [bad("settings", problem, "correct it") for problem in error.problems]
-    findings = [*of_settings(settings), *of_disk(settings)]
+    findings = [*of_settings(settings), *of_disk(settings), *of_spill(settings)]
     if not offline:
         findings += _of_vendors(settings)
 

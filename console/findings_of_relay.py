@@ -25,15 +25,15 @@ COUNTS = 3
 async def of_relay(redis: Redis, settings: Settings) -> list[Finding]:
     """Return what the relay's data tell. Raises redis-py's errors, but for what Redis refuses to tell."""
     return [
-        *await looked("workers, stages and books", _snapshot(redis)),
+        *await looked("workers, stages and books", _snapshot(redis, settings)),
         *await looked("books, recounted", _recount(redis)),
         *await looked("senders", _senders(redis, settings)),
         *await looked("AudienceLab's dialect", _dialects(redis, settings.audiencelab_dialect)),
     ]
 
 
-async def _snapshot(redis: Redis) -> list[Finding]:
-    snapshot = await books.snapshot(redis)
+async def _snapshot(redis: Redis, settings: Settings) -> list[Finding]:
+    snapshot = await books.snapshot(redis, settings.data_home())
     return [_workers(snapshot), *_pauses(snapshot), _balance(snapshot)]
 
 

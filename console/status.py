@@ -4,27 +4,54 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from console.commands import AsJson, run
+from console.commands import AsJson, Failed, load, run, wrong_settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+    from pipeline.home import Home
 
 
 def status(as_json: AsJson = False) -> None:
     """Show what each stage took in and what became of it, what is paused, and whether the books balance."""
     from console.output import print_json
+    from pipeline.settings import SettingsError
 
-    snapshot = run(_read)
+    try:
+        home = load().data_home()
+    except SettingsError as error:
+        raise wrong_settings(error.problems) from None
+
+    async def read(redis: Redis) -> dict[str, Any]:
+        from pipeline import books
+
+        return await books.snapshot(redis, home)
+
+    try:
+        snapshot = run(read)
+    except Failed as failed:
+        raise _with_spill(failed, home) from None
     if as_json:
         print_json(snapshot)
     else:
         _show(snapshot)
 
 
-async def _read(redis: Redis) -> dict[str, Any]:
-    from pipeline import books
+def _with_spill(failed: Failed, home: Home) -> Failed:
+    """Return *failed* with how much lies on this machine's disk; only Redis knows how much of it is stored already."""
+    from pipeline.clock import iso
+    from pipeline.spill import survey
 
-    return await books.snapshot(redis)
+    told = survey(home)
+    if not told.deliveries:
+        return failed
+    facts = {
+        "deliveries": told.deliveries,
+        "bytes": told.used_bytes,
+        "since": iso(told.oldest_ms or 0),
+    }
+    sentence = f"Up to {told.deliveries} deliveries lie in the spill, since {facts['since']}."
+    return type(failed)(f"{failed} {sentence}", failed.facts | {"spilled": facts})
 
 
 def _show(snapshot: dict[str, Any]) -> None:
@@ -48,6 +75,8 @@ def _show(snapshot: dict[str, Any]) -> None:
         say("THE BOOKS DO NOT BALANCE: a fault of the relay. Keep the data, and report it.")
     if any(row["dead"] for row in snapshot["stages"].values()):
         say("What is dead and why: `relay dead list`.")
+    if "spilled" in snapshot:
+        say(f"Of what waits in unpack {snapshot['spilled']} lie in the spill, not yet in Redis.")
     idle = "" if snapshot["workers"] else " Nothing is worked on until one runs."
     say(f"Workers alive: {snapshot['workers']}.{idle}")
     say(f"The oldest work waits {snapshot['oldest_waiting_s']} s.")

@@ -411,10 +411,14 @@ class Survey:
 
 
 def survey(home: Home) -> Survey:
-    """Look at everything that is spilled in *home*, changing nothing.
+    """Look at everything that is spilled in *home*, changing nothing; what cannot be read is counted."""
+    try:
+        return _survey(home)
+    except OSError:
+        return Survey([], 0, aside=0, unreadable=1)
 
-    Raises `OSError` when the folder cannot be read.
-    """
+
+def _survey(home: Home) -> Survey:
     looks, unreadable = [], 0
     for path in files_in(home.spill_dir):
         try:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from redis.asyncio import Redis
 
 from pipeline import keys
+from pipeline.home import Home
+from pipeline.inbox import Inbox
 from pipeline.outcomes import Stage
+from pipeline.spill import Spill, files_in
 from tests.console.conftest import Relay
 from tests.pipeline.burials import bury
+from tests.pipeline.work import delivery
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +39,61 @@ async def test_status_has_the_contracts_shape(relay: Relay, redis: Redis) -> Non
         "workers": 0,
         "oldest_waiting_s": 0.0,
     }
+
+
+@pytest.fixture
+def spill(tmp_path: Path) -> Iterator[Spill]:
+    """Give the spill of a receiver that runs in the home of `relay`."""
+    spill = Spill(Home(tmp_path / "home"), 1 << 20)
+    yield spill
+    spill.close()
+
+
+async def test_what_is_spilled_is_in_the_books(relay: Relay, redis: Redis, spill: Spill) -> None:
+    """What lies on disk is `in` and `waiting`, but for what has been stored already; its age counts."""
+    spill.append([delivery(b"%d" % n).pack() for n in range(3)])
+    segment = spill.next()
+    assert segment is not None
+    pieces = segment.pieces(0, most=1, most_bytes=1000, count=1)
+    await Inbox(redis).put_spilled(segment.name, pieces, 5)
+    told = (await relay("status", "--json")).json
+    assert told["stages"]["unpack"]["in"] == told["stages"]["unpack"]["waiting"] == 3
+    assert told["balanced"]
+    assert told["spilled"] == 2
+    assert "2 lie in the spill" in (await relay("status")).out
+    spill.finish(segment)
+    told = (await relay("status", "--json")).json
+    assert told["stages"]["unpack"]["in"] == 1
+    assert "spilled" not in told
+
+
+async def test_the_oldest_work_may_lie_in_the_spill(relay: Relay, home_of_old: Home) -> None:
+    """`oldest_waiting_s` regards what is spilled, by when its file was begun."""
+    assert files_in(home_of_old.spill_dir)
+    assert (await relay("status", "--json")).json["oldest_waiting_s"] > 1_000_000
+
+
+@pytest.fixture
+def home_of_old(tmp_path: Path, redis: Redis, spill: Spill) -> Home:
+    """Give a home with a spilled file that was begun in 2001."""
+    spill.append([b"1"])
+    spill.close()
+    home = Home(tmp_path / "home")
+    (path,) = files_in(home.spill_dir)
+    path.rename(path.with_name(f"{10**15:017d}-{path.stem.partition('-')[2]}.log"))
+    return home
+
+
+async def test_without_redis_the_spill_is_told(
+    relay: Relay, spill: Spill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command fails, and says all the same how much lies on this machine's disk."""
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    assert set((await relay("status", "--json")).json) == {"error"}
+    spill.append([b"1", b"2"])
+    answer = await relay("status", "--json")
+    assert (answer.status, answer.json["spilled"]["deliveries"]) == (1, 2)
+    assert "Up to 2 deliveries lie in the spill" in (await relay("status")).err
 
 
 async def test_status_for_people(relay: Relay, redis: Redis) -> None:

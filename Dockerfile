@@ -17,7 +17,9 @@ FROM python:3.12-slim
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     RELAY_HOME=/home/relay/.relay
-RUN useradd --create-home --uid 10001 --user-group relay
+# RELAY_HOME is there, and its user's, so that a volume made for it is too.
+RUN useradd --create-home --uid 10001 --user-group relay \
+    && install -d -o relay -g relay -m 0700 /home/relay/.relay
 # The dependencies in a layer of their own: it changes only with the lock file.
 COPY requirements/runtime.txt /tmp/runtime.txt
 RUN python -m pip install --no-cache-dir --require-hashes --only-binary=:all: -r /tmp/runtime.txt

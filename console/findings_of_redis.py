@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 OLDEST = (6, 2)
-#: shares of maxmemory; from the larger on receivers answer 503
+#: shares of maxmemory; from the larger on receivers spill, and then answer 503
 FILLING, FULL = 0.7, 0.85
 #: seconds; senders' signatures allow for minutes, a clock that is kept by NTP differs by milliseconds
 CLOCK_WARN_S, CLOCK_BAD_S = 2.0, 60.0
@@ -86,7 +86,7 @@ def _room(info: Mapping[str, Any]) -> Finding:
     told = f"{told} of {limit / 2**20:.0f} MB ({share:.0%}), {left:.0f} MB left"
     do = "let the workers drain it, or raise maxmemory"
     if share >= FULL:
-        return bad(check, f"{told}: receivers answer 503", do)
+        return bad(check, f"{told}: receivers spill, and then answer 503", do)
     return warn(check, told, do) if share >= FILLING else ok(check, told)
 
 

@@ -1,7 +1,8 @@
 """The flow, in words.
 
 A sender posts a webhook. The **receiver** checks the token and the signature, and puts the request as it came,
-one *delivery*, into the *inbox*; only when Redis has it, the sender gets its answer. Nothing is understood yet.
+one *delivery*, into the *inbox*; only when Redis has it, the sender gets its answer. Nothing is understood yet. While
+Redis is away, deliveries wait on the receiver's disk, in the *spill*.
 
 A **worker** takes the delivery apart (`unpack`): the delivery's *source* reads it and says what happened.
 Each mail *event* goes to the stage `forward`, each sighting of a *visitor* to `enrich`, each change of scores

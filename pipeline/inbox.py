@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha1, sha256
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +38,8 @@ WAIT_MS = 150
 WITHIN_S = 5.0
 # what the way to Redis and back may take beside its own waiting
 _WAY_MS = 20
+# what reading an answer takes that has come already
+_READ_S = 0.005
 # Redis 6 wraps what a command in a script says
 _WRAPPING = re.compile(r"^Error running script .*@user_script: ?\d+: -?")
 # as much of Redis's own words as a log line may hold
@@ -179,18 +182,14 @@ class Inbox:
     ) -> list[Any]:
         """Return the answer to each of *calls*, or why what it brought may not be acknowledged."""
         stored: list[Any] = []
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(within_s):
-                await self._write(line, calls, ("EVALSHA", put.digest, 0), stored, within_s)
-                unknown = [i for i, one in enumerate(stored) if isinstance(one, NoScriptError)]
-                if unknown:  # the server is new or was restarted; the text teaches it the script
-                    again: list[Any] = []
-                    try:
-                        texts = [calls[i] for i in unknown]
-                        await self._write(line, texts, ("EVAL", put.text, 0), again, within_s)
-                    finally:
-                        for i, one in zip(unknown, again, strict=False):
-                            stored[i] = one
+            async with asyncio.timeout(None) as limit:
+                late = loop.call_later(within_s, _let_go_soon, loop, limit)
+                try:
+                    await self._ask(line, put, calls, stored, within_s)
+                finally:
+                    late.cancel()
         except TimeoutError:
             rest: NotStored = NoAnswer("Redis did not answer in time")
         except (RedisError, OSError) as error:
@@ -199,6 +198,26 @@ class Inbox:
             rest = NotStored("Redis said nothing of it")
         stored += [rest] * (len(calls) - len(stored))
         return [_not_stored(one) if isinstance(one, RedisError) else one for one in stored]
+
+    async def _ask(
+        self,
+        line: Line,
+        put: _Put,
+        calls: Sequence[Sequence[Word]],
+        stored: list[Any],
+        within_s: float,
+    ) -> None:
+        """Fill *stored* with what is known of each call, also when the server does not know the script."""
+        await self._write(line, calls, ("EVALSHA", put.digest, 0), stored, within_s)
+        unknown = [i for i, one in enumerate(stored) if isinstance(one, NoScriptError)]
+        if unknown:  # the server is new or was restarted; the text teaches it the script
+            again: list[Any] = []
+            try:
+                texts = [calls[i] for i in unknown]
+                await self._write(line, texts, ("EVAL", put.text, 0), again, within_s)
+            finally:
+                for i, one in zip(unknown, again, strict=False):
+                    stored[i] = one
 
     async def _write(
         self,
@@ -254,6 +273,16 @@ class Inbox:
         """Return how full Redis is. Raises redis-py's errors."""
         memory = await self._redis.info("memory")
         return Room(int(memory["used_memory"]), int(memory.get("maxmemory", 0)))
+
+
+def _let_go_soon(loop: asyncio.AbstractEventLoop, limit: asyncio.Timeout) -> None:
+    """End the wait unless the answer is there: a process that was busy finds both the answer and that it is late."""
+    loop.call_later(_READ_S, _let_go, loop, limit)
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, limit: asyncio.Timeout) -> None:
+    with suppress(RuntimeError):  # it has ended meanwhile
+        limit.reschedule(loop.time())
 
 
 def _not_stored(error: Exception) -> NotStored:

@@ -6,7 +6,7 @@ all, and takes what has come meanwhile. Nothing waits on a timer: an idle receiv
 delivery at once.
 
 What Redis does not take is spilled (`receiver.spilling`): what a write could not store goes to the disk, together with
-all that waits behind it. Redis then gets 60 % of the time, and the disk the rest.
+all that waits behind it. Redis then gets 75 % of the time, and the disk the rest.
 
 What may go wrong: Redis hangs, and nothing is spilled. A write is given up when its oldest delivery has waited 190 ms,
 and while Redis does not answer whoever has waited three quarters of that is refused without another
@@ -50,7 +50,7 @@ class Limits:
     # The contract's 250 ms less what reading and answering take.
     answer_within_s: float = 0.19
     # Redis's share of it while there is a spill; an fsync of a disk that is well takes a tenth of the rest.
-    redis_share: float = 0.6
+    redis_share: float = 0.75
     # What a slow network carries at least, for the time that large bodies get.
     bytes_per_s: float = 25e6
 
@@ -179,6 +179,8 @@ class GroupCommit:
         spilling = self._spilling
         try:
             why = spilling and spilling.reason()
+            if spilling and why and await spilling.has_ended(self._redis_within_s / 4):
+                why = None
             fates = [NotStored(why)] * len(entries) if why else await self._write(entries)
             if spilling and any(isinstance(one, NotStored) for one in fates):
                 behind = list(self._entries())
@@ -204,7 +206,9 @@ class GroupCommit:
             for delivery, answer, _ in entry
             if not answer.done()
         ]
-        within_s = self._limits.answer_within_s - self._redis_within_s
+        within_s = self._limits.answer_within_s
+        # all that Redis has left of it, or its own share when it was this process that was busy
+        within_s = max(within_s - (monotonic() - entries[0][0][2]), within_s - self._redis_within_s)
         within_s += self._time_for_bytes(deliveries)
         try:
             await spilling.append(deliveries, within_s, str(refusals[0]))
@@ -252,6 +256,8 @@ class GroupCommit:
         result = "failed" if refusals else "stored" if None not in fates else "spilled"
         self._metrics.flushed(deliveries, took_s, result)
         self._hangs = any(isinstance(one, NoAnswer) for one in refusals)
+        if self._spilling:  # then the disk has failed too, and most likely it hangs
+            self._hangs = bool(refusals)
         self._trouble = (str(refusals[0]), monotonic()) if refusals else None
         if refusals:
             late = self._refuse_the_late() if self._hangs else 0

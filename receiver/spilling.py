@@ -4,7 +4,7 @@ A flush that Redis refused or did not answer goes to the spill (`pipeline.spill`
 with `Relay-Ack: spilled`. From then on every flush goes there without asking Redis, so that nothing overtakes what lies
 there already; only the drain asks, again and again. It stores what was spilled batch by batch, each in one step with
 how far the file has come, so that a crash at any moment loses nothing and doubles nothing. When no more than a batch is
-left, flushes go to Redis again.
+left, the next flush waits for it a moment and goes to Redis again: the order holds, and the end comes also under load.
 
 What may come twice: a flush that Redis did not answer may be stored, and is spilled as well. The seen marks of its
 events tell, as for a sender that sends again; only the books of `unpack` have it twice, because it was stored twice.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 
 from pipeline.deliveries import Delivery
@@ -30,7 +31,7 @@ from receiver.room import RoomWatch
 
 log = logging.getLogger(__name__)
 
-# One stream entry, as large as that of a flush; so much may be left when new work goes to Redis again.
+# One stream entry, as large as that of a flush; for so much a flush waits.
 BATCH, BATCH_BYTES = 256, 1 << 20
 # Batches that share one way to Redis, and one wait for the disk or the replica.
 TOGETHER = 4
@@ -66,6 +67,8 @@ class Spilling:
         self._metrics = metrics
         self._work = asyncio.Event()
         self._behind = False
+        self._is_ending = False
+        self._empty = asyncio.Event()
         self._hung: asyncio.Task[None] | None = None
         self._trouble: tuple[str, float] | None = None
 
@@ -110,6 +113,15 @@ class Spilling:
             return "what was spilled before goes first"
         return self._opening.problem or ("Redis is nearly full" if self._room.is_full else None)
 
+    async def has_ended(self, within_s: float) -> bool:
+        """Wait for the last batch, if it is that far; tell whether the next flush may go to Redis."""
+        if not self._is_ending:
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._empty.wait()
+        return self.reason() is None
+
     async def open(self) -> None:
         """Try whether the disk takes anything, and adopt what dead receivers have left."""
         if self.is_on:
@@ -150,7 +162,7 @@ class Spilling:
         self._metrics.spilled += len(deliveries)
         if not self._behind:
             log.warning("spilling: %s", why)
-        self._behind = True
+        self._fall_behind()
         self._work.set()
 
     def _failed(self, why: str) -> NotStored:
@@ -181,13 +193,13 @@ class Spilling:
     async def _adopt(self) -> None:
         if adopted := await asyncio.to_thread(self._spill.adopt):
             log.info("adopted what another receiver had spilled deliveries=%d", adopted)
-            self._behind = True
+            self._fall_behind()
 
     async def _drain(self) -> None:
         while (segment := await asyncio.to_thread(self._spill.next)) is not None:
             await self._take_out(segment)
             await asyncio.to_thread(self._spill.finish, segment)
-        if self._behind and not self._spill.left:
+        if not self._spill.left:
             self._go_on()
 
     async def _take_out(self, segment: Segment) -> None:
@@ -202,7 +214,8 @@ class Spilling:
             segment.advance(place)
             self._metrics.drained += max(0, before - segment.left)
             self._room.stored(size)
-            if self._behind and self._spill.left <= BATCH:
+            self._is_ending = self._spill.left <= BATCH
+            if not self._spill.left:
                 self._go_on()
 
     async def _store(self, segment: Segment, pieces: Sequence[Piece], within_s: float) -> int:
@@ -212,6 +225,7 @@ class Spilling:
             try:
                 place, bell = await self._inbox.put_spilled(segment.name, pieces, within_s)
             except NotStored as error:
+                self._is_ending = False
                 if told != str(error):
                     told = str(error)
                     log.info("not drained yet: %s", told)
@@ -220,7 +234,14 @@ class Spilling:
             await self._bell.ring(Stage.UNPACK, bell)
             return place
 
+    def _fall_behind(self) -> None:
+        """Let no flush overtake what is spilled."""
+        self._behind = True
+        self._empty.clear()
+
     def _go_on(self) -> None:
         """Let flushes go to Redis again."""
-        self._behind = False
-        log.info("spilling is over: Redis takes deliveries again")
+        if self._behind:
+            log.info("spilling is over: Redis takes deliveries again")
+        self._behind = self._is_ending = False
+        self._empty.set()

@@ -172,6 +172,16 @@ def test_compose_keeps_what_it_acknowledged() -> None:
     assert "ports" not in redis
 
 
+def test_compose_keeps_what_was_spilled() -> None:
+    """RELAY_HOME of the image is a volume, which the image's user may write."""
+    compose = _compose()
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "RELAY_HOME=/home/relay/.relay" in image
+    assert "install -d -o relay -g relay -m 0700 /home/relay/.relay" in image
+    assert "relay-home:/home/relay/.relay" in compose["services"]["web"]["volumes"]
+    assert "relay-home" in compose["volumes"]
+
+
 def test_compose_runs_the_processes_of_the_procfile() -> None:
     """web and worker run the Procfile's commands, wait for Redis, and hold no secret."""
     services = _compose()["services"]

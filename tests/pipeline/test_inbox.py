@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipeline.deliveries import Delivery
 from pipeline.inbox import AckPolicy, Inbox, NoAnswer, NotPossible, NotStored
 from pipeline.moves import Move
 from pipeline.outcomes import Reason, Stage
+from pipeline.spill import Piece
 from tests.pipeline.work import apply, check_books, delivery, numbers, take
 
 pytestmark = pytest.mark.anyio
@@ -203,6 +205,42 @@ async def test_replicated_with_a_replica(
         await inbox.put([delivery()])
 
 
+async def test_what_was_spilled_is_held_until_a_replica_has_it(
+    replicated: tuple[Redis, Redis], open_inbox: OpenInbox
+) -> None:
+    """A second call stores nothing again, and yet waits for the replica to have what the first one stored."""
+    master, replica = replicated
+    login = master.connection_pool.connection_kwargs
+    inbox = open_inbox(master, "replicated")
+    await inbox.start()
+    first, second = (Piece(0, 9, [delivery().pack()]), Piece(9, 20, [delivery().pack()] * 2))
+    assert await inbox.put_spilled("file", [first], 5) == (9, 0)
+    await replica.replicaof("NO", "ONE")
+    for _ in range(2):
+        with pytest.raises(NotStored, match="not replicated"):
+            await inbox.put_spilled("file", [second], 5)
+    assert await numbers(master, Stage.UNPACK) == {"in": 3, "waiting": 3}
+    await replica.replicaof("127.0.0.1", login["port"])
+    await master.set("second", 1)
+    assert await master.wait(1, 20_000) == 1
+    assert await inbox.put_spilled("file", [first, second], 5) == (20, 0)
+    assert await replica.xlen(keys.queue("unpack")) == 2
+    await check_books(master)
+
+
+async def test_pieces_are_stored_in_their_place_only(redis: Redis, open_inbox: OpenInbox) -> None:
+    """Of a file the next piece is stored, once, also by a server new to the script; others tell its place."""
+    inbox = open_inbox(redis)
+    first, second, third = (Piece(n, n + 1, [b"%d" % n]) for n in range(3))
+    assert await inbox.put_spilled("file", [second], 5) == (0, 0)
+    assert await inbox.put_spilled("file", [first, second], 5) == (2, 0)
+    await redis.script_flush()
+    assert await inbox.put_spilled("file", [first, second, third], 5) == (3, 0)
+    assert await inbox.put_spilled("other", [first], 5) == (1, 0)
+    (*entries,) = await take(redis, most=9)
+    assert [entry.payloads for entry in entries] == [[b"0"], [b"1"], [b"2"], [b"0"]]
+
+
 async def test_no_redis_is_not_stored(open_inbox: OpenInbox) -> None:
     """A connection that fails is a refusal like any other."""
     async with Redis.from_url("unix:///nowhere/redis.sock") as nowhere:
@@ -296,3 +334,15 @@ async def test_of_a_server_that_falls_silent_the_answers_are_kept() -> None:
             stored = await Inbox(client).put_entries([[delivery()], [delivery()]], 0.1)
     assert stored[0] == 7
     assert isinstance(stored[1], NoAnswer)
+
+
+async def test_a_busy_process_hears_the_answer_that_has_come(
+    redis: Redis, open_inbox: OpenInbox
+) -> None:
+    """Time that this process spent elsewhere is not Redis's: what it has answered by then counts."""
+    inbox = open_inbox(redis)
+    await inbox.put([delivery()])
+    putting = asyncio.create_task(inbox.put_entries([[delivery()]], 0.05))
+    await asyncio.sleep(0)  # it is sent
+    time.sleep(0.2)  # noqa: ASYNC251 - the subject: the loop is not served
+    assert await putting == [0]

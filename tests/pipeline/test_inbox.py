@@ -337,12 +337,22 @@ async def test_of_a_server_that_falls_silent_the_answers_are_kept() -> None:
 
 
 async def test_a_busy_process_hears_the_answer_that_has_come(
-    redis: Redis, open_inbox: OpenInbox
+    redis: Redis, open_inbox: OpenInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Time that this process spent elsewhere is not Redis's: what it has answered by then counts."""
     inbox = open_inbox(redis)
     await inbox.put([delivery()])
-    putting = asyncio.create_task(inbox.put_entries([[delivery()]], 0.05))
-    await asyncio.sleep(0)  # it is sent
-    time.sleep(0.2)  # noqa: ASYNC251 - the subject: the loop is not served
+    line, is_sent = inbox._line, asyncio.Event()
+    connection = line._connection
+    assert connection is not None
+    send = connection.send_packed_command
+
+    async def note(*args: Any, **options: Any) -> None:
+        await send(*args, **options)
+        is_sent.set()
+
+    monkeypatch.setattr(connection, "send_packed_command", note)
+    putting = asyncio.create_task(inbox.put_entries([[delivery()]], 0.1))
+    await is_sent.wait()
+    time.sleep(0.3)  # noqa: ASYNC251 - the subject: the loop is not served
     assert await putting == [0]

@@ -16,7 +16,7 @@ from pipeline import heartbeats, keys
 from pipeline.clock import iso
 from pipeline.outcomes import Stage
 from pipeline.scripts import script
-from pipeline.spill import begun_ms, survey
+from pipeline.spill import survey
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -39,18 +39,18 @@ async def snapshot(redis: Redis, home: Home | None = None) -> dict[str, Any]:
     now, books, refused, paused, workers, oldest, _, places = await script(redis, "status")(
         args=[heartbeats.FRESH_MS, len(ALL_QUEUES), *ALL_QUEUES, len(names), *names]
     )
-    left = {look.name: look.left(int(place)) for look, place in zip(spilled, places, strict=True)}
+    left = [look.left(int(place)) for look, place in zip(spilled, places, strict=True)]
     numbers = _pairs(books)
     stages = {
         str(stage): {name: int(numbers.get(f"{stage}:{name}", 0)) for name in keys.COUNTERS}
         for stage in Stage
     }
     for name in ("in", "waiting"):
-        stages[Stage.UNPACK][name] += sum(left.values())
+        stages[Stage.UNPACK][name] += sum(left)
     pauses = _pairs(paused)
     refusals = _pairs(refused)
     since = [int(entry.split(b"-")[0]) for entry in oldest if entry]
-    since += [begun_ms(name) for name, count in left.items() if count]
+    since += [look.begun_ms for look, count in zip(spilled, left, strict=True) if count]
     told: dict[str, Any] = {
         "stages": stages,
         "balanced": all(row["in"] == sum(row[fate] for fate in FATES) for row in stages.values()),
@@ -60,7 +60,7 @@ async def snapshot(redis: Redis, home: Home | None = None) -> dict[str, Any]:
         "workers": int(workers),
         "oldest_waiting_s": max(0.0, round((now - min(since)) / 1000, 3)) if since else 0.0,
     }
-    return told | ({"spilled": sum(left.values())} if any(left.values()) else {})
+    return told | ({"spilled": sum(left)} if any(left) else {})
 
 
 def pause_view(stored: bytes | None) -> dict[str, str | None] | None:

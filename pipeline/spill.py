@@ -2,8 +2,9 @@
 
 A file of the folder `spill` in RELAY_HOME belongs to the process that holds its lock (flock): the kernel lets go of it
 even after SIGKILL, and then any receiver of this home adopts the file. Names begin with the time in microseconds, so
-that sorted by name they are in order. A file is only appended to until somebody drains it; from then on appends go
-into another one, and nothing changes in it any more. Drained it is unlinked.
+that sorted by name they are in order; the random part behind it is what a file is known by. A new one costs several
+fsyncs, so there is a spare one, empty, before it is needed. A file is only appended to until somebody drains it; from
+then on appends go into another one, and nothing changes in it any more. Drained it is unlinked.
 
     record    head, payload: a packed delivery
     head      mark (8 bytes), length of the payload, its CRC-32, CRC-32 of all these (little endian, 4 bytes each)
@@ -143,8 +144,8 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """Return the file's name without its ending."""
-        return self.path.stem
+        """Return what it is known by."""
+        return name_of(self.path)
 
     @property
     def mark(self) -> bytes:
@@ -197,6 +198,7 @@ class Spill:
         self._lock = threading.Lock()
         self._segments: dict[str, Segment] = {}
         self._current: Segment | None = None
+        self._spare: Segment | None = None
         self._stamp = 0
         self._is_closed = False
 
@@ -221,6 +223,16 @@ class Spill:
             probe.unlink()
         except (OSError, HomeError) as error:
             raise _cannot(error) from error
+
+    def prepare(self) -> None:
+        """Have a spare file, so that the next append costs one fsync only; raises `SpillError`."""
+        with self._lock:
+            if self._spare is not None or self._is_closed:
+                return
+            try:
+                self._spare = self._new()
+            except (OSError, HomeError) as error:
+                raise _cannot(error) from error
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Keep *payloads*: all of them are on the disk when this returns. Raises `SpillError`."""
@@ -276,34 +288,37 @@ class Spill:
                 for path in files_in(self.folder)
                 if path.stem not in self._segments and (segment := _taken(path))
             ]
-            self._segments |= {segment.name: segment for segment in found}
+            self._segments |= {segment.path.stem: segment for segment in found}
             return sum(segment.left for segment in found)
 
     def close(self) -> None:
         """Let go of all files; what they hold stays for the next process."""
         with self._lock:
             self._is_closed = True
-            self._current = None
+            if self._spare is not None:
+                self._spare.path.unlink(missing_ok=True)
+                os.close(self._spare.handle)
+            self._current = self._spare = None
             for segment in list(self._segments.values()):
                 self._let_go(segment)
 
     def _let_go(self, segment: Segment) -> None:
-        self._segments.pop(segment.name, None)
+        self._segments.pop(segment.path.stem, None)
         os.close(segment.handle)
 
     def _writable(self) -> Segment:
         if self._current is not None and self._current.size >= self._segment_bytes:
             self._current = None
         if self._current is None:
-            self._current = self._new()
-            self._segments[self._current.name] = self._current
+            spare, self._spare = self._spare, None
+            segment = self._in_use(spare) if spare else self._new()
+            self._segments[segment.path.stem] = self._current = segment
         return self._current
 
     def _new(self) -> Segment:
         """Make a file: locked before it has its name, its name on the disk before anything is in it."""
         self._make_folder()
-        self._stamp = max(self._stamp + 1, time.time_ns() // 1000)
-        path = self.folder / f"{self._stamp:017d}-{token_hex(8)}{SUFFIX}"
+        path = self._path_now(token_hex(8))
         draft = path.with_name(f".{path.name}")
         handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -316,6 +331,21 @@ class Spill:
                 each.unlink(missing_ok=True)
             raise
         return Segment(path, handle)
+
+    def _in_use(self, spare: Segment) -> Segment:
+        """Let its name tell when it was begun; should a power cut undo that, it only looks older."""
+        path = self._path_now(spare.name)
+        try:
+            spare.path.rename(path)
+        except OSError:
+            os.close(spare.handle)
+            raise
+        spare.path = path
+        return spare
+
+    def _path_now(self, name: str) -> Path:
+        self._stamp = max(self._stamp + 1, time.time_ns() // 1000)
+        return self.folder / f"{self._stamp:017d}-{name}{SUFFIX}"
 
     def _make_folder(self) -> None:
         if self.folder.is_dir():
@@ -348,17 +378,22 @@ class Spill:
         segment.size += len(data)
 
 
+def name_of(path: Path) -> str:
+    """Return what the file *path* is known by, whatever time stands before it."""
+    return path.stem.partition("-")[2]
+
+
 def mark_of(path: Path) -> bytes:
     """Return what the heads in the file *path* begin with; raises `ValueError` when that is no spilled file's name."""
-    mark = bytes.fromhex(path.stem.partition("-")[2])
+    mark = bytes.fromhex(name_of(path))
     if len(mark) != 8:
         raise ValueError("not a spilled file's name")
     return mark
 
 
-def begun_ms(name: str) -> int:
-    """Return when the file *name* was begun, in Unix milliseconds."""
-    return int(name.partition("-")[0]) // 1000
+def begun_ms(path: Path) -> int:
+    """Return when the file *path* was begun, in Unix milliseconds."""
+    return int(path.stem.partition("-")[0]) // 1000
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -380,9 +415,10 @@ def used_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one file holds, looked at without its lock: the places where its records end."""
+    """What one file holds, looked at without its lock: since when, and the places where its records end."""
 
     name: str
+    begun_ms: int
     ends: array[int]
 
     def left(self, place: int) -> int:
@@ -407,7 +443,7 @@ class Survey:
     @property
     def oldest_ms(self) -> int | None:
         """Return when the oldest file that holds anything was begun."""
-        return min((begun_ms(look.name) for look in self.looks if look.ends), default=None)
+        return min((look.begun_ms for look in self.looks if look.ends), default=None)
 
 
 def survey(home: Home) -> Survey:
@@ -422,7 +458,8 @@ def _survey(home: Home) -> Survey:
     looks, unreadable = [], 0
     for path in files_in(home.spill_dir):
         try:
-            looks.append(Look(path.stem, records_in(path.read_bytes(), mark_of(path)).ends))
+            ends = records_in(path.read_bytes(), mark_of(path)).ends
+            looks.append(Look(name_of(path), begun_ms(path), ends))
         except FileNotFoundError:  # drained meanwhile
             continue
         except OSError:
@@ -471,7 +508,7 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 def _is_ours(path: Path) -> bool:
     try:
-        begun_ms(path.stem)
+        begun_ms(path)
         mark_of(path)
     except ValueError:
         return False

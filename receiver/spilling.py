@@ -127,6 +127,13 @@ class Spilling:
         if self.is_on:
             await self.check()
         await self._adopt()
+        await self._prepare()
+
+    async def _prepare(self) -> None:
+        """Have the next file ready before it is needed."""
+        if self.is_on:
+            with suppress(SpillError):  # the append that needs one tells
+                await asyncio.to_thread(self._spill.prepare)
 
     async def check(self) -> None:
         """Try whether the disk takes anything."""
@@ -197,6 +204,7 @@ class Spilling:
 
     async def _drain(self) -> None:
         while (segment := await asyncio.to_thread(self._spill.next)) is not None:
+            await self._prepare()
             await self._take_out(segment)
             await asyncio.to_thread(self._spill.finish, segment)
         if not self._spill.left:

@@ -391,3 +391,19 @@ def test_any_text_is_tokens_or_a_value_error(text: str) -> None:
         assert len(each.token) >= 16
         assert each.token.isascii()
         assert not set(each.token) & set("/?#%&+,: ")
+
+
+def test_data_lies_where_its_redis_is(tmp_path: Path) -> None:
+    """Who finds a trial's Redis by the address file has the trial's home; with REDIS_URL it is RELAY_HOME."""
+    home = Home(tmp_path / "home")
+    home.make()
+    settings = Settings.model_validate({"relay_home": home.path})
+    assert settings.data_home().path == home.path
+    trial = home.trial()
+    home.write_address(Address("redis://127.0.0.1:1", trial.path, trial=True))
+    assert settings.data_home().spill_dir == trial.spill_dir
+    outside = Settings.model_validate({"relay_home": home.path, "redis_url": "redis://h:1"})
+    assert outside.data_home().path == home.path
+    home.address_file.write_text("not JSON")
+    with pytest.raises(SettingsError, match="RELAY_HOME"):
+        settings.data_home()

@@ -24,6 +24,7 @@ from pipeline.spill import (
     files_in,
     frame,
     mark_of,
+    name_of,
     records_in,
     survey,
     used_bytes,
@@ -137,6 +138,30 @@ def test_what_comes_while_a_file_is_drained_goes_into_the_next(spill: Spill) -> 
     spill.append([b"3"])
     spill.finish(segment)
     assert taken_out(spill) == [b"3"]
+
+
+def test_a_spare_file_waits_for_its_use(spill: Spill, home: Home) -> None:
+    """It is there before, empty, and counts as begun with its first append; a stop removes it."""
+    spill.prepare()
+    spill.prepare()
+    (spare,) = files_in(home.spill_dir)
+    assert (spill.left, survey(home).deliveries, survey(home).oldest_ms) == (0, 0, None)
+    spill.append([b"1"])
+    (used,) = files_in(home.spill_dir)
+    assert used > spare
+    assert name_of(used) == name_of(spare)
+    spill.prepare()
+    assert [each == used for each in files_in(home.spill_dir)] == [True, False]
+    assert taken_out(spill) == [b"1"]
+    (spare,) = files_in(home.spill_dir)
+    spare.unlink()  # by somebody else's hand
+    with pytest.raises(SpillError, match="cannot be written"):
+        spill.append([b"2"])
+    spill.append([b"3"])
+    assert taken_out(spill) == [b"3"]
+    spill.prepare()
+    spill.close()
+    assert files_in(home.spill_dir) == []
 
 
 def test_only_the_owner_can_read_it(spill: Spill, home: Home) -> None:

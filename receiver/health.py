@@ -59,13 +59,12 @@ class Readyz:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask Redis and answer."""
         not_stored, not_worked_on = await self._what_is_wrong()
-        why = "; ".join(not_stored) or self._spilling.reason()
-        if (not_stored and not await self._spills()) or not_worked_on:
-            wrong = Refused(NOT_READY, "; ".join([*not_stored, *not_worked_on]))
-            await answer(send, *render(wrong))
-        elif why:
-            body = orjson.dumps({"ready": True, "spilling": why})
-            await _answer_get(scope, send, body)
+        if wrong := not_stored + not_worked_on:
+            if not_stored and await self._spills():
+                wrong.append("deliveries are kept on disk meanwhile")
+            await answer(send, *render(Refused(NOT_READY, "; ".join(wrong))))
+        elif why := self._spilling.reason():
+            await _answer_get(scope, send, orjson.dumps({"ready": True, "spilling": why}))
         else:
             await _answer_get(scope, send, b'{"ready":true}')
 

@@ -26,6 +26,7 @@ KEY = "sandbox"
 
 # the samples take a second or two; a machine under load may need many more
 DRAINED_WITHIN_S = 120.0
+_TRIES = 20
 _ALWAYS_SHOWN = ("events", "batches", "addresses", "enrich_calls")
 _NUMBERS = ("in", "waiting", "done", "duplicate", "ignored", "dead", "dropped")
 
@@ -81,7 +82,8 @@ async def _post_samples(
     # one moment for all, so that what belongs together still does; a later trial sends new events
     now = time.time()
     for sample in (fresh(each, now) for samples in SAMPLES.values() for each in samples):
-        answer = await client.post(
+        request = client.build_request(
+            "POST",
             f"{receiver_url}/hooks/{sample.source}",
             content=sample.body,
             headers={
@@ -91,8 +93,19 @@ async def _post_samples(
                 "Authorization": f"Bearer {token_for(tokens, sample.source)}",
             },
         )
+        answer = await _answer_to(client, request)
         ack = answer.headers.get("Relay-Ack", "not stored")
         say(f"POST /hooks/{sample.source} ({sample.name}): {answer.status_code} {ack}")
+
+
+async def _answer_to(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send *request*, and again after a 503 (a machine under load), as senders do."""
+    for _ in range(_TRIES):
+        answer = await client.send(request)
+        if answer.status_code != 503:
+            break
+        await asyncio.sleep(float(answer.headers.get("Retry-After", 1)))
+    return answer
 
 
 async def _drained(redis: Redis) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from console import findings_of_drill
 from console.findings import Finding, State
 from console.findings_of_drill import of_drill
 from pipeline import drills, heartbeats, keys, pauses, senders
-from pipeline.connections import receiver_redis
 from pipeline.outcomes import Stage
-from receiver.app import make_app
+from tests.patience import patient_receiver
 from tests.workbench import TOKEN, Workbench, mail_events
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +26,7 @@ NUMBER = "0123456789abcdef"
 @asynccontextmanager
 async def receiver(bench: Workbench) -> AsyncIterator[str]:
     """Serve a receiver; give its address."""
-    app = make_app(bench.settings, receiver_redis(bench.settings))
+    app = patient_receiver(bench.settings)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it

@@ -11,10 +11,9 @@ from httpx import ASGITransport, AsyncClient
 
 from pipeline import visitors
 from pipeline.addresses import digest
-from pipeline.connections import receiver_redis
 from pipeline.outcomes import Stage
-from receiver.app import make_app
 from sandbox.samples import SAMPLES, Sample, fresh
+from tests.patience import patient_receiver
 from tests.workbench import TOKEN, Workbench, mail_event, mail_events
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 async def post(bench: Workbench, samples: list[Sample], query: str = "") -> list[int]:
     """Post *samples* to a receiver; return the statuses."""
-    app = make_app(bench.settings, receiver_redis(bench.settings))
+    app = patient_receiver(bench.settings)
     transport = ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -15,13 +15,12 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 from pydantic import SecretStr
 
-from pipeline.connections import receiver_redis
 from pipeline.outcomes import Stage
 from pipeline.sources.form_body import MULTIPART
-from receiver.app import make_app
 from sandbox.samples import SAMPLES, Sample, fresh
 from sandbox.samples.mail import MAIL_SENDERS, mail_sample
 from tests.flow.test_flow import post_one
+from tests.patience import patient_receiver
 from tests.workbench import Workbench
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +40,7 @@ def sample(source: str) -> Sample:
 async def receiver(bench: Workbench, **changed: object) -> AsyncIterator[AsyncClient]:
     """Run a receiver, whose settings may be others than the workers'."""
     settings = bench.settings.model_copy(update=changed)
-    app = make_app(settings, receiver_redis(settings))
+    app = patient_receiver(settings)
     async with (
         app.router.lifespan_context(app),
         AsyncClient(transport=ASGITransport(app), base_url="http://relay.test") as client,

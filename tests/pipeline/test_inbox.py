@@ -21,6 +21,7 @@ from pipeline.inbox import AckPolicy, Inbox, NoAnswer, NotPossible, NotStored
 from pipeline.moves import Move
 from pipeline.outcomes import Reason, Stage
 from pipeline.spill import Piece
+from tests.patience import PATIENCE_S, be_patient
 from tests.pipeline.work import apply, check_books, delivery, numbers, take
 
 pytestmark = pytest.mark.anyio
@@ -186,10 +187,12 @@ async def replicated(
 
 
 async def test_replicated_with_a_replica(
-    replicated: tuple[Redis, Redis], open_inbox: OpenInbox
+    replicated: tuple[Redis, Redis], open_inbox: OpenInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A delivery counts once a replica has it; without one it is refused, and a replica takes none itself."""
     master, replica = replicated
+    be_patient(monkeypatch)
+    monkeypatch.setattr("pipeline.inbox.WITHIN_S", PATIENCE_S)
     inbox = open_inbox(master, "replicated")
     await inbox.start()
     assert await inbox.put([delivery()]) == 0
@@ -201,6 +204,7 @@ async def test_replicated_with_a_replica(
     with pytest.raises(NotStored, match=READ_ONLY):
         await open_inbox(replica).bury(delivery(), Reason.MALFORMED, "not JSON")
     await replica.replicaof("NO", "ONE")
+    inbox._wait = ("WAIT", 1, 100)
     with pytest.raises(NotStored, match="not replicated"):
         await inbox.put([delivery()])
 

@@ -11,9 +11,8 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 from redis.asyncio import Redis
 
-from pipeline.connections import receiver_redis
 from pipeline.settings import Settings
-from receiver.app import make_app
+from tests.patience import be_patient, patient_receiver
 
 TOKEN = "hook-token-0123456789"
 
@@ -42,15 +41,18 @@ def make_settings(redis_url: str, tmp_path: Path) -> Callable[..., Settings]:
 
 
 @pytest.fixture
-def make_client(redis: Redis, make_settings: Callable[..., Settings]) -> MakeClient:
-    """Return a maker of clients, each on a receiver of its own."""
+def make_client(
+    redis: Redis, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> MakeClient:
+    """Return a maker of clients, each on a patient receiver of its own."""
+    be_patient(monkeypatch)
 
     @asynccontextmanager
     async def start(
         *, read_deadline_s: float = 30.0, **changed: object
     ) -> AsyncIterator[AsyncClient]:
         settings = make_settings(**changed)
-        app = make_app(settings, receiver_redis(settings), read_deadline_s=read_deadline_s)
+        app = patient_receiver(settings, read_deadline_s=read_deadline_s)
         async with (
             app.router.lifespan_context(app),
             AsyncClient(transport=ASGITransport(app), base_url="http://relay.test") as client,

@@ -24,10 +24,9 @@ import uvicorn
 from redis.asyncio import Redis
 
 from pipeline import keys
-from pipeline.connections import receiver_redis
 from pipeline.deliveries import Delivery
 from pipeline.settings import Settings
-from receiver.app import make_app
+from tests.patience import patient_receiver
 from tests.receiver.conftest import TOKEN
 
 pytestmark = pytest.mark.anyio
@@ -265,7 +264,7 @@ async def test_what_was_authentic_lies_in_the_dead_letters(
 async def impatient(redis: Redis, make_settings: Callable[..., Settings]) -> AsyncIterator[int]:
     """Run a real server in this process that waits a tenth of a second for a body; give its port."""
     settings = make_settings()
-    app = make_app(settings, receiver_redis(settings), read_deadline_s=0.1)
+    app = patient_receiver(settings, read_deadline_s=0.1)
     config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_keep_alive=1)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())

@@ -12,9 +12,8 @@ import uvicorn
 from httpx import AsyncClient
 from redis.asyncio import Redis
 
-from pipeline.connections import receiver_redis
 from pipeline.settings import Settings
-from receiver.app import make_app
+from tests.patience import patient_receiver
 from tests.receiver.conftest import TOKEN
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +55,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     """Serve a receiver under each of uvicorn's protocols; a head has 0.2 s to come, a body 0.4 s, a rest 60 s."""
     settings = make_settings()
-    app = make_app(settings, receiver_redis(settings), read_deadline_s=0.4, head_deadline_s=0.2)
+    app = patient_receiver(settings, read_deadline_s=0.4, head_deadline_s=0.2)
     config = uvicorn.Config(
         app, port=0, http=request.param, log_config=None, access_log=False, timeout_keep_alive=60
     )

@@ -12,11 +12,10 @@ from httpx import ASGITransport, AsyncClient, Response
 from redis.asyncio import Redis
 
 from pipeline import books
-from pipeline.connections import receiver_redis
 from pipeline.settings import Settings
 from receiver import strangers
-from receiver.app import make_app
 from receiver.strangers import BURST, SLOTS, Strangers
+from tests.patience import patient_receiver
 from tests.receiver.conftest import TOKEN
 
 pytestmark = pytest.mark.anyio
@@ -100,7 +99,7 @@ def neighbours(
     @asynccontextmanager
     async def start() -> AsyncIterator[Neighbours]:
         settings = make_settings()
-        app = make_app(settings, receiver_redis(settings))
+        app = patient_receiver(settings)
 
         def at(address: str) -> AsyncClient:
             transport = ASGITransport(app, client=(address, 1))

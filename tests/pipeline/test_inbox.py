@@ -177,6 +177,8 @@ async def replicated(
     master, replica = (Redis.from_url(one.url) for one in pair)
     login = master.connection_pool.connection_kwargs
     await master.config_set("repl-diskless-sync-delay", 0)
+    # a server that writes the first file after a full copy does not stop when told to
+    await replica.config_set("appendonly", "no")
     await replica.config_set("masterauth", login["password"])
     await replica.replicaof("127.0.0.1", login["port"])
     await master.set("first", 1)

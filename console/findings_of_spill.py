@@ -40,26 +40,33 @@ def of_spill(settings: Settings) -> Iterator[Finding]:
         found = f"{told.aside} damaged files are kept aside: a part of each could not be read"
         do = f"look at the disk; they hold people's data: delete them from {home.spill_dir}"
         yield bad(CHECK, found, do)
+    limit = settings.spill_max_bytes
     if told.deliveries:
-        yield _held(told, settings.spill_max_bytes)
-    elif settings.spill_max_bytes == 0:
+        yield _held(told, limit)
+    elif limit == 0:
         yield ok(CHECK, "off: while Redis is away receivers answer 503")
+    elif told.used_bytes >= FILLING * limit:
+        found = f"what is kept aside fills {_of(told.used_bytes, limit)}: without Redis receivers answer 503"
+        yield bad(CHECK, found, f"delete what you need no more from {home.spill_dir}")
     else:
         yield _place(home)
 
 
 def _held(told: Survey, limit: int) -> Finding:
     """Return how much lies there."""
-    megabytes = f"{told.used_bytes / 2**20:.1f} of {limit / 2**20:.0f} MB"
     since_ms = told.oldest_ms or 0
     found = (
-        f"up to {told.deliveries} deliveries wait for Redis, {megabytes},"
+        f"up to {told.deliveries} deliveries wait for Redis, {_of(told.used_bytes, limit)},"
         f" since {iso(since_ms)} ({max(0, time() - since_ms / 1000):.0f} s)"
     )
     do = "see that Redis takes deliveries, and that a receiver with this RELAY_HOME runs"
     if told.used_bytes >= FILLING * limit:
         return bad(CHECK, f"{found}: soon receivers answer 503", do)
     return warn(CHECK, found, do)
+
+
+def _of(used_bytes: int, limit: int) -> str:
+    return f"{used_bytes / 2**20:.1f} of {limit / 2**20:.0f} MB"
 
 
 def _place(home: Home) -> Finding:

@@ -77,6 +77,11 @@ def _show(snapshot: dict[str, Any]) -> None:
         say("What is dead and why: `relay dead list`.")
     if "spilled" in snapshot:
         say(f"Of what waits in unpack {snapshot['spilled']} lie in the spill, not yet in Redis.")
+    if "spill_unreadable" in snapshot:
+        say(
+            "THE SPILL CANNOT BE READ, so the books may lack what lies there:"
+            " run this as the receivers' user; `relay doctor` says more."
+        )
     idle = "" if snapshot["workers"] else " Nothing is worked on until one runs."
     say(f"Workers alive: {snapshot['workers']}.{idle}")
     say(f"The oldest work waits {snapshot['oldest_waiting_s']} s.")

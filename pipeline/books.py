@@ -32,9 +32,11 @@ async def snapshot(redis: Redis, home: Home | None = None) -> dict[str, Any]:
     """Return what `relay status --json` prints, read at one instant (contract of the command).
 
     What is spilled in *home* and not yet in Redis is `in` and `waiting` in `unpack`, and told as `spilled` when there
-    is any. Files are looked at before Redis is asked how far it has them: what is stored meanwhile is counted there.
+    is any; files that cannot be read are told as `spill_unreadable`. Files are looked at before Redis is asked how far
+    it has them: what is stored meanwhile is counted there.
     """
-    spilled = (await asyncio.to_thread(survey, home)).looks if home else []
+    found = await asyncio.to_thread(survey, home) if home else None
+    spilled = found.looks if found else []
     names = [look.name for look in spilled]
     now, books, refused, paused, workers, oldest, _, places = await script(redis, "status")(
         args=[heartbeats.FRESH_MS, len(ALL_QUEUES), *ALL_QUEUES, len(names), *names]
@@ -60,7 +62,11 @@ async def snapshot(redis: Redis, home: Home | None = None) -> dict[str, Any]:
         "workers": int(workers),
         "oldest_waiting_s": max(0.0, round((now - min(since)) / 1000, 3)) if since else 0.0,
     }
-    return told | ({"spilled": sum(left)} if any(left) else {})
+    if any(left):
+        told["spilled"] = sum(left)
+    if found and found.unreadable:
+        told["spill_unreadable"] = found.unreadable
+    return told
 
 
 def pause_view(stored: bytes | None) -> dict[str, str | None] | None:

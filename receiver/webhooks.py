@@ -415,7 +415,7 @@ def _without_values(error: Exception) -> Exception:
 
 
 class Summary:
-    """Says every ten seconds, at INFO, how many deliveries were stored since the last time."""
+    """Says every ten seconds, at INFO, how many deliveries were acknowledged since the last time."""
 
     EVERY_S = 10.0
 
@@ -435,7 +435,8 @@ class Summary:
 
     def tell_once(self) -> None:
         """Tell what has come since the last time."""
-        stored = sum(count for (_, status), count in self._metrics.answered.items() if status < 300)
-        if stored > self._told:
-            log.info("stored deliveries=%d seconds=%g", stored - self._told, self.EVERY_S)
-        self._told = stored
+        answered = self._metrics.answered.items()
+        acknowledged = sum(count for (_, status), count in answered if status < 300)
+        if (new := acknowledged - self._told) > 0:
+            log.info("acknowledged deliveries=%d seconds=%g", new, self.EVERY_S)
+        self._told = acknowledged

@@ -76,6 +76,27 @@ local function is_new(mark)
   return true
 end
 
+-- senders ----------------------------------------------------------------------------------------------
+-- What is known of each sender is collected as the books are: a few writes a call, however many moves it makes.
+local heard, tallies = {}, {}
+
+local function tally(field, change) tallies[field] = (tallies[field] or 0) + change end
+
+local function note_senders(times, changes)
+  for i = 1, #times, 2 do heard[times[i]] = math.max(heard[times[i]] or 0, tonumber(times[i + 1])) end
+  for i = 1, #changes, 2 do tally(changes[i], tonumber(changes[i + 1])) end
+end
+
+local function write_senders()
+  for source, ms in pairs(heard) do
+    -- what was retried, or taken by a slower worker, came before the last one
+    if ms > tonumber(redis.call('HGET', P .. 'senders', source .. ':last') or 0) then
+      redis.call('HSET', P .. 'senders', source .. ':last', string.format('%.0f', ms))
+    end
+  end
+  for field, n in pairs(tallies) do redis.call('HINCRBY', P .. 'senders', field, n) end
+end
+
 -- effects ---------------------------------------------------------------------------------------------
 local function add(queue, fields) redis.call('XADD', queue_key(queue), '*', unpack(fields)) end
 
@@ -109,10 +130,17 @@ effects.pass = function()
   add(queue, list())
 end
 
--- bury STAGE ID SOURCE REASON [FIELDS]: the counters are the caller's
+-- bury STAGE ID SOURCE REASON [FIELDS]: the counters are the caller's, who counts it as dead. What lies there already,
+-- a delivery that was stored and spilled, only raises its letter's count, and is a duplicate.
 effects.bury = function()
-  local stage, id, source, reason = arg(), arg(), arg(), arg()
-  write_letter(stage, id, source, reason, now_ms(), list())
+  local stage, id, source, reason, fields = arg(), arg(), arg(), arg(), list()
+  if redis.call('EXISTS', P .. 'dead:' .. id) == 1 then
+    redis.call('HINCRBY', P .. 'dead:' .. id, 'count', 1)
+    count(stage .. ':dead', -1); count(stage .. ':duplicate', 1)
+    tally(source .. ':deliveries:dead', -1)
+  else
+    write_letter(stage, id, source, reason, now_ms(), fields)
+  end
 end
 
 -- visitor ID VERSION DOCUMENT SEEN_MS KEEP_MS
@@ -166,25 +194,6 @@ effects.succeeded = function() succeeded(arg()) end
 effects.remember = function()
   local key, keep = arg(), arg()
   redis.call('SET', P .. key, '1', 'PX', keep)
-end
-
--- senders ----------------------------------------------------------------------------------------------
--- What is known of each sender is collected as the books are: a few writes a call, however many moves it makes.
-local heard, tallies = {}, {}
-
-local function note_senders(times, changes)
-  for i = 1, #times, 2 do heard[times[i]] = math.max(heard[times[i]] or 0, tonumber(times[i + 1])) end
-  for i = 1, #changes, 2 do tallies[changes[i]] = (tallies[changes[i]] or 0) + tonumber(changes[i + 1]) end
-end
-
-local function write_senders()
-  for source, ms in pairs(heard) do
-    -- what was retried, or taken by a slower worker, came before the last one
-    if ms > tonumber(redis.call('HGET', P .. 'senders', source .. ':last') or 0) then
-      redis.call('HSET', P .. 'senders', source .. ':last', string.format('%.0f', ms))
-    end
-  end
-  for field, n in pairs(tallies) do redis.call('HINCRBY', P .. 'senders', field, n) end
 end
 
 -- one move ---------------------------------------------------------------------------------------------

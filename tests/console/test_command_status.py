@@ -84,6 +84,15 @@ def home_of_old(tmp_path: Path, redis: Redis, spill: Spill) -> Home:
     return home
 
 
+async def test_a_spill_that_cannot_be_read_is_told(relay: Relay, tmp_path: Path) -> None:
+    """What lies there may be missing in the books: nobody takes them for whole."""
+    home = Home(tmp_path / "home")
+    home.spill_dir.parent.mkdir(parents=True, exist_ok=True)
+    home.spill_dir.symlink_to(home.spill_dir)  # root may read everything, but not this
+    assert (await relay("status", "--json")).json["spill_unreadable"] == 1
+    assert "THE SPILL CANNOT BE READ" in (await relay("status")).out
+
+
 async def test_without_redis_the_spill_is_told(
     relay: Relay, spill: Spill, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,17 @@ def test_damage_is_bad(home: Home, spill: Spill) -> None:
     assert "1 damaged" in found[0].found
 
 
+def test_what_is_kept_aside_may_fill_it(home: Home, spill: Spill) -> None:
+    """Damaged files count for SPILL_MAX_BYTES: when they reach it nothing can be spilled, though nothing waits."""
+    spill.append([b"1"])
+    (path,) = files_in(home.spill_dir)
+    spill.close()
+    path.rename(path.with_suffix(".damaged"))
+    found = look(home, spill_max_bytes=25)
+    assert states(found) == [State.BAD, State.BAD]
+    assert "503" in found[1].found
+
+
 def test_a_folder_that_cannot_be_written_is_a_warning(home: Home) -> None:
     """Without Redis receivers could only refuse."""
     home.path.write_text("no folder")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import orjson
 import pytest
 
 from pipeline import dead_letters
-from pipeline.deliveries import Delivery
+from pipeline.deliveries import Delivery, new_delivery_id
+from pipeline.inbox import Inbox
 from pipeline.moves import Move
 from pipeline.outcomes import Outcome, Stage
 from tests.workbench import Workbench, mail_events
@@ -86,6 +88,23 @@ async def test_deliveries_of_one_flush_have_their_own_fates(bench: Workbench) ->
     row = await bench.row(Stage.UNPACK)
     assert row["in"] == 5
     assert row.get("ignored", 0) >= 1
+    await bench.assert_balanced()
+
+
+async def test_what_was_stored_twice_and_cannot_be_read_is_one_letter(bench: Workbench) -> None:
+    """A delivery that was stored and spilled dies once: its second copy is a duplicate, also in the books."""
+    now = int(time.time() * 1000)
+    one = Delivery(new_delivery_id(), "events", b"not JSON", now, "application/json")
+    for _ in range(2):
+        await Inbox(bench.redis).put([one])
+    await bench.work_until(bench.is_idle)
+
+    (letter,) = await bench.dead(Stage.UNPACK)
+    assert (letter.id, letter.count) == (one.id, 2)
+    assert await bench.row(Stage.UNPACK) == {"in": 2, "dead": 1, "duplicate": 1}
+    await bench.assert_balanced()
+    assert await dead_letters.drop(bench.redis, [letter.id]) == 1
+    assert await bench.row(Stage.UNPACK) == {"in": 2, "dropped": 1, "duplicate": 1}
     await bench.assert_balanced()
 
 

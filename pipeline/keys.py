@@ -14,6 +14,7 @@ which is why two relays must not share a database.
 | {relay}:paused               | hash   | until resumed        | pauses, setback, moves | take, claim, status |
 | {relay}:destination:STAGE    | hash   | for ever             | claim, setback, refusal, moves | claim, dispatch |
 | {relay}:rate:VENDOR          | hash   | minutes              | claim, turn, poll      | claim, turn, poll   |
+| {relay}:pace:VENDOR          | hash   | an hour, or until the rate is the configured one | slow_down, claim, turn, poll | the same, status |
 | {relay}:seen                 | hash   | for ever             | move, sweep            | move, sweep         |
 | {relay}:seen:SLOT:BUCKET     | set    | SEEN_WINDOW_H * 1.5  | move, sweep            | move                |
 | {relay}:dead                 | zset   | until retried, dropped | bury, dead letters   | dead letters        |
@@ -135,6 +136,11 @@ def raw(stage: Stage) -> str:
 def destination(stage: Stage) -> str:
     """Return the hash that knows how the calls of *stage* have gone."""
     return f"{PREFIX}destination:{stage}"
+
+
+def pace(vendor: str) -> str:
+    """Return the hash that knows how much of its configured rate *vendor* takes."""
+    return f"{PREFIX}pace:{vendor}"
 
 
 def letter(dead_id: str) -> str:

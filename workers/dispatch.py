@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import RedisError
 
-from pipeline import keys
+from pipeline import keys, paces
 from pipeline.moves import Argument, Move, Result
 from pipeline.outcomes import Stage
 from pipeline.queues import Sealed
 from pipeline.scripts import script
-from workers.clients.errors import CallFailed, Rejected
+from workers.clients.errors import CallFailed, Rejected, Throttled
 from workers.fates import Case, Fate, Setback, Verdict, decide, last_line
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Batch:
     others_wait: bool
     others_held: bool
     has_tombstones: bool
+    #: when it was claimed, by Redis's clock
+    claimed_ms: int
 
     @property
     def was_held(self) -> bool:
@@ -296,6 +298,8 @@ class Dispatch:
             "call failed stage=%s batch=%s items=%d fate=%s error=%s",
             stage, batch.id, len(batch.items), verdict.fate, sentence(failure),
         )  # fmt: skip
+        if isinstance(failure, Throttled):
+            await self.slow_down(failure, batch.claimed_ms)
         if verdict.fate is Fate.RETRY:
             await self.set_back(verdict.setback or Setback(""), batch, sent)
             return verdict.fate
@@ -349,6 +353,12 @@ class Dispatch:
         )
         return case, successes
 
+    async def slow_down(self, failure: Throttled, begun_ms: int) -> None:
+        """Ask the vendor less often from now on, because it said so to a call that was begun at *begun_ms*."""
+        vendor, rate = self._errand.vendor, self._errand.calls_per_s
+        if await paces.slow_down(self._context.redis, vendor, rate, failure.sentence, begun_ms):
+            logger.warning("rate halved vendor=%s configured=%s", vendor, rate)
+
     async def set_back(
         self, setback: Setback, batch: Batch | None, sent: int, *, held: bool = False
     ) -> None:
@@ -373,7 +383,7 @@ class Dispatch:
 
 def read_batch(claim: Sequence[Any]) -> Batch:
     """Read what `lua/claim.lua` answered."""
-    _, queue, entry_id, fields, attempts, _, others, held, tombstones = claim
+    _, queue, entry_id, fields, attempts, _, others, held, tombstones, now_ms = claim
     pairs = list(zip(fields[::2], fields[1::2], strict=True))
     named = dict(pairs)
     payloads = [value for name, value in pairs if name == b"p"]
@@ -390,6 +400,7 @@ def read_batch(claim: Sequence[Any]) -> Batch:
         others_wait=int(others) > 0,
         others_held=int(held) > 0,
         has_tombstones=bool(tombstones),
+        claimed_ms=int(now_ms),
     )
 
 

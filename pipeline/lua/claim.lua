@@ -3,7 +3,7 @@
 --       rank (0 is served first), lease_ms of a probe
 -- Answer: {'wait', ms} | {'paused'} | {'empty'} |
 --         {'batch', queue, entry id, fields, attempts, successes, others waiting, others held,
---         tombstones exist (0/1)}
+--         tombstones exist (0/1), now}
 -- fields are p and m in turn for each item, then g (the batch it was split from), b (tries that ended
 -- in our own exception) and t (earlier attempts).
 -- attempts is 'tries:successes at the first failure:sent'; sent=1 means that a call was begun and never
@@ -23,7 +23,7 @@ local function batch(queue, entry, attempts)
   local others, others_held = batches_waiting + raw_waiting, held_waiting
   if queue == held then others_held = others_held - 1 else others = others - 1 end
   local has_tombstones = redis.call('EXISTS', P .. 'tombstones')
-  return {'batch', queue, entry[1], entry[2], attempts, successes, others, others_held, has_tombstones}
+  return {'batch', queue, entry[1], entry[2], attempts, successes, others, others_held, has_tombstones, now}
 end
 
 local said = answered(caller, word)

@@ -35,11 +35,11 @@ for _, stage in ipairs({'forward', 'subscribe'}) do
 end
 
 redis.call('HSET', P .. 'poll', 'place', place)
-local own = vendor .. ':polling'
-local own_wait, own_next = rate_wait(own, gap * share, 0, now)
+local own, own_gap = vendor .. ':polling', paced(vendor, gap) * share
+local own_wait, own_next = rate_wait(own, own_gap, 0, now)
 if own_wait then return {'wait', own_wait, place} end
 local wait, next_call = rate_wait(vendor, gap, rank, now)
 if wait then return {'wait', wait, place} end
-take_call(own, gap * share, 0, now, own_next)
+take_call(own, own_gap, 0, now, own_next)
 take_call(vendor, gap, rank, now, next_call)
 return {'go', 0, place}

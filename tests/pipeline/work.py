@@ -116,6 +116,7 @@ class Claimed:
     others: int = 0
     others_held: int = 0
     has_tombstones: bool = False
+    claimed_ms: int = 0
 
 
 async def claim(
@@ -133,11 +134,11 @@ async def claim(
     word = answer[0].decode()
     if word != "batch":
         return Claimed(word, *answer[1:])
-    _, queue, entry_id, fields, attempts, successes, others, held, tombstones = answer
+    _, queue, entry_id, fields, attempts, successes, others, held, tombstones, now_ms = answer
     payloads = [fields[i + 1] for i in range(0, len(fields), 2) if fields[i] == b"p"]
     return Claimed(
         word, 0, queue.decode(), entry_id.decode(), payloads, attempts.decode(), int(successes),
-        int(others), int(held), bool(tombstones),
+        int(others), int(held), bool(tombstones), int(now_ms),
     )  # fmt: skip
 
 

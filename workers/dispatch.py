@@ -72,6 +72,11 @@ class Batch:
         """Tell whether it waited for others to succeed first."""
         return self.queue.endswith(":held")
 
+    @property
+    def line(self) -> str:
+        """Return the line of queues that it stays in: its stage's own, or that of what was retried."""
+        return self.queue.rpartition(":")[0]
+
 
 class Uncalled:
     """Marks an answer that was known without a call: it settles its batch, and tells nothing of the vendor."""
@@ -162,12 +167,14 @@ class Dispatch:
         if self._may_seal and self._claims_left <= 0:
             sealed = await self._errand.seal()
             self._claims_left = sealed.batches
-        claim = await self._claim(args=self._claim_args())
+        is_all_sealed = sealed is not None and not sealed.batches
+        claim = await self._claim(args=[*self._claim_args(), int(is_all_sealed)])
         self._may_seal = claim[0] in (b"batch", b"empty")
         match claim[0]:
             case b"batch":
-                self._claims_left -= 1
-                task = asyncio.create_task(self._deliver(read_batch(claim)))
+                batch = read_batch(claim)
+                self._claims_left -= batch.line == self._errand.stage  # only these were counted
+                task = asyncio.create_task(self._deliver(batch))
                 self._calls.add(task)
                 task.add_done_callback(self._calls.discard)
                 return 0
@@ -281,7 +288,7 @@ class Dispatch:
         if kept:
             again = attempts(batch.tries, batch.mark, 0)
             fields = batch_fields(kept, batch.root, again, batch.bugs)
-            move.pass_on(keys.batches(self._errand.stage), fields)
+            move.pass_on(keys.batches(batch.line), fields)
         await self._context.mover.apply([move])
         return True
 
@@ -315,15 +322,15 @@ class Dispatch:
         self, batch: Batch, failure: Exception, verdict: Verdict, again: str
     ) -> Move:
         """Make the move that holds, splits or buries *batch*."""
-        stage, move = self._errand.stage, Move(batch.queue, [batch.id])
+        move = Move(batch.queue, [batch.id])
         is_ours = not isinstance(failure, CallFailed)
         if verdict.fate is Fate.HOLD:
             fields = batch_fields(batch.items, batch.root, again, batch.bugs + is_ours)
-            move.pass_on(keys.held(stage), fields)
+            move.pass_on(keys.held(batch.line), fields)
         elif verdict.fate is Fate.SPLIT:
             middle = (len(batch.items) + 1) // 2
             for half in (batch.items[:middle], batch.items[middle:]):
-                move.pass_on(keys.batches(stage), batch_fields(half, batch.root, again))
+                move.pass_on(keys.batches(batch.line), batch_fields(half, batch.root, again))
         else:
             tries = batch.bugs if is_ours else batch.tries
             await self._errand.bury(move, batch.items[0], verdict, sentence(failure), tries + 1)

@@ -29,8 +29,9 @@ if calls == 0 then return {'go', 0, place} end
 
 -- What is ready to be sent goes first. Events that wait for their batch to fill do not: there are always some where
 -- traffic is light and steady. What a pause keeps waits for no call.
-for _, stage in ipairs({'forward', 'subscribe'}) do
-  local ready = redis.call('XLEN', queue_key(stage .. ':batches')) + redis.call('XLEN', queue_key(stage .. ':held'))
+for _, line in ipairs({'forward', 'forward:retried', 'subscribe', 'subscribe:retried'}) do
+  local ready = redis.call('XLEN', queue_key(line .. ':batches')) + redis.call('XLEN', queue_key(line .. ':held'))
+  local stage = string.match(line, '^%a+')
   if ready > 0 and redis.call('HEXISTS', P .. 'paused', stage) == 0 then return {'wait', 1000, place} end
 end
 

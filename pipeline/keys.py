@@ -15,6 +15,7 @@ which is why two relays must not share a database.
 | {relay}:destination:STAGE    | hash   | for ever             | claim, setback, refusal, moves | claim, dispatch |
 | {relay}:rate:VENDOR          | hash   | minutes              | claim, turn, poll      | claim, turn, poll   |
 | {relay}:pace:VENDOR          | hash   | an hour, until as configured | slow_down, claim, turn, poll | same, status |
+| {relay}:width:WORKER         | hash   | seconds              | heartbeat              | status              |
 | {relay}:seen                 | hash   | for ever             | move, sweep            | move, sweep         |
 | {relay}:seen:SLOT:BUCKET     | set    | SEEN_WINDOW_H * 1.5  | move, sweep            | move                |
 | {relay}:dead                 | zset   | until retried, dropped | bury, dead letters   | dead letters        |
@@ -154,6 +155,11 @@ def destination(stage: Stage) -> str:
 def pace(vendor: str) -> str:
     """Return the hash that knows how much of its configured rate *vendor* takes."""
     return f"{PREFIX}pace:{vendor}"
+
+
+def width(worker: str) -> str:
+    """Return the hash of the stages for which *worker* makes fewer calls at a time than it may."""
+    return f"{PREFIX}width:{worker}"
 
 
 def letter(dead_id: str) -> str:

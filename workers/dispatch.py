@@ -29,7 +29,9 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Sealed
 from pipeline.scripts import script
 from workers.clients.errors import CallFailed, Rejected, Throttled
+from workers.clients.http import took_s
 from workers.fates import Case, Fate, Setback, Verdict, decide, last_line
+from workers.width import WIDTH, Width
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_ITEMS = 30
-WIDTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ class Dispatch:
         self._setback = script(context.redis, "setback")
         self._refusal = script(context.redis, "refusal")
         self._calls: set[asyncio.Task[None]] = set()
+        # outlives this drain: what was learned of the vendor holds for the next one
+        self._width = context.widths.setdefault(errand.stage, Width(WIDTH))
         self._claims_left = 0
         self._may_seal = False
         self._redis_failure: Exception | None = None
@@ -161,7 +164,7 @@ class Dispatch:
         0: go on at once; None: nothing waits here. Nothing is sealed before a claim was answered with
         something else than a wait: what comes in during an outage waits for batches of thirty.
         """
-        if len(self._calls) >= WIDTH:
+        if len(self._calls) >= self._width.calls:
             return self._context.timing.patience_s
         sealed: Sealed | None = None
         if self._may_seal and self._claims_left <= 0:
@@ -234,7 +237,7 @@ class Dispatch:
         try:
             if batch.has_tombstones and await self._without_forgotten(batch):
                 return "forgotten"
-            answer = await self._errand.call(list(batch.items))
+            answer = await self._called(batch)
             return await self._settle(batch, answer)
         except (RedisError, OSError):
             raise
@@ -242,6 +245,23 @@ class Dispatch:
             if not isinstance(failure, CallFailed):
                 self._log_unexpected(batch, failure)
             return await self._failed(batch, failure)
+
+    async def _called(self, batch: Batch) -> object:
+        """Make the call, and learn from how long it took how many may be made at a time."""
+        began, seconds = self._width.begin(), list[float]()
+        took_s.set(seconds)  # of this task only
+        try:
+            return await self._errand.call(list(batch.items))
+        except CallFailed as failure:
+            if isinstance(failure, Throttled) or (failure.maybe_stored and failure.status is None):
+                self._width.failed(began, failure.sentence)
+                seconds.clear()
+            raise
+        finally:
+            if (
+                len(seconds) == 1
+            ):  # a batch of several calls, which waited for their turn between, says nothing
+                self._width.answered(began, seconds[0])
 
     def _log_unexpected(self, batch: Batch, failure: Exception) -> None:
         where = traceback.extract_tb(failure.__traceback__)[-1]

@@ -23,10 +23,11 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Entry, Sealed
 from workers.clients.audiencepoint import AudiencePoint, Subscription
 from workers.clients.errors import Rejected
-from workers.dispatch import MOST_ITEMS, WIDTH, Batch, Item, Uncalled, attempts, batch_fields
+from workers.dispatch import MOST_ITEMS, Batch, Item, Uncalled, attempts, batch_fields
 from workers.fates import Verdict
 from workers.switched_off import finish_sealed
 from workers.verify import Judged, Verify
+from workers.width import WIDTH
 
 if TYPE_CHECKING:
     from workers.context import Context

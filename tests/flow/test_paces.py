@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import orjson
 import pytest
 
-from pipeline import keys, paces
-from pipeline.outcomes import Stage
-from sandbox.faults import quota_exceeded, throttled
-from tests.workbench import Workbench, close, mail_events
+from pipeline import dead_letters, keys, paces, pauses
+from pipeline.dead_letters import Filter
+from pipeline.moves import Move, Mover
+from pipeline.origins import Origin
+from pipeline.outcomes import Reason, Stage
+from pipeline.queues import Entry, Queues
+from sandbox.faults import poisoned, quota_exceeded, reset, throttled
+from tests.workbench import Workbench, close, mail_event, mail_events
+from workers.width import WIDTH
 
 pytestmark = pytest.mark.anyio
 
@@ -94,3 +100,76 @@ async def test_two_workers_share_the_pace_and_a_death_locks_nothing(make_bench: 
     assert share < await share_of(bench) < share + 0.01
     assert len(set(bench.arrived)) == 330
     await bench.assert_balanced()
+
+
+async def test_new_work_is_not_kept_waiting_by_a_thousand_letters(make_bench: MakeBench) -> None:
+    """While new events wait, a batch of what was retried leaves for four of the new ones, and then the rest of it."""
+    bench = make_bench(email_format="plain")
+    for first in range(0, 1_000, 250):
+        await bury(bench, first, 250)
+    await pauses.pause(bench.redis, Stage.FORWARD, "until all is there")
+    letters = await dead_letters.newest(bench.redis, Filter(), limit=2_000)
+    await dead_letters.retry_all(bench.redis, [letter.id for letter in letters])
+    await bench.put("events", *(mail_events(300, first=at) for at in range(5_000, 6_200, 300)))
+
+    async def is_there() -> bool:
+        return await bench.count(Stage.FORWARD, "waiting") == 2_200
+
+    await bench.work_until(is_there)
+    await pauses.resume(bench.redis, Stage.FORWARD)
+    await bench.work_until(bench.is_idle)
+    is_new = [int(mail[6:].split("@")[0]) >= 5_000 for mail in bench.arrived]
+    assert len(is_new) == 2_200
+    last = max(at for at, new in enumerate(is_new) if new)
+    # forty batches of new ones: ten of the others, and those that overtake them while eight calls are under way
+    assert is_new[:last].count(False) <= 30 * (10 + 8)
+    await bench.assert_balanced()
+
+
+async def bury(bench: Workbench, first: int, count: int) -> None:
+    """Let *count* events die in `forward`."""
+    move = Move("unpack", [(await taken(bench)).id])
+    for n in range(first, first + count):
+        payload = orjson.dumps(mail_event(n))
+        move.bury(Stage.FORWARD, Reason.REFUSED, "no", payload, Origin("events", 5))
+        move.new_dead(Stage.FORWARD)
+    move.settle(Stage.UNPACK, "done")
+    await Mover(bench.redis, "one", 3_600_000).apply([move])
+
+
+async def taken(bench: Workbench) -> Entry:
+    """Return a delivery in a worker's hands."""
+    await bench.put("events", b"[]")
+    queues = Queues(bench.redis, "one")
+    return (await queues.take("unpack", Stage.UNPACK, most=1)).entries[0]
+
+
+async def test_a_retried_letter_that_dies_again_keeps_to_its_line(make_bench: MakeBench) -> None:
+    """Letters that are refused again are dead again, with the new words, and nothing is left in either line."""
+    bench = make_bench(email_format="plain")
+    await bury(bench, 0, 5)
+    bench.box.faults.add(poisoned("events", *(f"person{n}@example.com" for n in range(3))))
+    letters = await bench.dead()
+    await dead_letters.retry_all(bench.redis, [letter.id for letter in letters])
+    await bench.put("events", mail_events(30, first=100))
+    await bench.work_until(bench.is_idle)
+    assert len(await bench.dead()) == 3
+    assert await bench.count(Stage.FORWARD, "done") == 32
+    await bench.assert_balanced()
+
+
+async def test_no_answer_narrows_the_width_of_its_worker(make_bench: MakeBench) -> None:
+    """A call that is torn down after it was sent halves what the worker sends at a time; status is told so."""
+    bench = make_bench(email_format="plain")
+    bench.box.faults.add(reset("events", "after", times=1))
+    await bench.put("events", mail_events(1))
+    async with bench.at_work() as worker:
+        await bench.until(bench.is_idle)
+        width = worker.ctx["context"].widths[Stage.FORWARD]
+        assert 4 <= width.calls < WIDTH
+
+        async def is_told() -> bool:
+            calls = (await paces.read_calls(bench.redis, WIDTH))[Stage.FORWARD]
+            return calls.now == width.calls and calls.why is not None
+
+        await bench.until(is_told)

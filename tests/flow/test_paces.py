@@ -14,7 +14,7 @@ from pipeline.moves import Move, Mover
 from pipeline.origins import Origin
 from pipeline.outcomes import Reason, Stage
 from pipeline.queues import Entry, Queues
-from sandbox.faults import poisoned, quota_exceeded, reset, throttled
+from sandbox.faults import poisoned, quota_exceeded, refused_alike, reset, throttled
 from tests.workbench import Workbench, close, mail_event, mail_events
 from workers.width import WIDTH
 
@@ -144,8 +144,22 @@ async def taken(bench: Workbench) -> Entry:
     return (await queues.take("unpack", Stage.UNPACK, most=1)).entries[0]
 
 
-async def test_a_retried_letter_that_dies_again_keeps_to_its_line(make_bench: MakeBench) -> None:
-    """Letters that are refused again are dead again, with the new words, and nothing is left in either line."""
+async def test_what_is_split_and_held_keeps_to_its_line(make_bench: MakeBench) -> None:
+    """A batch of letters that is refused again, half by half, never gets into the line of the new work."""
+    bench = make_bench(email_format="plain")
+    await bury(bench, 0, 25)
+    bench.box.faults.add(refused_alike("events"))
+    letters = await bench.dead()
+    await dead_letters.retry_all(bench.redis, [letter.id for letter in letters])
+    await bench.work_until(lambda: bench.is_paused(Stage.FORWARD))
+    assert await bench.count(Stage.FORWARD, "waiting") == 25
+    for name in (keys.batches(Stage.FORWARD), keys.held(Stage.FORWARD)):
+        assert await bench.redis.xlen(keys.queue(name)) == 0
+    await bench.assert_balanced()
+
+
+async def test_letters_that_are_refused_again_are_dead_again(make_bench: MakeBench) -> None:
+    """The culprits are found by halves and buried, the others arrive, and nothing is left in either line."""
     bench = make_bench(email_format="plain")
     await bury(bench, 0, 5)
     bench.box.faults.add(poisoned("events", *(f"person{n}@example.com" for n in range(3))))

@@ -536,7 +536,7 @@ async def test_retry_puts_a_letter_back_once(broken: Broken) -> None:
     (dead_id,) = await bury(broken.redis)
     assert await script(broken.client, "retry")(args=[dead_id]) == [0]
     await broken.check_nothing_more()
-    assert await broken.redis.xlen(keys.queue("forward")) == 1
+    assert await broken.redis.xlen(keys.queue("forward:retried")) == 1
 
 
 async def test_drop_tells_how_many_there_were(broken: Broken) -> None:

@@ -1,4 +1,4 @@
-"""`relay status`: the books at one instant."""
+"""`relay status`: the books at one instant, and how fast the vendors are asked."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ if TYPE_CHECKING:
 
 
 def status(as_json: AsJson = False) -> None:
-    """Show what each stage took in and what became of it, what is paused, and whether the books balance."""
+    """Show what each stage took in and what became of it, what is paused or slowed, and whether the books balance."""
     from console.output import print_json
     from pipeline.settings import SettingsError
 
     try:
-        home = load().data_home()
+        settings = load()
+        home = settings.data_home()
     except SettingsError as error:
         raise wrong_settings(error.problems) from None
 
     async def read(redis: Redis) -> dict[str, Any]:
-        from pipeline import books
+        from pipeline import books, paces
+        from workers.width import WIDTH
 
-        return await books.snapshot(redis, home)
+        told = await books.snapshot(redis, home)
+        rates, calls = await paces.read(redis, settings), await paces.read_calls(redis, WIDTH)
+        return told | {
+            "rates": {vendor: pace.view() for vendor, pace in rates.items()},
+            "calls": {str(stage): one.view() for stage, one in calls.items()},
+        }
 
     try:
         snapshot = run(read)
@@ -69,6 +76,7 @@ def _show(snapshot: dict[str, Any]) -> None:
                 f"{stage} is paused by the {pause['by']} since {pause['since']}{until}:"
                 f" {pause['reason']}{lift}"
             )
+    _show_paces(snapshot)
     if snapshot["balanced"]:
         say("The books balance.")
     else:
@@ -87,3 +95,24 @@ def _show(snapshot: dict[str, Any]) -> None:
     say(f"The oldest work waits {snapshot['oldest_waiting_s']} s.")
     refused = ", ".join(f"{cause} {n}" for cause, n in snapshot["refused"].items())
     say(f"May have been sent twice: {snapshot['maybe_duplicate']}. Refused requests: {refused}.")
+
+
+def _show_paces(snapshot: dict[str, Any]) -> None:
+    from console.output import say
+
+    for vendor, pace in snapshot["rates"].items():
+        if pace["why"]:
+            say(
+                f"{vendor} is asked {pace['now']:.2f} times a second, not {pace['configured']:g},"
+                f" since {pace['slowed_at']}: {pace['why']}"
+            )
+        else:
+            rate = (
+                f"{pace['configured']:g} times a second" if pace["configured"] else "without limit"
+            )
+            say(f"{vendor} is asked {rate} at most.")
+    for stage, calls in snapshot["calls"].items():
+        if calls["why"]:
+            say(
+                f"{stage} makes {calls['now']} calls at a time, not {calls['most']}: {calls['why']}"
+            )

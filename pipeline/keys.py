@@ -14,6 +14,8 @@ which is why two relays must not share a database.
 | {relay}:paused               | hash   | until resumed        | pauses, setback, moves | take, claim, status |
 | {relay}:destination:STAGE    | hash   | for ever             | claim, setback, refusal, moves | claim, dispatch |
 | {relay}:rate:VENDOR          | hash   | minutes              | claim, turn, poll      | claim, turn, poll   |
+| {relay}:pace:VENDOR          | hash   | an hour, until as configured | slow_down, claim, turn, poll | same, status |
+| {relay}:width:WORKER         | hash   | seconds              | heartbeat              | status              |
 | {relay}:seen                 | hash   | for ever             | move, sweep            | move, sweep         |
 | {relay}:seen:SLOT:BUCKET     | set    | SEEN_WINDOW_H * 1.5  | move, sweep            | move                |
 | {relay}:dead                 | zset   | until retried, dropped | bury, dead letters   | dead letters        |
@@ -83,20 +85,28 @@ DIALECTS = PREFIX + "dialects"
 POLL = PREFIX + "poll"
 POLLING = PREFIX + "polling"
 
+
+def _lines(stage: Stage) -> tuple[str, ...]:
+    """Return the queues of both lines of a stage that calls a vendor."""
+    lines = (stage, f"{stage}:retried")
+    return tuple(line + queue for line in lines for queue in ("", ":batches", ":held"))
+
+
 #: the queue of deliveries that wait for a proof
 UNPROVEN = "unpack:unproven"
 
 #: a stage that calls a vendor has three queues: what waits to be sealed, sealed batches, and batches that
 #: failed for a reason that may be their own and wait until others have succeeded; `:raw` holds single events
 #: in their sender's words that came back from the dead letters and are read again; `:bulk` holds the parts of
-#: bulk jobs, whoever is asked about in one
+#: bulk jobs, whoever is asked about in one. What came back from the dead letters has three queues of its own, its
+#: *line*, so that it can be held to its share of the calls while other work waits
 QUEUES: dict[Stage, tuple[str, ...]] = {
     Stage.UNPACK: ("unpack", UNPROVEN),
-    Stage.ENRICH: ("enrich", "enrich:batches", "enrich:held", "enrich:raw", "enrich:bulk"),
-    Stage.SUBSCRIBE: ("subscribe", "subscribe:batches", "subscribe:held"),
-    Stage.FORWARD: ("forward", "forward:batches", "forward:held", "forward:raw"),
+    Stage.ENRICH: (*_lines(Stage.ENRICH), "enrich:raw", "enrich:bulk"),
+    Stage.SUBSCRIBE: _lines(Stage.SUBSCRIBE),
+    Stage.FORWARD: (*_lines(Stage.FORWARD), "forward:raw"),
     Stage.SCORES: ("scores", "scores:raw"),
-    Stage.NOTIFY: ("notify", "notify:batches", "notify:held"),
+    Stage.NOTIFY: _lines(Stage.NOTIFY),
 }
 
 COUNTERS = ("in", "waiting", "done", "duplicate", "ignored", "dead", "dropped")
@@ -107,9 +117,14 @@ def queue(name: str) -> str:
     return f"{PREFIX}queue:{name}"
 
 
-def batches(stage: Stage) -> str:
-    """Return the name of the queue that holds the sealed batches of *stage*."""
-    return f"{stage}:batches"
+def retried(stage: Stage) -> str:
+    """Return the line of *stage* that holds what came back from the dead letters."""
+    return f"{stage}:retried"
+
+
+def batches(line: str) -> str:
+    """Return the name of the queue that holds the sealed batches of *line*: a stage's name, or its `retried`."""
+    return f"{line}:batches"
 
 
 def bulk(stage: Stage) -> str:
@@ -122,9 +137,9 @@ def bulk_job(name: str) -> str:
     return f"{PREFIX}bulk:{name}"
 
 
-def held(stage: Stage) -> str:
+def held(line: str) -> str:
     """Return the name of the queue of batches that wait for others to succeed first."""
-    return f"{stage}:held"
+    return f"{line}:held"
 
 
 def raw(stage: Stage) -> str:
@@ -135,6 +150,16 @@ def raw(stage: Stage) -> str:
 def destination(stage: Stage) -> str:
     """Return the hash that knows how the calls of *stage* have gone."""
     return f"{PREFIX}destination:{stage}"
+
+
+def pace(vendor: str) -> str:
+    """Return the hash that knows how much of its configured rate *vendor* takes."""
+    return f"{PREFIX}pace:{vendor}"
+
+
+def width(worker: str) -> str:
+    """Return the hash of the stages for which *worker* makes fewer calls at a time than it may."""
+    return f"{PREFIX}width:{worker}"
 
 
 def letter(dead_id: str) -> str:

@@ -42,10 +42,14 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """How many batches were sealed, and in how many seconds more is ripe (None: nothing waits)."""
+    """How many batches were sealed, and in how many seconds more is ripe (None: nothing waits).
+
+    *retried* are those of what came back from the dead letters, beside *batches*.
+    """
 
     batches: int
     wait_s: float | None
+    retried: int = 0
 
 
 def fields(raw: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
@@ -97,10 +101,10 @@ class Queues:
         return Taken(entries, is_paused=state == -2)
 
     async def seal(self, stage: Stage, *, most: int, batches: int, ripe_s: float) -> Sealed:
-        """Seal up to *batches* batches of up to *most* items; an incomplete one once it is ripe."""
+        """Seal up to *batches* batches of up to *most* items in each line; an incomplete one once it is ripe."""
         args: list[str | int] = [stage, most, batches, int(ripe_s * 1000)]
-        sealed, wait = await self._with_groups(self._seal, args)
-        return Sealed(int(sealed), wait / 1000 if wait >= 0 else None)
+        sealed, wait, retried = await self._with_groups(self._seal, args)
+        return Sealed(int(sealed), wait / 1000 if wait >= 0 else None, int(retried))
 
     async def _with_groups(self, run: Script, args: Sequence[str | int]) -> Any:
         """Run a script; when the groups are missing, make them and run it again."""

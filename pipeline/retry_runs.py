@@ -32,8 +32,8 @@ RATE = 50.0
 #: a run without a beat for this long was killed; it beats at least once a second
 BEAT_FRESH_MS = 5_000
 LARGEST_CHUNK = 100
-#: Live work is served in its order, so what a retry adds delays it by what waits already. Above these
-#: numbers the run waits: some seconds of a stage's work; few for the one that may call a slow vendor.
+#: What is retried has a line of its own where it leads to a call, but is unpacked and merged among live work. Above
+#: these numbers the run waits: some seconds of a stage's work; few for the one that may call a slow vendor.
 MOST_WAITING = dict.fromkeys(Stage, 1_000) | {Stage.ENRICH: 50}
 HOLD_S = 0.5
 

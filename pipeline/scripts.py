@@ -1,8 +1,8 @@
 """The Lua scripts of `pipeline/lua`, each one atomic step, by the name of its file.
 
-Every script begins with `prelude.lua`. redis-py sends the digest and, when the server does not know it
-(a restart, a fail-over), the text. When a reply is lost, it sends the same call again, so every script may run
-twice; what its second run does stands in its head.
+Every script begins with `pace.lua`, which is arithmetic, and `prelude.lua`. redis-py sends the digest and, when the
+server does not know it (a restart, a fail-over), the text. When a reply is lost, it sends the same call again, so every
+script may run twice; what its second run does stands in its head.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Script:
 def text(name: str) -> str:
     """Return the whole text of the script *name* as Redis gets it."""
     folder = files("pipeline") / "lua"
-    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    return "".join((folder / f"{part}.lua").read_text() for part in ("pace", "prelude", name))
 
 
 def script(redis: Redis, name: str) -> Script:

@@ -151,11 +151,13 @@ class Settings(BaseSettings):
     )
     audiencepoint_rate: _Rate = Field(
         default=5,
-        description="requests per second to AudiencePoint, over all workers; 0 is no limit",
+        description="requests per second to AudiencePoint at most, over all workers; a 429 halves it for a while;"
+        " 0 is no limit",
     )
     audiencelab_rate: _Rate = Field(
         default=0.5,
-        description="requests per second to AudienceLab, over all workers; 0 is no limit",
+        description="requests per second to AudienceLab at most, over all workers; a 429 halves it for a while;"
+        " 0 is no limit",
     )
     seen_window_h: _Positive = Field(
         default=168, description="how long a repeated event is recognised, in hours"

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline import books, heartbeats
+from pipeline import books, heartbeats, paces
 from pipeline.inbox import Inbox, NotPossible
 from pipeline.settings import Settings
 from pipeline.sources import Source
@@ -26,7 +26,7 @@ from receiver.bodies import Bodies, Memory
 from receiver.group_commit import GroupCommit, Limits
 from receiver.heads import Heads
 from receiver.health import Healthz, Readyz
-from receiver.metrics import Books, Metrics, MetricsPage
+from receiver.metrics import Books, Metrics, MetricsPage, Rates
 from receiver.opening import Opening
 from receiver.problems import NOT_FOUND, Refused, render
 from receiver.refusals import Refusals
@@ -147,7 +147,7 @@ def make_app(
     _tell_levels(parts)
     return Receiver(
         _hooks(settings, sources, parts),
-        routes=_pages(redis, parts),
+        routes=_pages(settings, redis, parts),
         lifespan=_lifespan(parts, at_end=redis.aclose),
     )
 
@@ -171,11 +171,11 @@ def _hooks(settings: Settings, sources: Mapping[str, Source], parts: Parts) -> W
     )
 
 
-def _pages(redis: Redis, parts: Parts) -> list[Route]:
+def _pages(settings: Settings, redis: Redis, parts: Parts) -> list[Route]:
     return [
         Route("/healthz", Healthz()),
         Route("/readyz", Readyz(parts.room, _heartbeat_age(redis), parts.problem, parts.spilling)),
-        Route("/metrics", MetricsPage(parts.metrics, _books(redis))),
+        Route("/metrics", MetricsPage(parts.metrics, _books(settings, redis))),
     ]
 
 
@@ -235,12 +235,14 @@ def _heartbeat_age(redis: Redis) -> Callable[[], Awaitable[float | None]]:
     return lambda: heartbeats.youngest_age_s(redis)
 
 
-def _books(redis: Redis) -> Callable[[], Awaitable[Books]]:
-    async def stages() -> Books:
+def _books(settings: Settings, redis: Redis) -> Callable[[], Awaitable[tuple[Books, Rates]]]:
+    async def read() -> tuple[Books, Rates]:
         stages: Books = (await books.snapshot(redis))["stages"]
-        return stages
+        now = await paces.read(redis, settings)
+        rates = {name: (pace.configured, pace.now) for name, pace in now.items() if pace.configured}
+        return stages, rates
 
-    return stages
+    return read
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -36,6 +36,9 @@ _BOOKS_WITHIN_S = 0.5
 Books = Mapping[str, Mapping[str, int]]
 """The seven numbers of each stage: stage -> counter -> count."""
 
+Rates = Mapping[str, tuple[float, float]]
+"""Calls a second of each vendor that has a limit: as configured, and as it takes now."""
+
 
 class Buckets:
     """A histogram: how many values were at most as large as each of *bounds*."""
@@ -120,7 +123,9 @@ class Metrics(Collector):
 class MetricsPage:
     """`GET /metrics`."""
 
-    def __init__(self, metrics: Metrics, books: Callable[[], Awaitable[Books]]) -> None:
+    def __init__(
+        self, metrics: Metrics, books: Callable[[], Awaitable[tuple[Books, Rates]]]
+    ) -> None:
         self._metrics = metrics
         self._books = books
 
@@ -142,18 +147,19 @@ class MetricsPage:
     async def _stages(self) -> bytes:
         try:
             async with asyncio.timeout(_BOOKS_WITHIN_S):
-                books = await self._books()
+                books, rates = await self._books()
         except Exception as error:
             log.warning("metrics without the books error=%s", type(error).__name__)
-            books = {}
+            books, rates = {}, {}
         registry = CollectorRegistry()
-        registry.register(_Stages(books))
+        registry.register(_Stages(books, rates))
         return generate_latest(registry)
 
 
 class _Stages(Collector):
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books, rates: Rates) -> None:
         self._books = books
+        self._rates = rates
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
@@ -167,6 +173,13 @@ class _Stages(Collector):
             for state, count in numbers.items():
                 items.add_metric((stage, state), count)
         yield items
+        calls = GaugeMetricFamily(
+            "relay_vendor_rate", "Calls a second at most.", labels=("vendor", "rate")
+        )
+        for vendor, (configured, now) in self._rates.items():
+            calls.add_metric((vendor, "configured"), configured)
+            calls.add_metric((vendor, "now"), now)
+        yield calls
 
 
 def _by_label(name: str, meaning: str, label: str, counts: Counter[str]) -> CounterMetricFamily:

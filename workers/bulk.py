@@ -36,7 +36,7 @@ from pipeline.scripts import script
 from pipeline.visitors import Visitor
 from workers.bulk_rows import Answer, Rows
 from workers.clients.audiencelab import PAGE_SIZE, AudienceLab, EnrichmentJob, enrichment
-from workers.clients.errors import CallFailed, NotFound, Rejected, Unavailable
+from workers.clients.errors import CallFailed, NotFound, Rejected, Throttled, Unavailable
 from workers.dispatch import Dispatch, attempts, sentence
 from workers.fates import Case, Fate, Verdict, decide
 from workers.look_up import LookUp, fact_of, learn, visitors_of, write
@@ -358,6 +358,8 @@ class Bulk:
         redis, timing = self._context.redis, self._context.timing
         told = sentence(failure)
         logger.warning("call failed stage=%s job=%s error=%s", STAGE, job.name, told)
+        if isinstance(failure, Throttled):
+            await self._stage.slow_down(failure, job.now_ms)
         is_too_old = job.now_ms - job.made_ms > timing.bulk_give_up_s * 1000
         if isinstance(failure, Rejected) or is_too_old:
             return await self._ask_one_by_one(job, told)

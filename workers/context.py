@@ -21,6 +21,7 @@ from workers.clients.audiencepoint import AudiencePoint
 from workers.clients.crm import Crm
 from workers.room import Room
 from workers.timing import Timing
+from workers.width import Width
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -67,6 +68,9 @@ class Context:
     bells_seen: BellsSeen = field(default_factory=BellsSeen)
     asking: Asking = field(default_factory=Asking)
     """What `unpack` asks others about deliveries."""
+
+    widths: dict[Stage, Width] = field(default_factory=dict)
+    """How many calls of a stage may be on their way at a time."""
 
     room: Room = field(init=False)
     """How much may be unpacked."""

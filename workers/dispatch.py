@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import RedisError
 
-from pipeline import keys
+from pipeline import keys, paces
 from pipeline.moves import Argument, Move, Result
 from pipeline.outcomes import Stage
 from pipeline.queues import Sealed
 from pipeline.scripts import script
-from workers.clients.errors import CallFailed, Rejected
+from workers.clients.errors import CallFailed, Rejected, Throttled
+from workers.clients.http import took_s
 from workers.fates import Case, Fate, Setback, Verdict, decide, last_line
+from workers.width import WIDTH, Width
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_ITEMS = 30
-WIDTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,18 @@ class Batch:
     others_wait: bool
     others_held: bool
     has_tombstones: bool
+    #: when it was claimed, by Redis's clock
+    claimed_ms: int
 
     @property
     def was_held(self) -> bool:
         """Tell whether it waited for others to succeed first."""
         return self.queue.endswith(":held")
+
+    @property
+    def line(self) -> str:
+        """Return the line of queues that it stays in: its stage's own, or that of what was retried."""
+        return self.queue.rpartition(":")[0]
 
 
 class Uncalled:
@@ -115,6 +123,8 @@ class Dispatch:
         self._setback = script(context.redis, "setback")
         self._refusal = script(context.redis, "refusal")
         self._calls: set[asyncio.Task[None]] = set()
+        # outlives this drain: what was learned of the vendor holds for the next one
+        self._width = context.widths.setdefault(errand.stage, Width(WIDTH))
         self._claims_left = 0
         self._may_seal = False
         self._redis_failure: Exception | None = None
@@ -154,18 +164,20 @@ class Dispatch:
         0: go on at once; None: nothing waits here. Nothing is sealed before a claim was answered with
         something else than a wait: what comes in during an outage waits for batches of thirty.
         """
-        if len(self._calls) >= WIDTH:
+        if len(self._calls) >= self._width.calls:
             return self._context.timing.patience_s
         sealed: Sealed | None = None
         if self._may_seal and self._claims_left <= 0:
             sealed = await self._errand.seal()
             self._claims_left = sealed.batches
-        claim = await self._claim(args=self._claim_args())
+        is_all_sealed = sealed is not None and not sealed.batches
+        claim = await self._claim(args=[*self._claim_args(), int(is_all_sealed)])
         self._may_seal = claim[0] in (b"batch", b"empty")
         match claim[0]:
             case b"batch":
-                self._claims_left -= 1
-                task = asyncio.create_task(self._deliver(read_batch(claim)))
+                batch = read_batch(claim)
+                self._claims_left -= batch.line == self._errand.stage  # only these were counted
+                task = asyncio.create_task(self._deliver(batch))
                 self._calls.add(task)
                 task.add_done_callback(self._calls.discard)
                 return 0
@@ -225,7 +237,7 @@ class Dispatch:
         try:
             if batch.has_tombstones and await self._without_forgotten(batch):
                 return "forgotten"
-            answer = await self._errand.call(list(batch.items))
+            answer = await self._called(batch)
             return await self._settle(batch, answer)
         except (RedisError, OSError):
             raise
@@ -233,6 +245,23 @@ class Dispatch:
             if not isinstance(failure, CallFailed):
                 self._log_unexpected(batch, failure)
             return await self._failed(batch, failure)
+
+    async def _called(self, batch: Batch) -> object:
+        """Make the call, and learn from how long it took how many may be made at a time."""
+        began, seconds = self._width.begin(), list[float]()
+        took_s.set(seconds)  # of this task only
+        try:
+            return await self._errand.call(list(batch.items))
+        except CallFailed as failure:
+            if isinstance(failure, Throttled) or (failure.maybe_stored and failure.status is None):
+                self._width.failed(began, failure.sentence)
+                seconds.clear()
+            raise
+        finally:
+            if (
+                len(seconds) == 1
+            ):  # a batch of several calls, which waited for their turn between, says nothing
+                self._width.answered(began, seconds[0])
 
     def _log_unexpected(self, batch: Batch, failure: Exception) -> None:
         where = traceback.extract_tb(failure.__traceback__)[-1]
@@ -279,7 +308,7 @@ class Dispatch:
         if kept:
             again = attempts(batch.tries, batch.mark, 0)
             fields = batch_fields(kept, batch.root, again, batch.bugs)
-            move.pass_on(keys.batches(self._errand.stage), fields)
+            move.pass_on(keys.batches(batch.line), fields)
         await self._context.mover.apply([move])
         return True
 
@@ -296,6 +325,8 @@ class Dispatch:
             "call failed stage=%s batch=%s items=%d fate=%s error=%s",
             stage, batch.id, len(batch.items), verdict.fate, sentence(failure),
         )  # fmt: skip
+        if isinstance(failure, Throttled):
+            await self.slow_down(failure, batch.claimed_ms)
         if verdict.fate is Fate.RETRY:
             await self.set_back(verdict.setback or Setback(""), batch, sent)
             return verdict.fate
@@ -311,15 +342,15 @@ class Dispatch:
         self, batch: Batch, failure: Exception, verdict: Verdict, again: str
     ) -> Move:
         """Make the move that holds, splits or buries *batch*."""
-        stage, move = self._errand.stage, Move(batch.queue, [batch.id])
+        move = Move(batch.queue, [batch.id])
         is_ours = not isinstance(failure, CallFailed)
         if verdict.fate is Fate.HOLD:
             fields = batch_fields(batch.items, batch.root, again, batch.bugs + is_ours)
-            move.pass_on(keys.held(stage), fields)
+            move.pass_on(keys.held(batch.line), fields)
         elif verdict.fate is Fate.SPLIT:
             middle = (len(batch.items) + 1) // 2
             for half in (batch.items[:middle], batch.items[middle:]):
-                move.pass_on(keys.batches(stage), batch_fields(half, batch.root, again))
+                move.pass_on(keys.batches(batch.line), batch_fields(half, batch.root, again))
         else:
             tries = batch.bugs if is_ours else batch.tries
             await self._errand.bury(move, batch.items[0], verdict, sentence(failure), tries + 1)
@@ -349,6 +380,12 @@ class Dispatch:
         )
         return case, successes
 
+    async def slow_down(self, failure: Throttled, begun_ms: int) -> None:
+        """Ask the vendor less often from now on, because it said so to a call that was begun at *begun_ms*."""
+        vendor, rate = self._errand.vendor, self._errand.calls_per_s
+        if await paces.slow_down(self._context.redis, vendor, rate, failure.sentence, begun_ms):
+            logger.warning("rate halved vendor=%s configured=%s", vendor, rate)
+
     async def set_back(
         self, setback: Setback, batch: Batch | None, sent: int, *, held: bool = False
     ) -> None:
@@ -373,7 +410,7 @@ class Dispatch:
 
 def read_batch(claim: Sequence[Any]) -> Batch:
     """Read what `lua/claim.lua` answered."""
-    _, queue, entry_id, fields, attempts, _, others, held, tombstones = claim
+    _, queue, entry_id, fields, attempts, _, others, held, tombstones, now_ms = claim
     pairs = list(zip(fields[::2], fields[1::2], strict=True))
     named = dict(pairs)
     payloads = [value for name, value in pairs if name == b"p"]
@@ -390,6 +427,7 @@ def read_batch(claim: Sequence[Any]) -> Batch:
         others_wait=int(others) > 0,
         others_held=int(held) > 0,
         has_tombstones=bool(tombstones),
+        claimed_ms=int(now_ms),
     )
 
 

@@ -17,8 +17,9 @@ from pipeline.origins import Origin
 from pipeline.outcomes import Stage
 from pipeline.queues import Sealed
 from workers.clients.audiencepoint import AudiencePoint, Receipt
-from workers.dispatch import MOST_ITEMS, WIDTH, Batch, Item
+from workers.dispatch import MOST_ITEMS, Batch, Item
 from workers.fates import Verdict
+from workers.width import WIDTH
 
 if TYPE_CHECKING:
     from workers.context import Context

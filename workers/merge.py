@@ -40,11 +40,16 @@ async def merge_all(context: Context, until: float) -> None:
 
 
 async def merge_some(context: Context) -> int:
-    """Merge one take of what waits; return how many entries it had."""
-    taken = await context.queues.take(Stage.ENRICH, Stage.ENRICH, most=MOST_ENTRIES)
-    if taken.entries:
-        await merge_entries(context, taken.entries)
-    return len(taken.entries)
+    """Merge one take of what waits, then of what came back from the dead letters; return how many entries they had."""
+    merged = 0
+    for line in (Stage.ENRICH, keys.retried(Stage.ENRICH)):
+        taken = await context.queues.take(line, Stage.ENRICH, most=MOST_ENTRIES - merged)
+        if taken.entries:
+            await merge_entries(context, taken.entries)
+        merged += len(taken.entries)
+        if merged >= MOST_ENTRIES:
+            break
+    return merged
 
 
 async def merge_entries(context: Context, entries: Sequence[Entry]) -> None:
@@ -75,7 +80,9 @@ async def merge_entries(context: Context, entries: Sequence[Entry]) -> None:
         if forgotten:
             await context.mover.apply(forgotten)
         fresh = again
-    await context.queues.give_back(Stage.ENRICH, [entry.id for entry in fresh])
+    for queue in {entry.queue for entry in fresh}:
+        left = [entry.id for entry in fresh if entry.queue == queue]
+        await context.queues.give_back(queue, left)
 
 
 async def merge_alone(context: Context, entries: Sequence[Entry], failure: Exception) -> None:
@@ -194,7 +201,7 @@ class Merge:
         self._asked.add(visitor.id)
         move.remember(asked_about(visitor.id), REMEMBER_MS)
         entry = sighting.entry
-        move.pass_on(keys.batches(Stage.ENRICH), ["p", entry.payloads[0], "m", entry.origins[0]])
+        move.pass_on(keys.batches(entry.queue), ["p", entry.payloads[0], "m", entry.origins[0]])
 
 
 def asked_about(visitor_id: str) -> str:

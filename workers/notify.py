@@ -22,9 +22,10 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Entry, Sealed
 from pipeline.visitors import Visitor
 from workers.clients.crm import Crm
-from workers.dispatch import WIDTH, Batch, Item
+from workers.dispatch import Batch, Item
 from workers.fates import Verdict
 from workers.switched_off import finish_sealed
+from workers.width import WIDTH
 
 if TYPE_CHECKING:
     from workers.context import Context

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 import orjson
 from redis.exceptions import RedisError
 
-from pipeline import keys, polls, visitors
+from pipeline import keys, paces, polls, visitors
 from pipeline.addresses import digest
 from pipeline.clock import redis_now_ms
 from pipeline.origins import Origin
@@ -42,7 +42,7 @@ from pipeline.scripts import script
 from pipeline.visitors import Visitor
 from workers.clients.audiencepoint import MOST_ADDRESSES, AudiencePoint
 from workers.clients.audiencepoint.addresses import calls
-from workers.clients.errors import Rejected
+from workers.clients.errors import Rejected, Throttled
 from workers.context import DAY_MS, HOUR_MS
 from workers.dispatch import sentence
 from workers.fates import Case, Setback, decide, last_line
@@ -282,7 +282,10 @@ class Polling:
 
     async def _put_off(self, failure: Exception) -> None:
         """Put off the next call by the rules that the stages have."""
-        timing = self._context.timing
+        timing, redis = self._context.timing, self._context.redis
+        if isinstance(failure, Throttled):
+            rate = self._context.settings.audiencepoint_rate
+            await paces.slow_down(redis, VENDOR, rate, failure.sentence)
         if isinstance(failure, Rejected):
             self._refused = 0
             reason = f"everything is refused: {failure.sentence}"
@@ -291,7 +294,7 @@ class Polling:
             verdict = decide(failure, Case(), timing, datetime.now(UTC))
             setback = verdict.setback or Setback(sentence(failure))
         probe_min = timing.probe_min_s if setback.probe_s is None else setback.probe_s
-        delay_ms, is_paused = await script(self._context.redis, "setback")(
+        delay_ms, is_paused = await script(redis, "setback")(
             args=[
                 *(polls.NAME, self._context.consumer, "", "", 0, random.random()),
                 *(timing.backoff_base_s * 1000, timing.backoff_cap_s * 1000),

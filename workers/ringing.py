@@ -26,9 +26,13 @@ STALE_S = 5.0
 
 #: what waits for a call to a vendor; other queues are worked on while calls are put off
 CALLS: dict[Stage, tuple[str, ...]] = {
-    Stage.ENRICH: (keys.batches(Stage.ENRICH), keys.held(Stage.ENRICH), keys.bulk(Stage.ENRICH)),
+    Stage.ENRICH: tuple(
+        name for name in keys.QUEUES[Stage.ENRICH] if name.endswith((":batches", ":held", ":bulk"))
+    ),
     Stage.SUBSCRIBE: keys.QUEUES[Stage.SUBSCRIBE],
-    Stage.FORWARD: (Stage.FORWARD, keys.batches(Stage.FORWARD), keys.held(Stage.FORWARD)),
+    Stage.FORWARD: tuple(
+        name for name in keys.QUEUES[Stage.FORWARD] if name != keys.raw(Stage.FORWARD)
+    ),
     Stage.NOTIFY: keys.QUEUES[Stage.NOTIFY],
 }
 

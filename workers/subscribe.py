@@ -23,10 +23,11 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Entry, Sealed
 from workers.clients.audiencepoint import AudiencePoint, Subscription
 from workers.clients.errors import Rejected
-from workers.dispatch import MOST_ITEMS, WIDTH, Batch, Item, Uncalled, attempts, batch_fields
+from workers.dispatch import MOST_ITEMS, Batch, Item, Uncalled, attempts, batch_fields
 from workers.fates import Verdict
 from workers.switched_off import finish_sealed
 from workers.verify import Judged, Verify
+from workers.width import WIDTH
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -102,7 +103,7 @@ class Subscribe:
                 move.subscription(name, "subscribed", keep_ms)
         if left:
             again = attempts(0, batch.mark, 0)
-            move.pass_on(keys.batches(self.stage), batch_fields(left, batch.root, again))
+            move.pass_on(keys.batches(batch.line), batch_fields(left, batch.root, again))
             fates["unverified"] = len(left)
         words = [f"done new={told.counts.new} existing={told.counts.existing}"]
         return " ".join([*words, *(f"{result}={n}" for result, n in fates.items())])

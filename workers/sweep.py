@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from pipeline import dead_letters, heartbeats, keys, pauses, seen
+from pipeline import dead_letters, heartbeats, keys, paces, pauses, seen
 from pipeline.clock import redis_now_ms
 from pipeline.outcomes import Stage
 from pipeline.queues import create_groups
@@ -18,6 +18,7 @@ from pipeline.scripts import script
 from workers.context import DAY_MS
 from workers.ringing import ring_for_work
 from workers.switched_off import is_off
+from workers.width import narrowed
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -37,9 +38,14 @@ async def keep_sweeping(context: Context) -> None:
 
 async def keep_beating(context: Context) -> None:
     """Note every two seconds that this worker lives."""
+    was_narrow = False
     while not context.stopping.is_set():
         try:
             await heartbeats.beat(context.redis, context.consumer)
+            narrow = narrowed(context.widths)
+            if narrow or was_narrow:
+                await paces.tell_widths(context.redis, context.consumer, narrow)
+            was_narrow = bool(narrow)
         except Exception as error:  # without a heartbeat others would take this worker's work
             logger.warning("heartbeat failed error=%s", type(error).__name__)
         await rest(context, heartbeats.EVERY_S)

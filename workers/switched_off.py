@@ -45,7 +45,7 @@ async def finish(
 ) -> None:
     """Take every batch of *stage*, also held ones and parts of bulk jobs, out by the move that *end* makes of it."""
     for queue in keys.QUEUES[stage]:
-        if queue not in (keys.batches(stage), keys.held(stage), keys.bulk(stage)):
+        if not queue.endswith((":batches", ":held", ":bulk")):
             continue
         while not context.stopping.is_set() and monotonic() < until:
             batches = await take(context, stage, queue)
@@ -69,7 +69,7 @@ async def finish_sealed(
         sealed = await context.queues.seal(
             stage, most=most, batches=MOST_SEALED // most, ripe_s=0.0
         )
-        if not sealed.batches:
+        if not sealed.batches + sealed.retried:
             return
         await finish(context, stage, until, end)
 

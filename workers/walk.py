@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 from redis.exceptions import RedisError
 
-from pipeline import imports, keys
+from pipeline import imports, keys, paces
 from pipeline.clock import redis_now_ms
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.imports import Import, Kind
@@ -37,6 +37,7 @@ from workers.clients.errors import (
     NotFound,
     QuotaExceeded,
     Rejected,
+    Throttled,
     Unavailable,
 )
 from workers.fates import last_line
@@ -185,6 +186,11 @@ class Walker:
             await keep()
             await self.rest(min(wait_ms / 1000, LONGEST_WAIT_S))
 
+    async def heed(self, failure: Unavailable) -> None:
+        """Ask less often, all of us, when that is what *failure* is about."""
+        if isinstance(failure, Throttled):
+            await paces.slow_down(self.redis, VENDOR, self.calls_per_s, failure.sentence)
+
     async def room(self, keep: Callable[[], Awaitable[None]]) -> None:
         """Wait until another page may be stored; *keep* is called meanwhile."""
         while why := await self._no_room():
@@ -275,6 +281,7 @@ class _OneWalk:
             try:
                 return await walker.unless_stopped(ask())
             except Unavailable as failure:
+                await walker.heed(failure)
                 wait_s = max(walker.backoff_s(tries), failure.retry_after_s or 0.0)
                 tries += 1
                 if tries >= MOST_TRIES or wait_s > walker.longest_wait_s:

@@ -1,29 +1,40 @@
 -- Take one batch for a call to a vendor, if a call may be made now: not paused, back-off over, rate free.
 -- ARGV: the caller's name, the call's word, stage, consumer, vendor, milliseconds between two calls (0: no limit),
---       rank (0 is served first), lease_ms of a probe
+--       rank (0 is served first), lease_ms of a probe, whether nothing new can be sealed now (0/1)
 -- Answer: {'wait', ms} | {'paused'} | {'empty'} |
 --         {'batch', queue, entry id, fields, attempts, successes, others waiting, others held,
---         tombstones exist (0/1)}
+--         tombstones exist (0/1), now}
 -- fields are p and m in turn for each item, then g (the batch it was split from), b (tries that ended
 -- in our own exception) and t (earlier attempts).
 -- attempts is 'tries:successes at the first failure:sent'; sent=1 means that a call was begun and never
 -- answered for certain, so that calling again may double it.
+-- What came back from the dead letters has a line of its own: while other work waits, one of five calls is for it.
 -- Second run: answers with the batch of the first one, while it is in this consumer's hands: nothing is counted,
 -- and no call of the rate used up. An answer without a batch is found anew.
 local caller, word, stage, consumer, vendor = arg(), arg(), arg(), arg(), arg()
-local gap, rank, lease = number(), number(), number()
+local gap, rank, lease, is_all_sealed = number(), number(), number(), number() == 1
+local LIVE_CALLS = 4 -- between two calls for what came back
 local now = now_ms()
-local state = redis.call('HMGET', P .. 'destination:' .. stage, 'successes', 'held')
+local destination = P .. 'destination:' .. stage
+local state = redis.call('HMGET', destination, 'successes', 'held', 'live')
 local successes = tonumber(state[1] or 0)
-local batches, held = stage .. ':batches', stage .. ':held'
-local batches_waiting, held_waiting = redis.call('XLEN', queue_key(batches)), redis.call('XLEN', queue_key(held))
-local raw_waiting = redis.call('XLEN', queue_key(stage))
+
+local function line(name)
+  local batches, held = name .. ':batches', name .. ':held'
+  local lengths = {}
+  for i, queue in ipairs({name, batches, held}) do lengths[i] = redis.call('XLEN', queue_key(queue)) end
+  return {batches = batches, held = held, raw_waiting = lengths[1], held_waiting = lengths[3],
+    waiting = lengths[1] + lengths[2] + lengths[3]}
+end
+local live, retried = line(stage), line(stage .. ':retried')
+local held_waiting = live.held_waiting + retried.held_waiting
+local others_waiting = live.waiting + retried.waiting - held_waiting
 
 local function batch(queue, entry, attempts)
-  local others, others_held = batches_waiting + raw_waiting, held_waiting
-  if queue == held then others_held = others_held - 1 else others = others - 1 end
+  local others, others_held = others_waiting, held_waiting
+  if string.match(queue, ':held$') then others_held = others_held - 1 else others = others - 1 end
   local has_tombstones = redis.call('EXISTS', P .. 'tombstones')
-  return {'batch', queue, entry[1], entry[2], attempts, successes, others, others_held, has_tombstones}
+  return {'batch', queue, entry[1], entry[2], attempts, successes, others, others_held, has_tombstones, now}
 end
 
 local said = answered(caller, word)
@@ -35,8 +46,10 @@ end
 
 local no, probing = put_off(stage, now)
 if no then return no end
-if batches_waiting + held_waiting == 0 then return {'empty'} end
+if live.waiting + retried.waiting == live.raw_waiting + retried.raw_waiting then return {'empty'} end
 
+-- with nothing but that to do, the stages that share the rate go first, whichever they are
+if live.waiting == 0 then rank = rank + 2 end
 local wait, next_call = rate_wait(vendor, gap, rank, now)
 if wait then return {'wait', wait} end
 
@@ -48,17 +61,31 @@ local function first_of(queue)
 end
 
 -- Held batches come back when others have succeeded since, or when nothing else is there to try.
-local order = {batches, held}
-if held_waiting > 0 and successes > tonumber(state[2] or 0) then order = {held, batches} end
-local entry, queue
-for _, name in ipairs(order) do
-  if name == batches or order[1] == held or batches_waiting + raw_waiting == 0 then
-    queue, entry = name, first_of(name)
-    if entry then break end
+local function pick(from)
+  local order = {from.batches, from.held}
+  if from.held_waiting > 0 and successes > tonumber(state[2] or 0) then order = {from.held, from.batches} end
+  for _, name in ipairs(order) do
+    if name == from.batches or order[1] == from.held or others_waiting == 0 then
+      local entry = first_of(name)
+      if entry then return name, entry end
+    end
   end
+end
+
+local lines = {live}
+if retried.waiting > 0 then
+  if tonumber(state[3] or 0) >= LIVE_CALLS then lines = {retried, live}
+  elseif live.raw_waiting == 0 or is_all_sealed then lines = {live, retried} end
+end
+local queue, entry
+for _, from in ipairs(lines) do
+  queue, entry = pick(from)
+  if entry then break end
 end
 if not entry then return {'empty'} end
 
+if string.find(queue, ':retried:', 1, true) then redis.call('HDEL', destination, 'live')
+elseif retried.waiting > 0 then redis.call('HINCRBY', destination, 'live', 1) end
 take_call(vendor, gap, rank, now, next_call)
 local place = queue .. '/' .. entry[1]
 if probing then begin_probe(stage, place, now, lease) end

@@ -101,6 +101,8 @@ end
 local function add(queue, fields) redis.call('XADD', queue_key(queue), '*', unpack(fields)) end
 
 local effects = {}
+-- the stage that this move reads again for, from its queue `:raw`: what comes of that came back from the dead letters
+local reread
 
 -- append STAGE PAYLOAD META: new work for a stage
 effects.append = function()
@@ -112,7 +114,7 @@ end
 -- fresh STAGE META [MARK, PAYLOAD, ...]: the same for each whose mark was not seen
 effects.fresh = function()
   local stage, meta, n = arg(), arg(), number() / 2
-  local key, fresh = queue_key(stage), 0
+  local key, fresh = queue_key(stage == reread and stage .. ':retried' or stage), 0
   for _ = 1, n do
     local mark, payload = ARGV[at + 1], ARGV[at + 2]
     at = at + 2
@@ -264,6 +266,7 @@ for m = 1, number() do
   end
   if result == 1 then
     for i = 1, #changes, 2 do count(changes[i], tonumber(changes[i + 1])) end
+    reread = string.match(queue, '^(%a+):raw$')
     note_senders(times, told)
     for _ = 1, effect_count do
       at = at + 1 -- the effect's length, needed only by skip

@@ -29,17 +29,18 @@ if calls == 0 then return {'go', 0, place} end
 
 -- What is ready to be sent goes first. Events that wait for their batch to fill do not: there are always some where
 -- traffic is light and steady. What a pause keeps waits for no call.
-for _, stage in ipairs({'forward', 'subscribe'}) do
-  local ready = redis.call('XLEN', queue_key(stage .. ':batches')) + redis.call('XLEN', queue_key(stage .. ':held'))
+for _, line in ipairs({'forward', 'forward:retried', 'subscribe', 'subscribe:retried'}) do
+  local ready = redis.call('XLEN', queue_key(line .. ':batches')) + redis.call('XLEN', queue_key(line .. ':held'))
+  local stage = string.match(line, '^%a+')
   if ready > 0 and redis.call('HEXISTS', P .. 'paused', stage) == 0 then return {'wait', 1000, place} end
 end
 
 redis.call('HSET', P .. 'poll', 'place', place)
-local own = vendor .. ':polling'
-local own_wait, own_next = rate_wait(own, gap * share, 0, now)
+local own, own_gap = vendor .. ':polling', paced(vendor, gap) * share
+local own_wait, own_next = rate_wait(own, own_gap, 0, now)
 if own_wait then return {'wait', own_wait, place} end
 local wait, next_call = rate_wait(vendor, gap, rank, now)
 if wait then return {'wait', wait, place} end
-take_call(own, gap * share, 0, now, own_next)
+take_call(own, own_gap, 0, now, own_next)
 take_call(vendor, gap, rank, now, next_call)
 return {'go', 0, place}

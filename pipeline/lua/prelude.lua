@@ -48,12 +48,29 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- A vendor that asked for fewer requests is called at a slower pace (pace.lua) by all who share its rate. After an hour
+-- without a call nobody knows what it takes now, and the configured rate is tried again.
+local PACE_KEPT_MS = 3600000
+local function paced(vendor, gap)
+  local share = gap > 0 and redis.call('HGET', P .. 'pace:' .. vendor, 'share')
+  return share and gap / tonumber(share) or gap, tonumber(share or 1)
+end
+
+local function climb(vendor, gap, share)
+  local key = P .. 'pace:' .. vendor
+  share = faster(share, gap)
+  if share >= 1 then redis.call('DEL', key) return end
+  redis.call('HSET', key, 'share', share)
+  redis.call('PEXPIRE', key, PACE_KEPT_MS)
+end
+
 -- The rate that all calls to one vendor share. Rank 0 is served first: somebody who waits for the next call leaves a
 -- mark, and whoever ranks lower leaves that call to them. Answer: the milliseconds to wait, nothing when a call may be
 -- made now; then when the next one is free.
 local function rate_wait(vendor, gap, rank, now)
   local key, next_call = P .. 'rate:' .. vendor, 0
   if gap <= 0 then return nil, next_call end
+  gap = paced(vendor, gap)
   local rate = redis.call('HGETALL', key)
   for i = 1, #rate, 2 do
     if rate[i] == 'next' then next_call = tonumber(rate[i + 1])
@@ -68,10 +85,12 @@ end
 local function take_call(vendor, gap, rank, now, next_call)
   if gap <= 0 then return end
   local key = P .. 'rate:' .. vendor
+  local wide, share = paced(vendor, gap)
   even_when_full()
-  redis.call('HSET', key, 'next', string.format('%.3f', math.max(next_call, now) + gap))
+  redis.call('HSET', key, 'next', string.format('%.3f', math.max(next_call, now) + wide))
   redis.call('HDEL', key, rank)
   redis.call('PEXPIRE', key, 600000)
+  if share < 1 then climb(vendor, gap, share) end
 end
 
 -- The books: changes are collected and written once, at the end of the same script.

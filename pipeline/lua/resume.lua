@@ -14,27 +14,30 @@ if by ~= '' then
   if not pause or pause.by ~= by or string.sub(pause.reason, 1, #reason) ~= reason then return 0 end
 end
 
-local queue, destination = stage .. ':held', P .. 'destination:' .. stage
-local held = queue_key(queue)
+local destination = P .. 'destination:' .. stage
 local successes = redis.call('HGET', destination, 'successes') or '0'
 
-local function in_hands(id)
+local function in_hands(held, id)
   local row = redis.call('XPENDING', held, GROUP, id, id, 1)[1]
   return row and row[2] ~= RELEASED
 end
 
-for _, entry in ipairs(redis.call('XRANGE', held, '-', '+')) do
-  local id, fields = entry[1], entry[2]
-  if not in_hands(id) then
-    local place = queue .. '/' .. id
-    local attempts = redis.call('HGET', P .. 'attempts', place)
-    if fields[#fields - 1] == 't' then -- what may have been stored already stays known
-      fields[#fields] = '0:' .. successes .. ':' .. string.match(attempts or fields[#fields], '%d$')
+for _, line in ipairs({stage, stage .. ':retried'}) do
+  local queue = line .. ':held'
+  local held = queue_key(queue)
+  for _, entry in ipairs(redis.call('XRANGE', held, '-', '+')) do
+    local id, fields = entry[1], entry[2]
+    if not in_hands(held, id) then
+      local place = queue .. '/' .. id
+      local attempts = redis.call('HGET', P .. 'attempts', place)
+      if fields[#fields - 1] == 't' then -- what may have been stored already stays known
+        fields[#fields] = '0:' .. successes .. ':' .. string.match(attempts or fields[#fields], '%d$')
+      end
+      redis.call('XACK', held, GROUP, id)
+      redis.call('XDEL', held, id)
+      redis.call('HDEL', P .. 'attempts', place)
+      redis.call('XADD', queue_key(line .. ':batches'), '*', unpack(fields))
     end
-    redis.call('XACK', held, GROUP, id)
-    redis.call('XDEL', held, id)
-    redis.call('HDEL', P .. 'attempts', place)
-    redis.call('XADD', queue_key(stage .. ':batches'), '*', unpack(fields))
   end
 end
 redis.call('HDEL', destination, 'failures', 'due', 'probing', 'probe', 'refusals', 'words', 'roots')

@@ -12,9 +12,11 @@ redis.call('DEL', letter)
 if stage == 'unpack' then
   redis.call('XADD', queue_key(stage), '*', 'p', fields[4])
 else
-  -- what is still in its sender's own words is read again first
-  local is_raw = string.match(fields[5], '^[^|]*|%d*|r') ~= nil
-  redis.call('XADD', queue_key(is_raw and stage .. ':raw' or stage), '*', 'p', fields[4], 'm', fields[5])
+  -- what is still in its sender's own words is read again first; what leads to a call keeps to its own line
+  local queue = stage
+  if string.match(fields[5], '^[^|]*|%d*|r') then queue = stage .. ':raw'
+  elseif stage ~= 'scores' then queue = stage .. ':retried' end
+  redis.call('XADD', queue_key(queue), '*', 'p', fields[4], 'm', fields[5])
 end
 if stage == 'subscribe' and fields[6] then
   redis.call('HSET', P .. 'address:' .. fields[6], 'subscription', 'waiting')

@@ -8,8 +8,9 @@ local oldest, lengths, places = {}, {}, {}
 for i, name in ipairs(queues) do
   local first = redis.call('XRANGE', queue_key(name), '-', '+', 'COUNT', 1)
   oldest[i] = first[1] and first[1][1] or ''
-  -- a batch is a new entry each time it is sealed, split or held; its items have waited longer
-  local since = string.find(name, ':') and first[1] and string.match(first[1][2][4] or '', '^[^|]*|(%d+)')
+  -- a batch is a new entry each time it is sealed, split or held; its items have waited longer. Not so what came back
+  -- from the dead letters: its items were seen long before they began to wait
+  local since = string.find(name, ':') and not string.find(name, ':retried', 1, true) and first[1] and string.match(first[1][2][4] or '', '^[^|]*|(%d+)')
   if since then oldest[i] = since .. '-0' end
   lengths[i] = redis.call('XLEN', queue_key(name))
 end

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from pipeline import keys
+from pipeline import heartbeats, keys, paces
 from pipeline.home import Home
 from pipeline.inbox import Inbox
 from pipeline.outcomes import Stage
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_status_has_the_contracts_shape(relay: Relay, redis: Redis) -> None:
-    """The machine form names every stage with its seven numbers, and nothing else."""
+    """The machine form names every stage with its seven numbers, and the vendors with their rates."""
     await bury(redis)
     answer = await relay("status", "--json")
     assert (answer.status, answer.err) == (0, "")
@@ -38,7 +38,34 @@ async def test_status_has_the_contracts_shape(relay: Relay, redis: Redis) -> Non
         "refused": {"token": 0, "signature": 0, "too_large": 0},
         "workers": 0,
         "oldest_waiting_s": 0.0,
+        "rates": {
+            "audiencepoint": {"configured": 5.0, "now": 5.0, "why": None, "slowed_at": None},
+            "audiencelab": {"configured": 0.5, "now": 0.5, "why": None, "slowed_at": None},
+        },
+        "calls": {
+            stage: {"now": 0, "most": 0, "why": None}
+            for stage in ("enrich", "subscribe", "forward", "notify")
+        },
     }
+
+
+async def test_status_tells_what_was_slowed_and_why(relay: Relay, redis: Redis) -> None:
+    """Rate and calls at a time, now and as configured, of all workers that live, in the vendor's words."""
+    await paces.slow_down(redis, "audiencepoint", 5, "it asks for fewer", 1)
+    for worker in ("one", "two"):
+        await heartbeats.beat(redis, worker)
+    await paces.tell_widths(redis, "one", {Stage.FORWARD: (3, "late | answers")})
+    await paces.tell_widths(redis, "gone", {Stage.FORWARD: (1, "it is no more")})
+    told = (await relay("status", "--json")).json
+    pace = told["rates"]["audiencepoint"]
+    assert (pace["configured"], pace["now"], pace["why"]) == (5, 2.5, "it asks for fewer")
+    assert told["calls"]["forward"] == {"now": 11, "most": 16, "why": "late | answers"}
+    assert told["calls"]["enrich"] == {"now": 16, "most": 16, "why": None}
+    words = (await relay("status")).out
+    assert "audiencepoint is asked 2.50 times a second, not 5, since" in words
+    assert "forward makes 11 calls at a time, not 16: late | answers" in words
+    await paces.tell_widths(redis, "one", {})
+    assert (await relay("status", "--json")).json["calls"]["forward"]["now"] == 16
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from pipeline.outcomes import Person, Stage
 from tests.workbench import QUICK, Workbench, mail_events
 from tests.workers.test_enrich import everybody, named, see
-from workers.dispatch import WIDTH
+from workers.width import WIDTH
 
 pytestmark = pytest.mark.anyio
 

@@ -143,7 +143,7 @@ async def test_a_retried_letter_waits_again(redis: Redis) -> None:
     assert await dead_letters.retry(redis, first) is Stage.FORWARD
     assert await dead_letters.retry(redis, first) is None
     assert await walk(redis, Filter()) == [second]
-    rows = await redis.xrange(keys.queue(Stage.FORWARD))
+    rows = await redis.xrange(keys.queue(keys.retried(Stage.FORWARD)))
     assert rows[0][1] == {b"p": b"1", b"m": f"sendgrid|{FIRST_SEEN_MS}|o|".encode()}
     assert await balanced(redis)
 

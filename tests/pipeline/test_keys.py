@@ -15,6 +15,7 @@ from pipeline import (
     heartbeats,
     imports,
     keys,
+    paces,
     pauses,
     recipients,
     senders,
@@ -98,6 +99,8 @@ async def everything(redis: Redis, url: str) -> None:
     await seal(redis, Stage.FORWARD, [b"1"])
     await set_back(redis, await claim(redis, gap_ms=60_000), at_once=1)
     await refuse(redis, "words", "1-1")
+    await paces.slow_down(redis, "audiencepoint", 5.0, "429", 1)
+    await paces.tell_widths(redis, "one", {Stage.FORWARD: (4, "late")})
     await script(redis, "lease")(args=["polling", "one", HOUR_MS])
     await script(redis, "poll")(args=["audiencepoint", 0, 2, 5, HOUR_MS, HOUR_MS, 0])
     await pauses.pause(redis, Stage.SCORES, "lunch")
@@ -161,7 +164,8 @@ def test_the_functions_build_the_names_of_the_legend() -> None:
     built += [keys.queue("forward:held"), keys.destination(Stage.FORWARD), keys.letter("1")]
     built += [keys.bulk_job("n"), keys.visitor("v"), keys.address("d"), keys.enrichment("d")]
     built += [keys.set_up("sfmc"), keys.recipient("d"), keys.import_of("segment", "s-1")]
-    built += [keys.drill("n", Stage.FORWARD), keys.spilled("f")]
+    built += [keys.drill("n", Stage.FORWARD), keys.spilled("f"), keys.pace("audiencepoint")]
+    built += [keys.width("one")]
     assert [name for name in built if entry_of(name) is None] == []
     assert keys.batches(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]
     assert keys.held(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]
@@ -169,7 +173,7 @@ def test_the_functions_build_the_names_of_the_legend() -> None:
 
 def test_every_script_knows_the_same_words() -> None:
     """The prelude of all scripts says prefix, group, consumer and stages as the code does."""
-    prelude = (LUA / "prelude.lua").read_text()
+    prelude = (LUA / "pace.lua").read_text() + (LUA / "prelude.lua").read_text()
     for word in (keys.PREFIX, keys.GROUP, keys.RELEASED, *Stage):
         assert f"'{word}'" in prelude
     for path in LUA.glob("*.lua"):

@@ -26,6 +26,7 @@ from pipeline import (
     heartbeats,
     imports,
     keys,
+    paces,
     pauses,
     retry_runs,
     scripts,
@@ -160,7 +161,7 @@ async def adopt_as(redis: Redis, worker: str) -> None:
 def test_every_script_says_what_a_second_run_does() -> None:
     """Its head says it, or that it only reads; those told apart take name and word before their arguments."""
     for path in LUA.glob("*.lua"):
-        if path.stem == "prelude":
+        if path.stem in ("prelude", "pace"):
             continue
         head = path.read_text().split("\nlocal ")[0]
         assert "-- Second run: " in head or "rites nothing" in head, path.name
@@ -535,7 +536,7 @@ async def test_retry_puts_a_letter_back_once(broken: Broken) -> None:
     (dead_id,) = await bury(broken.redis)
     assert await script(broken.client, "retry")(args=[dead_id]) == [0]
     await broken.check_nothing_more()
-    assert await broken.redis.xlen(keys.queue("forward")) == 1
+    assert await broken.redis.xlen(keys.queue("forward:retried")) == 1
 
 
 async def test_drop_tells_how_many_there_were(broken: Broken) -> None:
@@ -608,6 +609,15 @@ async def test_a_lease_is_whose_it_was(broken: Broken) -> None:
 async def test_a_turn_that_was_taken_twice_costs_one_call_of_the_rate(broken: Broken) -> None:
     """The second run has to wait for the next call, and the one before is made by nobody."""
     assert await script(broken.client, "turn")(args=["audiencelab", 60_000, 1]) > 0
+
+
+async def test_a_rate_is_halved_once(broken: Broken) -> None:
+    """The second run finds it lowered after the call was begun; so it does where nobody knows when that was."""
+    assert not await paces.slow_down(broken.client, "audiencepoint", 5.0, "429", 1)
+    await broken.check_nothing_more()
+    assert not await paces.slow_down(broken.client, "audiencelab", 5.0, "429")
+    for vendor in ("audiencepoint", "audiencelab"):
+        assert await broken.redis.hget(keys.pace(vendor), "share") == b"0.5"
 
 
 # the sweep ------------------------------------------------------------------------------------------

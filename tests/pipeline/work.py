@@ -116,6 +116,7 @@ class Claimed:
     others: int = 0
     others_held: int = 0
     has_tombstones: bool = False
+    claimed_ms: int = 0
 
 
 async def claim(
@@ -126,18 +127,19 @@ async def claim(
     gap_ms: float = 0,
     rank: int = 0,
     lease_ms: int = 60_000,
+    is_all_sealed: int = 0,
 ) -> Claimed:
     """Ask for a batch of *stage* to call the vendor with."""
-    args: list[Argument] = [stage, consumer, "audiencepoint", gap_ms, rank, lease_ms]
+    args: list[Argument] = [stage, consumer, "audiencepoint", gap_ms, rank, lease_ms, is_all_sealed]
     answer: list[Any] = await script(redis, "claim")(args=args)
     word = answer[0].decode()
     if word != "batch":
         return Claimed(word, *answer[1:])
-    _, queue, entry_id, fields, attempts, successes, others, held, tombstones = answer
+    _, queue, entry_id, fields, attempts, successes, others, held, tombstones, now_ms = answer
     payloads = [fields[i + 1] for i in range(0, len(fields), 2) if fields[i] == b"p"]
     return Claimed(
         word, 0, queue.decode(), entry_id.decode(), payloads, attempts.decode(), int(successes),
-        int(others), int(held), bool(tombstones),
+        int(others), int(held), bool(tombstones), int(now_ms),
     )  # fmt: skip
 
 

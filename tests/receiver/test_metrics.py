@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from httpx import AsyncClient
 from prometheus_client.parser import text_string_to_metric_families
+from redis.asyncio import Redis
 
+from pipeline import paces
 from tests.receiver.conftest import TOKEN, MakeClient
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +49,15 @@ async def test_the_books_are_told(client: AsyncClient) -> None:
     assert found["relay_redis_up"] == 1
     assert found["relay_stage_itemsin,unpack"] == 1
     assert found["relay_stage_itemsunpack,waiting"] == 1
+
+
+async def test_the_rates_are_told(client: AsyncClient, redis: Redis) -> None:
+    """What is configured, and what a vendor that asked for fewer requests takes now."""
+    await paces.slow_down(redis, "audiencepoint", 5, "429", 1)
+    found = await numbers(client)
+    assert found["relay_vendor_rateaudiencepoint,configured"] == 5
+    assert found["relay_vendor_rateaudiencepoint,now"] == 2.5
+    assert found["relay_vendor_rateaudiencelab,now"] == 0.5
 
 
 async def test_metrics_answer_without_redis(make_client: MakeClient) -> None:

@@ -214,6 +214,15 @@ async def test_an_outage_changes_nothing(bulky: Workbench, endpoint: str, fault:
     await check_all_done(bulky, 12)
 
 
+async def test_a_429_halves_the_rate_of_all(make_bench: MakeBench) -> None:
+    """A job shares AudienceLab's rate, so what it is told holds for everybody."""
+    bench = make_bench(email_format="plain", enrich_bulk_from=5, audiencelab_rate=500)
+    bench.box.faults.add(Fault(endpoint="create-enrichment", status=429, times=1))
+    await work_on(bench, crowd(9))
+    share = await bench.redis.hget(keys.pace("audiencelab"), "share")
+    assert 0.5 <= float(share) < 0.51
+
+
 @pytest.mark.parametrize(("status", "reason"), [(401, "key"), (404, "path")])
 async def test_a_wrong_key_or_path_pauses_the_stage(
     bulky: Workbench, status: int, reason: str

@@ -15,7 +15,7 @@ from pipeline import forgetting, keys, pauses, polls, visitors
 from pipeline.addresses import digest
 from pipeline.outcomes import Person, Stage
 from pipeline.scripts import script
-from sandbox.faults import broken, firewalled, poisoned, refused_alike, slow
+from sandbox.faults import broken, firewalled, poisoned, refused_alike, slow, throttled
 from tests.workbench import PATIENCE_S, QUICK, Workbench, mail_events
 from tests.workers.test_enrich import named, score_of, see
 from workers import poll_scores
@@ -349,6 +349,16 @@ async def test_a_wrong_path_pauses_the_polling_only(
 
 async def _is_put_off(bench: Workbench) -> bool:
     return bool(await bench.redis.hexists(DESTINATION, "due"))
+
+
+async def test_a_429_halves_the_rate_of_all(make_polling: MakeBench) -> None:
+    """The poll shares AudiencePoint's rate, so what it is told holds for everybody; it goes on all the same."""
+    polling = make_polling(audiencepoint_rate=500)
+    await subscribed(polling, MAIL)
+    polling.box.faults.add(throttled("scores", times=1))
+    await walk(polling)
+    share = await polling.redis.hget(keys.pace("audiencepoint"), "share")
+    assert 0.5 <= float(share) < 0.51
 
 
 async def test_one_address_that_is_refused_is_left_out(polling: Workbench) -> None:

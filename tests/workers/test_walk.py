@@ -429,6 +429,15 @@ async def test_what_passes_is_waited_for(stroll: Stroll, fault: Fault) -> None:
     assert [len(page) for page in await pages_of(stroll.bench)] == [10, 10, 5]
 
 
+async def test_a_429_halves_the_rate_of_all(stroll: Stroll) -> None:
+    """An import shares AudienceLab's rate, so what it is told holds for everybody."""
+    stroll.calls_per_s = 500
+    stroll.bench.box.faults.add(throttled("segment", times=1))
+    assert (await stroll.walk(segment(25))).rows == 25
+    share = await stroll.bench.redis.hget(keys.pace("audiencelab"), "share")
+    assert 0.5 <= float(share) < 0.51
+
+
 async def test_an_outage_puts_the_rest_off(stroll: Stroll) -> None:
     """After some tries the walk ends, its place is kept, and when it may be tried again is noted."""
     box = stroll.bench.box

@@ -19,9 +19,11 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from http.cookiejar import CookieJar
 from ipaddress import IPv6Address, ip_address
+from time import monotonic
 from urllib.parse import quote
 
 import httpx
@@ -59,6 +61,9 @@ _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+
+#: a task that wants to know how long its calls took puts a list here: seconds until the whole answer came
+took_s: ContextVar[list[float] | None] = ContextVar("took_s", default=None)
 
 _NEVER_SENT = (
     httpx.ConnectError,
@@ -189,11 +194,15 @@ class VendorHttp:
 
         Raises `Unavailable` when no whole answer came, `Misconfigured` for an unusable base URL.
         """
+        begun, seconds = monotonic(), took_s.get()
         try:
             async with asyncio.timeout(self._deadline_s):
-                return await self._exchange(request)
+                answer = await self._exchange(request)
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._failed(error) from None
+        if seconds is not None:
+            seconds.append(monotonic() - begun)
+        return answer
 
     async def _exchange(self, request: Request) -> Answer:
         """Write the request, read the whole answer, give the connection back."""

@@ -24,6 +24,7 @@ from workers.clients.errors import (
     Misconfigured,
     QuotaExceeded,
     Rejected,
+    Throttled,
     Unavailable,
     UnknownField,
 )
@@ -113,8 +114,10 @@ class _Call:
             case 429 if _is_quota(self.answer, own_words):
                 until = "" if self.wait_s is None else f" for {_span(self.wait_s)}"
                 return QuotaExceeded, f"{vendor}'s quota is used up{until} ({said})"
+            case 429:
+                return Throttled, self._unavailable(said, has_words=bool(own_words))
             # 407 is a proxy's, 408 and 425 ask for the same again: none is about what was sent.
-            case _ if status < 400 or status >= 500 or status in (407, 408, 425, 429):
+            case _ if status < 400 or status >= 500 or status in (407, 408, 425):
                 return Unavailable, self._unavailable(said, has_words=bool(own_words))
             case 400 if _UNKNOWN_FIELD_WORDS in own_words.lower():
                 return UnknownField, f"{vendor} does not know this form of request ({said})"

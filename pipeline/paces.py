@@ -1,0 +1,127 @@
+"""Paces: how fast each vendor is asked, which is what the settings say until it asks for fewer requests.
+
+A 429 halves the rate that all workers share; every call that is made after it raises it a little, up to the configured
+one again (`lua/pace.lua` has the arithmetic). The quota's 429 is none of this: no pace helps against it, so the stage
+pauses. Pauses, back-off and `Retry-After` stand beside it. Where no rate is configured there is nothing to halve:
+there the number of calls at a time is what gives way (`workers.width`). Each worker has its own, and tells with its
+heartbeat where it makes fewer calls than it may; what it told is gone soon after it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline import heartbeats, keys
+from pipeline.clock import iso, redis_now_ms
+from pipeline.outcomes import Stage
+from pipeline.scripts import script
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from pipeline.settings import Settings
+
+#: the stages that call somebody
+CALLING = (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD, Stage.NOTIFY)
+#: below it a rate is the configured one: what shows is two digits
+_WHOLE = 0.995
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The rate of one vendor in calls a second, 0 for no limit, and why it is not the *configured* one."""
+
+    configured: float
+    now: float
+    why: str | None = None
+    halved_at_ms: int | None = None
+
+    def view(self) -> dict[str, float | str | None]:
+        """Return it as `relay status --json` shows it."""
+        since = None if self.halved_at_ms is None else iso(self.halved_at_ms)
+        return {
+            "configured": self.configured,
+            "now": self.now,
+            "why": self.why,
+            "slowed_at": since,
+        }
+
+
+async def slow_down(
+    redis: Redis, vendor: str, calls_per_s: float, why: str, begun_ms: int | None = None
+) -> bool:
+    """Halve the rate of *vendor*, which asked for fewer requests; return whether this call has done it.
+
+    *calls_per_s* is the configured rate. Of calls that were on their way together one counts: *begun_ms* is when the
+    call was claimed, by Redis's clock; None for one of which nobody knows it.
+    """
+    gap_ms = 1000 / calls_per_s if calls_per_s else 0
+    args: list[str | float] = [vendor, gap_ms, "" if begun_ms is None else begun_ms, why]
+    _, is_lowered = await script(redis, "slow_down")(args=args)
+    return bool(is_lowered)
+
+
+async def read(redis: Redis, settings: Settings) -> dict[str, Pace]:
+    """Return the pace of each vendor that has a rate in the settings."""
+    rates = {
+        "audiencepoint": settings.audiencepoint_rate,
+        "audiencelab": settings.audiencelab_rate,
+    }
+    async with redis.pipeline(transaction=False) as pipe:
+        for vendor in rates:
+            pipe.hmget(keys.pace(vendor), "share", "why", "halved")
+        rows = await pipe.execute()
+    return {
+        vendor: _pace(rate, *row) for (vendor, rate), row in zip(rates.items(), rows, strict=True)
+    }
+
+
+def _pace(rate: float, share: bytes | None, why: bytes | None, halved: bytes | None) -> Pace:
+    if not rate or share is None or halved is None or float(share) >= _WHOLE:
+        return Pace(rate, rate)
+    words = (why or b"").decode(errors="replace")
+    return Pace(rate, round(rate * float(share), 4), words, int(halved))
+
+
+async def tell_widths(redis: Redis, worker: str, narrowed: Mapping[Stage, tuple[int, str]]) -> None:
+    """Note for a few heartbeats for which stages *worker* makes fewer calls at a time than it may, and why."""
+    key, told = keys.width(worker), {str(s): f"{n}|{why}" for s, (n, why) in narrowed.items()}
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.delete(key)
+        if told:
+            pipe.hset(key, mapping=told)
+            pipe.pexpire(key, heartbeats.FRESH_MS)
+        await pipe.execute()
+
+
+@dataclass(slots=True)
+class Calls:
+    """How many calls of a stage all workers may have on their way: *now*, at *most*, and *why* they are fewer."""
+
+    now: int
+    most: int
+    why: str | None = None
+
+    def view(self) -> dict[str, int | str | None]:
+        """Return it as `relay status --json` shows it."""
+        return {"now": self.now, "most": self.most, "why": self.why}
+
+
+async def read_calls(redis: Redis, most_each: int) -> dict[Stage, Calls]:
+    """Return the calls of each stage that makes any; a worker makes *most_each* where it told nothing else."""
+    fresh = await redis_now_ms(redis) - heartbeats.FRESH_MS
+    workers = [name.decode() for name in await redis.zrangebyscore(keys.WORKERS, fresh, "+inf")]
+    async with redis.pipeline(transaction=False) as pipe:
+        for worker in workers:
+            pipe.hgetall(keys.width(worker))
+        rows = await pipe.execute()
+    calls = {stage: Calls(0, 0) for stage in CALLING}
+    for row in rows:
+        for stage, total in calls.items():
+            number, _, why = row.get(stage.encode(), b"").decode(errors="replace").partition("|")
+            total.now += int(number or most_each)
+            total.most += most_each
+            total.why = why or total.why
+    return calls

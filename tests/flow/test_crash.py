@@ -48,7 +48,7 @@ def worker(bench: Workbench, **more: str) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 async def stopped(bench: Workbench, process: subprocess.Popen[bytes]) -> int:

@@ -71,7 +71,7 @@ def worker(url: str, log: Path) -> Iterator[Worker]:
         yield Worker(process, log)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_worker_waits_for_a_redis_that_is_not_there_yet(

@@ -17,7 +17,7 @@ from arq import ArqRedis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -125,6 +125,16 @@ class _ArqsRedis(ArqRedis):
         except GONE:
             return 0
         return deleted
+
+    async def psetex(self, name: Any, time_ms: Any, value: Any) -> bool:
+        """Set a key that expires; arq does it only for its sign of life, which is read by nobody.
+
+        A full server refuses it, and arq would end with its first poll: a worker could not start there and drain it.
+        """
+        try:
+            return bool(await super().psetex(name, time_ms, value))
+        except ResponseError:
+            return False
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline that answers nothing when Redis is gone and the worker leaves."""

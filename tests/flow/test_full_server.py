@@ -71,3 +71,19 @@ async def test_nothing_is_unpacked_while_others_must_leave_first(
     assert await room.Room(small).bytes_to_unpack() == 1
     await small.xadd("{relay}:queue:forward", {"p": "{}", "m": "events|0|h|"})
     assert await room.Room(small).bytes_to_unpack() == 0
+
+
+async def test_a_worker_starts_on_a_full_server_and_drains_it(
+    small: Redis, make_bench: Callable[..., Workbench]
+) -> None:
+    """On a server that uses more than it may, a worker that is started takes all of the work out."""
+    bench = make_bench()
+    for first in range(0, 900, 30):
+        await bench.put("events", mail_events(30, first=first))
+    used = (await small.info("memory"))["used_memory"]
+    await small.config_set("maxmemory", int(used * 0.97))
+
+    await bench.work_until(bench.is_idle)
+
+    assert (await bench.row(Stage.FORWARD))["done"] == 900
+    await bench.assert_balanced()

@@ -27,7 +27,7 @@ which is why two relays must not share a database.
 | {relay}:bulk:NAME            | hash   | until the job is over | bulk                   | bulk                |
 | {relay}:given-up             | hash   | for ever             | bulk                   | doctor              |
 | {relay}:tombstones           | set    | until allowed again  | visitors forget        | moves, dispatch     |
-| {relay}:tombstone-key        | string | for ever             | the first forget       | visitors forget     |
+| {relay}:tombstone-key        | string | for ever             | the first merge, forget | enrich, visitors forget |
 | {relay}:workers              | zset   | an hour              | heartbeat              | readyz, sweep       |
 | {relay}:answer:CALLER        | string | 30 minutes           | scripts told apart     | the same, run twice |
 | {relay}:sweeping             | string | a second             | sweep                  | sweep               |

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
+import sandbox.samples
 from pipeline.outcomes import Stage
 from receiver.room import FULL_AT
 from tests.workbench import Workbench, mail_events
@@ -15,6 +17,7 @@ from workers import room
 pytestmark = pytest.mark.anyio
 
 MEGABYTE = 1_000_000
+SAMPLES = Path(sandbox.samples.__path__[0])
 
 
 @pytest.fixture
@@ -78,12 +81,14 @@ async def test_a_worker_starts_on_a_full_server_and_drains_it(
 ) -> None:
     """On a server that uses more than it may, a worker that is started takes all of the work out."""
     bench = make_bench()
-    for first in range(0, 900, 30):
-        await bench.put("events", mail_events(30, first=first))
+    for n in range(3):
+        await bench.put("events", mail_events(30, first=30 * n))
+        await bench.put("pixel", (SAMPLES / "pixel-two-people.json").read_bytes())
     used = (await small.info("memory"))["used_memory"]
     await small.config_set("maxmemory", int(used * 0.97))
 
     await bench.work_until(bench.is_idle)
 
-    assert (await bench.row(Stage.FORWARD))["done"] == 900
+    assert (await bench.row(Stage.FORWARD))["done"] == 90
+    assert await bench.count(Stage.SUBSCRIBE, "done") == 2
     await bench.assert_balanced()

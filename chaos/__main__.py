@@ -6,10 +6,11 @@ import asyncio
 import shutil
 import signal
 import tempfile
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbelow
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -18,6 +19,8 @@ from chaos.judge import judge
 from chaos.parts import ROOT
 from chaos.run import run
 from chaos.schedule import draw
+
+T = TypeVar("T")
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
 
@@ -47,8 +50,11 @@ def chaos(
     # not under TMPDIR's long paths: the socket's path must fit
     home = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"{asked.command}   (logs in {home})", flush=True)
-    # whatever ends this early leaves the logs
-    done, evidence = asyncio.run(run(seed, asked.seconds, home, print))
+    try:
+        done, evidence = asyncio.run(_until_told(run(seed, asked.seconds, home, print)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print(f"ended early; the logs are in {home}")
+        raise typer.Exit(130) from None
     verdict = judge(evidence)
     told = list(report.lines(asked, done, verdict))
     print("\n".join(told))
@@ -63,7 +69,12 @@ def chaos(
         shutil.rmtree(home)
 
 
+async def _until_told(work: Coroutine[Any, Any, T]) -> T:
+    """Do *work*; ended from outside it takes its processes with it, as after Ctrl-C."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
 if __name__ == "__main__":
-    # ended from outside it must take its processes with it, as after Ctrl-C
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     typer.run(chaos)

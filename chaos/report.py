@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import machine
 from chaos.judge import Verdict
+from chaos.points import ACKNOWLEDGING, SPILLING, WORKING
 from chaos.run import Run
 
 BEGIN, END = "<!-- chaos -->", "<!-- /chaos -->"
@@ -36,6 +37,8 @@ def lines(asked: Asked, run: Run, verdict: Verdict) -> Iterator[str]:
     yield machine.describe()
     yield f"broken for {run.broken_s:.0f} s, drained in {run.drained_s:.0f} s"
     yield f"faults: {_counted(run.done)}; not met: {_counted(run.unmet) or 'none'}"
+    points = {str(point) for point in (*ACKNOWLEDGING, *SPILLING, *WORKING)}
+    yield f"ended or paused at {len(run.points)} of {len(points)} chosen points"
     by_itself = _counted(run.relay.ended_by_itself)
     yield f"ended by themselves, and were started again: {by_itself or 'none'}"
     yield f"deliveries acknowledged: {_counted(ledger.deliveries)}; answers: {_counted(ledger.answers)}"
@@ -52,7 +55,7 @@ def lines(asked: Asked, run: Run, verdict: Verdict) -> Iterator[str]:
         f"longest pause between two acknowledgements {longest(ledger.acked_at):.1f} s,"
         f" between two arrivals {longest(sorted(each.at for each in run.arrivals)):.1f} s"
     )
-    yield "books: " + ("balanced at every look" if not verdict.problems else "see the problems")
+    yield f"problems: {'; '.join(verdict.problems) or 'none; the books balanced at every look'}"
 
 
 def longest(times: Sequence[float]) -> float:

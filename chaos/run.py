@@ -17,7 +17,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from chaos.judge import Arrival, Evidence, read_journal
-from chaos.parts import Incident, Relay
+from chaos.parts import Relay
 from chaos.points import SPILLING
 from chaos.schedule import RECEIVERS, REDIS, VENDORS, WORKERS, Act, Kind, draw
 from chaos.sender import Sender
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 MAXMEMORY = 1 << 30
 #: a limit below what is used: nothing can be written that needs memory
 FULL_SHARE = 0.97
-#: how long a trap waits for somebody to come by
-TRAPPED_WITHIN_S = 5.0
+#: how long a trap waits for somebody to come by: its process may have to start first, or to be let go on
+TRAPPED_WITHIN_S = 12.0
 #: how long Redis is away for a trap that only lies where deliveries are spilled
 AWAY_S = 1.5
 #: what is never reached unless something hangs
 PATIENCE_S = 180.0
 #: how much waits when the workers find a full Redis, how large each of it is, and how long it is waited for: work has
 #: to be what fills it, so that draining makes room
-BACKLOG, PADDING, BACKLOG_WITHIN_S = 150, 50_000, 8.0
+BACKLOG, PADDING, BACKLOG_WITHIN_S = 60, 200_000, 8.0
 UNREACHABLE = (RedisError, OSError, TimeoutError)
 
 
@@ -54,8 +54,11 @@ class Run:
     acts: list[Act]
     relay: Relay
     sender: Sender
+    #: acts that met what they were meant for, and those that did not, by kind
     done: Counter[str] = field(default_factory=Counter)
     unmet: Counter[str] = field(default_factory=Counter)
+    #: the points at which something was really ended or paused
+    points: set[str] = field(default_factory=set)
     arrivals: list[Arrival] = field(default_factory=list)
     began: float = field(default_factory=monotonic)
     broken_s: float = 0.0
@@ -151,8 +154,9 @@ async def _carry_out(doing: Run, act: Act) -> None:
         is_met = await _ACTS[act.kind](doing.relay, act)
     except UNREACHABLE:  # Redis or the vendors are away: another act has been quicker
         is_met = False
-    (doing.done if is_met else doing.unmet)[str(act.point or act.detail or act.kind)] += 0
     (doing.done if is_met else doing.unmet)[act.kind] += 1
+    if is_met and act.point is not None:
+        doing.points.add(str(act.point))
 
 
 async def _end(relay: Relay, act: Act) -> bool:
@@ -395,16 +399,12 @@ async def _evidence(doing: Run) -> Evidence:
         arrivals=doing.arrivals,
         dead=dead,
         waiting=waiting | spilled,
-        incidents=_closed(relay.incidents),
+        incidents=relay.incidents,
         books=told["stages"],
         recount=rows,
         maybe_duplicate=told["maybe_duplicate"],
         problems=relay.problems,
     )
-
-
-def _closed(incidents: list[Incident]) -> list[Incident]:
-    return list(incidents)
 
 
 def _ids(values: Any) -> set[int]:

@@ -21,7 +21,7 @@ import orjson
 from chaos.parts import TOKEN
 from chaos.vendors import POISONED
 
-SENDERS = 6
+SENDERS = 16
 #: seconds that a sender rests between two deliveries
 REST_S = (0.02, 0.14)
 #: the only words `Relay-Ack` may say here; the place in the list is what is remembered
@@ -67,7 +67,7 @@ class Sender:
     async def run(self) -> None:
         """Post until it is over, and then until everything begun is promised."""
         limits = httpx.Limits(max_connections=2 * SENDERS)
-        async with httpx.AsyncClient(limits=limits, timeout=5, trust_env=False) as client:
+        async with httpx.AsyncClient(limits=limits, timeout=3, trust_env=False) as client:
             await asyncio.gather(*(self._one(client) for _ in range(SENDERS)))
 
     async def _one(self, client: httpx.AsyncClient) -> None:

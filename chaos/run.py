@@ -43,7 +43,7 @@ AWAY_S = 1.5
 PATIENCE_S = 180.0
 #: how much waits when the workers find a full Redis, how large each of it is, and how long it is waited for: work has
 #: to be what fills it, so that draining makes room
-BACKLOG, PADDING, BACKLOG_WITHIN_S = 60, 200_000, 8.0
+BACKLOG, PADDING, BACKLOG_WITHIN_S = 60, 200_000, 20.0
 UNREACHABLE = (RedisError, OSError, TimeoutError)
 
 
@@ -269,7 +269,8 @@ async def _disk(relay: Relay, act: Act) -> bool:
 
 
 async def _fault(relay: Relay, act: Act) -> bool:
-    await _add(relay, _FAULTS[act.detail](act.times))
+    """What is left of the last fault ends: piled up they would be one outage of minutes, probed more and more seldom."""
+    await _set(relay, _FAULTS[act.detail](act.times))
     return True
 
 
@@ -284,12 +285,13 @@ _FAULTS: dict[str, Callable[[int], Fault]] = {
 }
 
 
-async def _add(relay: Relay, fault: Fault, *, alone: bool = False) -> None:
+async def _set(relay: Relay, *more: Fault) -> None:
+    """Let the vendors refuse what they always refuse, and fail as *more* says."""
+    wanted = [asdict(fault) for fault in (faults.poisoned("events", *POISONED), *more)]
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-            if alone:
-                await client.delete(f"{relay.vendors_url}/faults")
-            await client.post(f"{relay.vendors_url}/faults", json=asdict(fault))
+            await client.delete(f"{relay.vendors_url}/faults")
+            await client.post(f"{relay.vendors_url}/faults", json=wanted)
     except httpx.HTTPError as error:
         raise TimeoutError from error
 
@@ -344,10 +346,9 @@ async def _all_well(relay: Relay) -> None:
                 part.order(words)
     async with relay.redis_lock:
         await _until(lambda: _is_there(relay), PATIENCE_S)
-    poison = faults.poisoned("events", *POISONED)
     while True:
         try:
-            await _add(relay, poison, alone=True)
+            await _set(relay)
         except TimeoutError:
             await asyncio.sleep(0.2)
         else:

@@ -108,7 +108,7 @@ def _pause(part: str, least_s: float, most_s: float) -> Card:
 
 def _fault(word: str) -> Card:
     return lambda chance, at_s: Act(
-        at_s, Kind.FAULT, VENDORS, detail=word, times=chance.randint(2, 12)
+        at_s, Kind.FAULT, VENDORS, detail=word, times=chance.randint(2, 6)
     )
 
 

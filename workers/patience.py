@@ -137,14 +137,25 @@ class _ArqsRedis(ArqRedis):
             return False
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        """Return a pipeline that answers nothing when Redis is gone and the worker leaves."""
-        pipe = _ArqsPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        """Return a pipeline that answers nothing when Redis is gone and the worker leaves.
+
+        It is a transaction only where arq watches a key: a full server takes no command at all into a transaction, not
+        even those by which a job ends, and arq would end with it.
+        """
+        pipe = _ArqsPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
         pipe.patience = self._patience
         return pipe
 
 
 class _ArqsPipeline(Pipeline):  # type: ignore[misc] # as above
     patience: Patience
+
+    def incr(self, name: Any, amount: int = 1) -> Pipeline:
+        """Tell 0 in place of a count; arq counts only how often it has begun a job, which here has no limit.
+
+        A full server refuses to count.
+        """
+        return self.exists(name)
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         asked = len(self.command_stack)

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 import sandbox.samples
 from pipeline.outcomes import Stage
+from pipeline.wake import DRAIN
 from receiver.room import FULL_AT
 from tests.workbench import Workbench, mail_events
 from workers import room
@@ -92,3 +93,17 @@ async def test_a_worker_starts_on_a_full_server_and_drains_it(
     assert (await bench.row(Stage.FORWARD))["done"] == 90
     assert await bench.count(Stage.SUBSCRIBE, "done") == 2
     await bench.assert_balanced()
+
+
+async def test_a_full_server_does_not_end_a_worker(
+    small: Redis, make_bench: Callable[..., Workbench]
+) -> None:
+    """A job that arq has begun when the server becomes full is carried out; arq ends of nothing it would count."""
+    bench = make_bench()
+    async with bench.at_work() as worker:
+        await worker.pool.enqueue_job(DRAIN, Stage.UNPACK, _job_id="begun", _defer_by=3600)
+        await small.config_set("maxmemory", 1)
+        await worker.run_job("begun", 0)
+
+    assert worker.jobs_complete == 1
+    assert not await small.exists("arq:job:begun")

@@ -269,7 +269,7 @@ async def _disk(relay: Relay, act: Act) -> bool:
 
 
 async def _fault(relay: Relay, act: Act) -> bool:
-    """What is left of the last fault ends: piled up they would be one outage of minutes, probed more and more seldom."""
+    """What is left of the last fault ends: piled up they would be one long outage, probed more and more seldom."""
     await _set(relay, _FAULTS[act.detail](act.times))
     return True
 

@@ -35,7 +35,6 @@ which is why two relays must not share a database.
 | {relay}:arq:queue:health-check | string | seconds            | arq                    | arq                 |
 | arq:job:ID                   | string | until run, 7 days    | bell (arq)             | arq                 |
 | arq:in-progress:ID           | string | job_timeout + 10 s   | arq                    | arq                 |
-| arq:retry:ID                 | string | until run, 88 400 s  | arq                    | arq                 |
 | {relay}:refused              | hash   | for ever             | receiver               | status              |
 | {relay}:senders              | hash   | for ever             | move, receiver         | senders             |
 | {relay}:set-up:SOURCE        | string | 3 days               | unpack                 | senders             |

@@ -151,7 +151,7 @@ class _ArqsPipeline(Pipeline):  # type: ignore[misc] # as above
     patience: Patience
 
     def incr(self, name: Any, amount: int = 1) -> Pipeline:
-        """Tell 0 in place of a count; arq counts only how often it has begun a job, which here has no limit.
+        """Tell 0 and count nothing; arq counts only how often it has begun a job, which here has no limit.
 
         A full server refuses to count.
         """

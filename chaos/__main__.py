@@ -52,7 +52,7 @@ def chaos(
     print(f"{asked.command}   (logs in {home})", flush=True)
     try:
         done, evidence = asyncio.run(_until_told(run(seed, asked.seconds, home, print)))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except asyncio.CancelledError:
         print(f"ended early; the logs are in {home}")
         raise typer.Exit(130) from None
     verdict = judge(evidence)
@@ -70,9 +70,10 @@ def chaos(
 
 
 async def _until_told(work: Coroutine[Any, Any, T]) -> T:
-    """Do *work*; ended from outside it takes its processes with it, as after Ctrl-C."""
+    """Do *work*; ended by Ctrl-C or from outside it takes its processes with it."""
     task = asyncio.ensure_future(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     return await task
 
 

@@ -209,13 +209,13 @@ class Relay:
         """Let the supervisor start what was held down."""
         self._held.clear()
 
-    async def until_ended(self, part: Part) -> None:
-        """Wait for the process that runs now to end; one that ignores SIGTERM is a problem, and killed."""
-        process, until = part.process, monotonic() + STOP_WITHIN_S
-        while process is not None and part.process is process and process.poll() is None:
+    async def until_ended(self, part: Part, process: subprocess.Popen[bytes]) -> None:
+        """Wait for *process* of *part* to end; one that ignores SIGTERM is a problem, and killed."""
+        until = monotonic() + STOP_WITHIN_S
+        while part.process is process and process.poll() is None:
             if monotonic() > until:
                 self.problems.append(f"{part.name} did not obey SIGTERM for {STOP_WITHIN_S:.0f} s")
-                part.send(signal.SIGKILL)
+                process.kill()
                 return
             await asyncio.sleep(0.05)
 

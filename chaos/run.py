@@ -169,21 +169,23 @@ async def _end(relay: Relay, act: Act) -> bool:
             incident.end()
         return True
     part = relay.parts[act.part]
-    if part.has_ended:
+    process = part.process
+    if process is None or part.has_ended:
         return False
     relay.befell(act.kind, act.part)
     part.send(number)
     if number is signal.SIGTERM:
-        await relay.until_ended(part)
+        await relay.until_ended(part, process)
     return True
 
 
 async def _trap(relay: Relay, act: Act) -> bool:
     """Have a part end itself, or stand still, at one point."""
     point, part = act.point, relay.parts[act.part]
-    if point is None or part.process is None:
+    process = part.process
+    if point is None or process is None:
         return False
-    met = f" {part.process.pid} {act.detail} {point.side} {point.place}\n".encode()
+    met = f" {process.pid} {act.detail} {point.side} {point.place}\n".encode()
     incident = relay.befell(f"{act.detail} {point}", act.part)
     part.expected = True
     part.order(f"trap {point.side} {point.place} {act.detail}")
@@ -191,18 +193,23 @@ async def _trap(relay: Relay, act: Act) -> bool:
         await _take_redis_away(relay)
     if not await _until(lambda: met in relay.notes.read_bytes(), TRAPPED_WITHIN_S):
         part.order("free")
-        relay.incidents.remove(incident)
-        return met in relay.notes.read_bytes()
+        part.send(signal.SIGCONT)  # should it have met it in this very moment
+        incident.end()
+        if met not in relay.notes.read_bytes():
+            relay.incidents.remove(incident)
+            return False
     if act.detail == "STOP":
         await asyncio.sleep(act.lasts_s)
         part.send(signal.SIGCONT)
         incident.end()
     elif act.detail == "TERM":
-        await relay.until_ended(part)
+        await relay.until_ended(part, process)
     return True
 
 
 async def _take_redis_away(relay: Relay) -> None:
+    if relay.redis_lock.locked():
+        return  # it is in trouble already
     async with relay.redis_lock:
         incident = relay.befell("away", REDIS)
         await relay.restart_redis(signal.SIGKILL, AWAY_S)

@@ -22,7 +22,7 @@ def row(**numbers: int) -> dict[str, int]:
 
 
 def evidence(**changed: object) -> Evidence:
-    """Return the evidence of a good run: two events and a visitor arrived, a wrong event is dead; one was not promised."""
+    """Return the evidence of a good run: two events and a visitor arrived, one wrong is dead, one not promised."""
     ledger = Ledger()
     for kind in (EVENT, EVENT, VISITOR, WRONG, EVENT):
         ledger.new_id(kind)

@@ -29,7 +29,7 @@ which is why two relays must not share a database.
 | {relay}:bulk:NAME            | hash   | until the job is over | bulk                   | bulk                |
 | {relay}:given-up             | hash   | for ever             | bulk                   | doctor              |
 | {relay}:tombstones           | set    | until allowed again  | visitors forget        | moves, dispatch     |
-| {relay}:tombstone-key        | string | for ever             | the first forget       | visitors forget     |
+| {relay}:tombstone-key        | string | for ever             | the first merge, forget | enrich, visitors forget |
 | {relay}:workers              | zset   | an hour              | heartbeat              | readyz, sweep       |
 | {relay}:answer:CALLER        | string | 30 minutes           | scripts told apart     | the same, run twice |
 | {relay}:sweeping             | string | a second             | sweep                  | sweep               |
@@ -37,7 +37,6 @@ which is why two relays must not share a database.
 | {relay}:arq:queue:health-check | string | seconds            | arq                    | arq                 |
 | arq:job:ID                   | string | until run, 7 days    | bell (arq)             | arq                 |
 | arq:in-progress:ID           | string | job_timeout + 10 s   | arq                    | arq                 |
-| arq:retry:ID                 | string | until run, 88 400 s  | arq                    | arq                 |
 | {relay}:refused              | hash   | for ever             | receiver               | status              |
 | {relay}:senders              | hash   | for ever             | move, receiver         | senders             |
 | {relay}:set-up:SOURCE        | string | 3 days               | unpack                 | senders             |

@@ -12,6 +12,7 @@ from secrets import token_bytes
 from typing import TYPE_CHECKING
 
 from pipeline import keys
+from pipeline.scripts import script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -31,8 +32,8 @@ class Tombstones:
         return self._key
 
     async def _drawn(self) -> bytes:
-        await self._redis.set(keys.TOMBSTONE_KEY, token_bytes(32), nx=True)
-        return bytes(await self._redis.get(keys.TOMBSTONE_KEY))  # the first one's, when two draw
+        """Return the key that is kept: the first one's, when two draw."""
+        return bytes(await script(self._redis, "draw_key")(args=[token_bytes(32)]))
 
     async def macs(self, identities: Iterable[str]) -> list[str]:
         """Return the tombstone of each of *identities* (address hashes, UUIDs, EDIDs)."""

@@ -17,7 +17,7 @@ from arq import ArqRedis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -126,15 +126,36 @@ class _ArqsRedis(ArqRedis):
             return 0
         return deleted
 
+    async def psetex(self, name: Any, time_ms: Any, value: Any) -> bool:
+        """Set a key that expires; arq does it only for its sign of life, which is read by nobody.
+
+        A full server refuses it, and arq would end with its first poll: a worker could not start there and drain it.
+        """
+        try:
+            return bool(await super().psetex(name, time_ms, value))
+        except ResponseError:
+            return False
+
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        """Return a pipeline that answers nothing when Redis is gone and the worker leaves."""
-        pipe = _ArqsPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        """Return a pipeline that answers nothing when Redis is gone and the worker leaves.
+
+        It is a transaction only where arq watches a key: a full server takes no command at all into a transaction, not
+        even those by which a job ends, and arq would end with it.
+        """
+        pipe = _ArqsPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
         pipe.patience = self._patience
         return pipe
 
 
 class _ArqsPipeline(Pipeline):  # type: ignore[misc] # as above
     patience: Patience
+
+    def incr(self, name: Any, amount: int = 1) -> Pipeline:
+        """Tell 0 and count nothing; arq counts only how often it has begun a job, which here has no limit.
+
+        A full server refuses to count.
+        """
+        return self.exists(name)
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         asked = len(self.command_stack)

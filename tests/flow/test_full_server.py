@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
+import sandbox.samples
 from pipeline.outcomes import Stage
+from pipeline.wake import DRAIN
 from receiver.room import FULL_AT
 from tests.workbench import Workbench, mail_events
 from workers import room
@@ -15,6 +18,7 @@ from workers import room
 pytestmark = pytest.mark.anyio
 
 MEGABYTE = 1_000_000
+SAMPLES = Path(sandbox.samples.__path__[0])
 
 
 @pytest.fixture
@@ -71,3 +75,35 @@ async def test_nothing_is_unpacked_while_others_must_leave_first(
     assert await room.Room(small).bytes_to_unpack() == 1
     await small.xadd("{relay}:queue:forward", {"p": "{}", "m": "events|0|h|"})
     assert await room.Room(small).bytes_to_unpack() == 0
+
+
+async def test_a_worker_starts_on_a_full_server_and_drains_it(
+    small: Redis, make_bench: Callable[..., Workbench]
+) -> None:
+    """On a server that uses more than it may, a worker that is started takes all of the work out."""
+    bench = make_bench()
+    for n in range(3):
+        await bench.put("events", mail_events(30, first=30 * n))
+        await bench.put("pixel", (SAMPLES / "pixel-two-people.json").read_bytes())
+    used = (await small.info("memory"))["used_memory"]
+    await small.config_set("maxmemory", int(used * 0.97))
+
+    await bench.work_until(bench.is_idle)
+
+    assert (await bench.row(Stage.FORWARD))["done"] == 90
+    assert await bench.count(Stage.SUBSCRIBE, "done") == 2
+    await bench.assert_balanced()
+
+
+async def test_a_full_server_does_not_end_a_worker(
+    small: Redis, make_bench: Callable[..., Workbench]
+) -> None:
+    """A job that arq has begun when the server becomes full is carried out; arq ends of nothing it would count."""
+    bench = make_bench()
+    async with bench.at_work() as worker:
+        await worker.pool.enqueue_job(DRAIN, Stage.UNPACK, _job_id="begun", _defer_by=3600)
+        await small.config_set("maxmemory", 1)
+        await worker.run_job("begun", 0)
+
+    assert worker.jobs_complete == 1
+    assert not await small.exists("arq:job:begun")

@@ -129,7 +129,7 @@ async def test_every_key_stands_in_the_legend_with_its_type(redis: Redis, redis_
         found[entry] = (await redis.type(name)).decode()
     assert found == {name: legend()[name] for name in found}
     missing = {name.removeprefix(keys.PREFIX) for name in set(legend()) - set(found)}
-    assert missing - ELSEWHERE == {"arq:in-progress:ID", "arq:retry:ID"}
+    assert missing - ELSEWHERE == {"arq:in-progress:ID"}
 
 
 def test_every_name_in_the_lua_files_stands_in_the_legend() -> None:

@@ -137,7 +137,9 @@ def serve(at: Place, stack: ExitStack, contender: Contender) -> Server:
     else:
         server = processes.program(at, name, contender.command, settings)
     running = stack.enter_context(server)
-    return Server(contender, running.pid, int(running.first_line()))
+    made = Server(contender, running.pid, int(running.first_line()))
+    _told(made, "relay_spill_deliveries")  # it answers when it has started, which is after it listens
+    return made
 
 
 async def turn(

@@ -57,7 +57,10 @@ class Connection(asyncio.Protocol):
         """Send the first request."""
         # uvloop's transports only look like asyncio's
         self._transport = cast("asyncio.Transport", transport)
-        self._go_on(self._loop.time())
+        self._begin(self._loop.time())
+
+    def _begin(self, now: float) -> None:
+        self._send(now)  # even when connecting took all the time there was
 
     def _go_on(self, now: float) -> None:
         """Send the next request, if there is one."""
@@ -123,6 +126,9 @@ class Numbered(Connection):
         self._numbers = numbers
         self._parts = request.split(MARK.encode())
 
+    def _begin(self, now: float) -> None:
+        self._go_on(now)
+
     def _go_on(self, now: float) -> None:
         number = next(self._numbers, None)
         if number is None:
@@ -138,6 +144,9 @@ class Paced(Connection):
     def __init__(self, request: bytes, tally: Tally, pace: Pace) -> None:
         super().__init__(request, tally)
         self._pace = pace
+
+    def _begin(self, now: float) -> None:
+        self._go_on(now)
 
     def _go_on(self, now: float) -> None:
         if self._pace.overdue:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
@@ -38,6 +39,7 @@ CONNECTIONS = 64
 BODY_BYTES = 900
 PATH = f"/hooks/events/{processes.TOKEN}"
 WARM_UP_S = 0.5
+WARM_WITHIN_S = 120.0
 DRAINED_WITHIN_S = 60.0
 BENCH = "receive"
 
@@ -73,6 +75,8 @@ class Contender:
     stored: Callable[[Redis], Awaitable[int]]
     settings: Mapping[str, str] = field(default_factory=dict)
     is_ours: bool = False
+    #: it compiles what it runs often, and is slow until it has
+    warms_up: bool = False
 
     def but(self, name: str, **settings: str) -> Contender:
         """Return the same with other *settings*."""
@@ -111,6 +115,10 @@ async def in_turns(
     try:
         with ExitStack() as stack:
             servers = {one.name: serve(at, stack, one) for one in contenders}
+            for server in servers.values():
+                if server.contender.warms_up:
+                    requests = partial(with_load, numbers=(0, sizes.peer_warm_up))
+                    await turn(at, redis, server, requests, WARM_WITHIN_S)
             for name, seconds in _turns(list(servers), sizes, rounds):
                 one = await turn(at, redis, servers[name], post or with_load, seconds, on_the_way)
                 if seconds >= sizes.receive_s:
@@ -138,7 +146,9 @@ def serve(at: Place, stack: ExitStack, contender: Contender) -> Server:
         server = processes.program(at, name, contender.command, settings)
     running = stack.enter_context(server)
     made = Server(contender, running.pid, int(running.first_line()))
-    _told(made, "relay_spill_deliveries")  # it answers when it has started, which is after it listens
+    _told(
+        made, "relay_spill_deliveries"
+    )  # it answers when it has started, which is after it listens
     return made
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 WIDTH = 760
-_LABEL_TO, _BAR_FROM, _BAR_MOST = 250, 260, 380
+_LABEL_TO, _BAR_FROM, _BAR_MOST = 270, 280, 370
 _ROW, _TITLE, _GAP = 24, 40, 14
 _WORDS = {
     "receiver": "relay's receiver",

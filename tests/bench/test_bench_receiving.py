@@ -174,7 +174,7 @@ def test_the_plot_shows_each_figure_it_is_made_for() -> None:
     ]
     drawn = plot.drawn({"machine": "2 cores <here>", "figures": figures})
     widths = [
-        float(width) for width in re.findall(r'<rect class="\w+" x="260".*?width="(.*?)"', drawn)
+        float(width) for width in re.findall(r'<rect class="\w+" x="280".*?width="(.*?)"', drawn)
     ]
     assert widths[0] == 4 * widths[1]
     assert "Starlette &amp; arq" in drawn

@@ -6,11 +6,10 @@ workers keep four cores busy: with fewer the ratio is told, and is no target.
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from bench import backlog, flow, processes
+from bench import backlog, flow, machine, processes
 from bench.processes import Place
 from bench.results import Figure, middle
 from bench.sizes import Sizes
@@ -35,16 +34,11 @@ async def measure(at: Place, sizes: Sizes) -> list[Figure]:
     finally:
         await redis.aclose()
     ratios = [two / one for one, two in zip(*rates.values(), strict=True)]
-    name, at_least = "two workers / one", 1.6
-    if (cores := len(os.sched_getaffinity(0))) < CORES:
-        return [
-            *(middle(BENCH, f"{n} of them", found, "events/s") for n, found in rates.items()),
-            middle(BENCH, f"{name} (no target: {cores} cores, {CORES} are needed)", ratios, "x"),
-        ]
-    return [
-        *(middle(BENCH, f"{n} of them", found, "events/s") for n, found in rates.items()),
-        middle(BENCH, name, ratios, "x", at_least=at_least),
-    ]
+    figures = [middle(BENCH, f"{n} of them", found, "events/s") for n, found in rates.items()]
+    if (cores := machine.cores()) < CORES:
+        name = f"two workers / one (no target: {cores} cores, {CORES} are needed)"
+        return [*figures, middle(BENCH, name, ratios, "x")]
+    return [*figures, middle(BENCH, "two workers / one", ratios, "x", at_least=1.6)]
 
 
 async def whole_way(at: Place, redis: Redis, events: int, count: int) -> float:

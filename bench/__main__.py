@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -18,7 +19,23 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import flow, imports, machine, memory, mixed, parse, receive, seen
+from bench import (
+    endurance,
+    flow,
+    fsynced,
+    idle,
+    imports,
+    latency,
+    machine,
+    memory,
+    mixed,
+    parse,
+    plot,
+    receive,
+    seen,
+    workers,
+)
+from bench.peers import installed, race
 from bench.processes import Fsync, Place, place
 from bench.results import Figure, WrongCount
 from bench.sizes import FULL, QUICK, Sizes
@@ -31,7 +48,13 @@ class Bench(StrEnum):
     """What can be measured."""
 
     RECEIVE = "receive"
+    PEERS = "peers"
+    LATENCY = "latency"
+    FSYNCED = "fsynced"
     FLOW = "flow"
+    WORKERS = "workers"
+    ENDURANCE = "endurance"
+    IDLE = "idle"
     MEMORY = "memory"
     SEEN = "seen"
     IMPORT = "import"
@@ -43,14 +66,20 @@ def bench(
     names: Annotated[
         list[Bench] | None, typer.Argument(help="what to measure; everything when left out")
     ] = None,
-    full: Annotated[bool, typer.Option(help="everything, some fifteen minutes")] = False,
+    full: Annotated[bool, typer.Option(help="the sizes of the targets, about an hour")] = False,
     rounds: Annotated[int, typer.Option(help="turns of each side; 0 is as usual", min=0)] = 0,
     appendfsync: Annotated[
         str, typer.Option(help="only this of Redis's policies: always, everysec, no")
     ] = "",
     wrk: Annotated[bool, typer.Option(help="post with wrk instead of our own generator")] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="install the peers on Node first (npm, into .peers)")
+    ] = False,
     sandbox: Annotated[bool, typer.Option(help="forward to the sandbox, not the sink")] = False,
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--plot", help="draw the figures into this SVG file")
+    ] = None,
     profile: Annotated[
         Path | None, typer.Option(help="write cProfile files of all processes to this folder")
     ] = None,
@@ -64,13 +93,30 @@ def bench(
     if profile is not None:
         profile = profile.absolute()
         profile.mkdir(parents=True, exist_ok=True)
-    plan = _plan(names or list(Bench), appendfsync, wrk, sandbox)
+    chosen = names or list(Bench)
+    if Bench.PEERS in chosen:
+        _have_peers(peers, console)
+    plan = _plan(chosen, appendfsync, wrk, sandbox)
     figures = _measured(plan, _sizes(full, rounds), profile, console)
     # a narrow pipe would break every row
     Console(width=None if sys.stdout.isatty() else 140).print(_table(figures))
+    about = {"machine": machine.describe(), "figures": [_row(one) for one in figures]}
     if json is not None:
-        about = {"machine": machine.describe(), "figures": [_row(one) for one in figures]}
         json.write_bytes(orjson.dumps(about, option=orjson.OPT_INDENT_2))
+    if draw is not None:
+        draw.write_text(plot.drawn(about))
+
+
+def _have_peers(install: bool, console: Console) -> None:
+    """Install the peers on Node if that is wished; say so when they take no part."""
+    try:
+        if install:
+            installed.install()
+    except installed.NoNode as error:
+        console.print(str(error))
+        raise typer.Exit(1) from None
+    if not installed.are_installed():
+        console.print("without the peers on Node: scripts/bench --peers installs them")
 
 
 def _sizes(full: bool, rounds: int) -> Sizes:
@@ -78,7 +124,14 @@ def _sizes(full: bool, rounds: int) -> Sizes:
     if not rounds:
         return sizes
     return replace(
-        sizes, rounds=rounds, receive_rounds=rounds, parse_rounds=rounds, mixed_rounds=rounds
+        sizes,
+        rounds=rounds,
+        receive_rounds=rounds,
+        parse_rounds=rounds,
+        mixed_rounds=rounds,
+        peer_rounds=rounds,
+        latency_rounds=rounds,
+        fsynced_rounds=rounds,
     )
 
 
@@ -91,15 +144,28 @@ def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Pl
         policies = ["no"]
     if not policies:
         raise typer.BadParameter("--appendfsync is always, everysec or no")
-    if Bench.RECEIVE in chosen:
-        for policy in policies:
-            plan.append((f"receive, {policy}", policy, _receive(policy, wrk)))
+    with_fsync: dict[Bench, Callable[[Place, Sizes, Fsync], Any]] = {
+        Bench.RECEIVE: partial(receive.measure, wrk=wrk),
+        Bench.PEERS: race.measure,
+        Bench.LATENCY: latency.measure,
+    }
+    for name, measure in with_fsync.items():
+        if name in chosen:
+            plan += [(f"{name}, {one}", one, _with(measure, one)) for one in policies]
+    if Bench.FSYNCED in chosen:
+        plan.append(("fsynced", "everysec", fsynced.measure))
     if Bench.FLOW in chosen:
 
         def whole_way(at: Place, sizes: Sizes) -> Coroutine[Any, Any, list[Figure]]:
             return flow.measure(at, sizes, sandbox=sandbox)
 
         plan.append((f"flow, {policies[0]}", policies[0], whole_way))
+    if Bench.WORKERS in chosen:
+        plan.append(("workers", "everysec", workers.measure))
+    if Bench.ENDURANCE in chosen:
+        plan.append(("endurance", "everysec", endurance.measure))
+    if Bench.IDLE in chosen:
+        plan.append(("idle", "always", idle.measure))
     if Bench.MEMORY in chosen:
         plan.append(("memory", "everysec", memory.measure))
     if Bench.SEEN in chosen:
@@ -113,11 +179,12 @@ def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Pl
     return plan
 
 
-def _receive(policy: Fsync, wrk: bool) -> Measure:
-    def measure(at: Place, sizes: Sizes) -> Coroutine[Any, Any, list[Figure]]:
-        return receive.measure(at, sizes, policy, wrk=wrk)
+def _with(measure: Callable[[Place, Sizes, Fsync], Any], policy: Fsync) -> Measure:
+    def measured(at: Place, sizes: Sizes) -> Coroutine[Any, Any, list[Figure]]:
+        found: Coroutine[Any, Any, list[Figure]] = measure(at, sizes, policy)
+        return found
 
-    return measure
+    return measured
 
 
 def _measured(plan: Plan, sizes: Sizes, profile: Path | None, console: Console) -> list[Figure]:

@@ -3,18 +3,29 @@
 It shares the machine with what it measures, so it does little: the request is made once, an answer is
 known by its length and its status. At the end it sends nothing new and waits for what
 is on the way, so that what was answered can be held against what was stored.
+
+With a *rate* it posts at fixed moments instead, whatever the answers do (an open loop). A request that is due while
+no connection is free waits, and each is timed from the moment it was due: a server that stalls is charged for all
+that came meanwhile. With *numbers* each request is another one: its marks are replaced by the next number.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
 import orjson
 import uvloop
 
 _HEAD_ENDS = b"\r\n\r\n"
+#: stands for the number, in as many digits
+MARK = "@" * 9
+# the timers of the loop are no finer
+_TICK_S = 0.001
 
 
 class Tally:
@@ -46,12 +57,26 @@ class Connection(asyncio.Protocol):
         """Send the first request."""
         # uvloop's transports only look like asyncio's
         self._transport = cast("asyncio.Transport", transport)
-        self._send(self._loop.time())
+        self._begin(self._loop.time())
 
-    def _send(self, now: float) -> None:
-        self._began = now
+    def _begin(self, now: float) -> None:
+        self._send(now)  # even when connecting took all the time there was
+
+    def _go_on(self, now: float) -> None:
+        """Send the next request, if there is one."""
+        if now < self._tally.until:
+            self._send(now)
+        else:
+            self.close()
+
+    def _send(self, began: float) -> None:
+        self._began = began
         self._waits = True
         self._transport.write(self._request)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Count an answer once it is whole, and send the next request."""
@@ -70,10 +95,7 @@ class Connection(asyncio.Protocol):
         else:
             tally.refused += 1
         self._waits = False
-        if now < tally.until:
-            self._send(now)
-        else:
-            self._transport.close()
+        self._go_on(now)
 
     def _is_whole(self, data: bytes) -> bool:
         """Find out how long the answer is; the answers of one server are all of one length."""
@@ -96,18 +118,97 @@ class Connection(asyncio.Protocol):
             self.ended.set_result(None)
 
 
-async def post(port: int, request: bytes, connections: int, seconds: float) -> dict[str, float]:
+class Numbered(Connection):
+    """Sends each number once."""
+
+    def __init__(self, request: bytes, tally: Tally, numbers: Iterator[int]) -> None:
+        super().__init__(request, tally)
+        self._numbers = numbers
+        self._parts = request.split(MARK.encode())
+
+    def _begin(self, now: float) -> None:
+        self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        number = next(self._numbers, None)
+        if number is None:
+            self.close()
+            return
+        self._request = (b"%0*d" % (len(MARK), number)).join(self._parts)
+        self._send(now)
+
+
+class Paced(Connection):
+    """Sends what is due."""
+
+    def __init__(self, request: bytes, tally: Tally, pace: Pace) -> None:
+        super().__init__(request, tally)
+        self._pace = pace
+
+    def _begin(self, now: float) -> None:
+        self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        if self._pace.overdue:
+            self._send(self._pace.overdue.popleft())
+        else:
+            self._pace.idle.append(self)
+
+    def send_due(self, due: float) -> None:
+        """Send what was *due* at that moment."""
+        self._send(due)
+
+
+class Pace:
+    """The moments at which requests are due: *rate* a second, the same time apart."""
+
+    def __init__(self) -> None:
+        self.idle: list[Paced] = []
+        self.overdue: deque[float] = deque()
+
+    async def keep(self, rate: float, seconds: float, connections: int) -> None:
+        """Give each request that is due to a connection that is free; end when all are answered."""
+        loop = asyncio.get_running_loop()
+        began, given, total = loop.time(), 0, int(rate * seconds)
+        while given < total:
+            now_due = min(total, int((loop.time() - began) * rate) + 1)
+            for number in range(given, now_due):
+                due = began + number / rate
+                if self.idle:
+                    self.idle.pop().send_due(due)
+                else:
+                    self.overdue.append(due)
+            given = now_due
+            await asyncio.sleep(_TICK_S)
+        while len(self.idle) < connections:  # noqa: ASYNC110 - it looks like the loop above
+            await asyncio.sleep(_TICK_S)
+        for connection in self.idle:
+            connection.close()
+
+
+async def post(
+    port: int,
+    request: bytes,
+    connections: int,
+    seconds: float,
+    rate: float = 0.0,
+    numbers: tuple[int, int] | None = None,
+) -> dict[str, float]:
     """Post for *seconds*; return counts, the time it really took, and percentiles in ms."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    tally = Tally(began + seconds)
+    tally, pace = Tally(began + seconds), Pace()
+    make: Callable[[], Connection] = partial(Connection, request, tally)
+    if rate:
+        make = partial(Paced, request, tally, pace)
+    elif numbers:
+        make = partial(Numbered, request, tally, iter(range(*numbers)))
     pairs = await asyncio.gather(
-        *(
-            loop.create_connection(lambda: Connection(request, tally), "127.0.0.1", port)
-            for _ in range(connections)
-        )
+        *(loop.create_connection(make, "127.0.0.1", port) for _ in range(connections))
     )
     async with asyncio.timeout(seconds + 20):
+        if rate:
+            await pace.keep(rate, seconds, connections)
         await asyncio.gather(*(connection.ended for _, connection in pairs))
     took = sorted(tally.took_s) or [0.0]
     return {
@@ -124,8 +225,8 @@ async def post(port: int, request: bytes, connections: int, seconds: float) -> d
 def main() -> None:
     """Read what to do from stdin, print what came of it."""
     task = orjson.loads(sys.stdin.buffer.read())
-    request = task["request"].encode("latin-1")
-    found = uvloop.run(post(task["port"], request, task["connections"], task["seconds"]))
+    task["request"] = task["request"].encode("latin-1")
+    found = uvloop.run(post(**task))
     sys.stdout.buffer.write(orjson.dumps(found) + b"\n")
 
 

@@ -14,8 +14,16 @@ def describe() -> str:
     servers = (identify(binary) for binary in binaries())
     server = next((str(found) for found in servers if found), "no Redis")
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores, {_cpu()}, {platform.system()} {platform.machine()}, {python}, {server}"
+    return (
+        f"{cores()} cores, {_cpu()}, {platform.system()} {platform.machine()}, {python}, {server}"
+    )
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpu() -> str:

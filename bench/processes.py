@@ -132,11 +132,21 @@ def python(
     profile: list[str] = []
     if at.profiles is not None:
         profile = ["-m", "cProfile", "-o", str(at.profiles / f"{name}.profile")]
+    command = [sys.executable, *profile, "-m", *arguments]
+    with program(at, name, command, settings) as child:
+        yield child
+
+
+@contextmanager
+def program(
+    at: Place, name: str, command: Sequence[str], settings: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """Run *command* as long as the context lasts."""
     log = at.folder / f"{name}.log"
     with log.open("wb") as errors:
         child = Running(
             subprocess.Popen(
-                [sys.executable, *profile, "-m", *arguments],
+                list(command),
                 cwd=at.folder,
                 env=at.environment(settings or {}),
                 stdin=subprocess.DEVNULL,

@@ -1,13 +1,14 @@
 """`python -m bench.sink`: takes batches of events as AudiencePoint does, and does nothing with them.
 
 It answers at once and keeps the bodies; `GET /` tells how many batches and events came and how many of
-them are different, which is counted only then.
+them are different, which is counted only then, and when the last one came.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from typing import cast
 
 import orjson
@@ -27,8 +28,9 @@ _TAKEN = _answer(_RECEIPT)
 class Connection(asyncio.Protocol):
     """One connection of a worker."""
 
-    def __init__(self, bodies: list[bytes]) -> None:
+    def __init__(self, bodies: list[bytes], last: list[float]) -> None:
         self._bodies = bodies
+        self._last = last
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -42,9 +44,11 @@ class Connection(asyncio.Protocol):
         while request := self._next():
             head, body = request
             if head.startswith(b"GET"):
-                self._transport.write(_answer(orjson.dumps(_counts(self._bodies))))
+                counts = {**_counts(self._bodies), "last_at": self._last[0]}
+                self._transport.write(_answer(orjson.dumps(counts)))
             else:
                 self._bodies.append(body)
+                self._last[0] = time.time()
                 self._transport.write(_TAKEN)
 
     def _next(self) -> tuple[bytes, bytes] | None:
@@ -67,8 +71,9 @@ def _counts(bodies: list[bytes]) -> dict[str, int]:
 async def serve() -> None:
     """Serve until told to stop."""
     bodies: list[bytes] = []
+    last = [0.0]
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(bodies), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Connection(bodies, last), "127.0.0.1", 0)
     stopped = asyncio.Event()
     # by name: a shell lets its background jobs ignore SIGINT, and a child inherits that
     loop.add_signal_handler(signal.SIGINT, stopped.set)

@@ -6,7 +6,7 @@ back, and what dead workers held, belongs to the consumer `released`, from which
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from pipeline import heartbeats, keys
 from pipeline.outcomes import Stage
-from pipeline.scripts import Script, script
+from pipeline.scripts import script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -106,7 +106,9 @@ class Queues:
         sealed, wait, retried = await self._with_groups(self._seal, args)
         return Sealed(int(sealed), wait / 1000 if wait >= 0 else None, int(retried))
 
-    async def _with_groups(self, run: Script, args: Sequence[str | int]) -> Any:
+    async def _with_groups(
+        self, run: Callable[..., Awaitable[Any]], args: Sequence[str | int]
+    ) -> Any:
         """Run a script; when the groups are missing, make them and run it again."""
         try:
             return await run(args=args)
@@ -140,12 +142,15 @@ class Queues:
 
     async def adopt(self) -> int:
         """Give back what dead workers hold in any queue; return how many entries."""
-        adopted = 0
-        for queues in keys.QUEUES.values():
-            for name in queues:
-                adopted += await self._with_groups(
-                    self._adopt, [name, self.consumer, heartbeats.FRESH_MS]
-                )
+        return sum(await self._with_groups(self._adopt_all, []))
+
+    async def _adopt_all(self, *, args: Sequence[str | int]) -> list[int]:
+        """Ask for all queues at once: one way to Redis each second is what an idle worker can afford."""
+        names = [name for queues in keys.QUEUES.values() for name in queues]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                await self._adopt(args=[name, self.consumer, heartbeats.FRESH_MS], client=pipe)
+            adopted: list[int] = await pipe.execute()
         return adopted
 
     async def failed(self, entry: Entry) -> int:

@@ -18,7 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import flow, imports, machine, memory, mixed, parse, receive, seen
+from bench import drain, flow, imports, machine, memory, mixed, parse, receive, seen
 from bench.processes import Fsync, Place, place
 from bench.results import Figure, WrongCount
 from bench.sizes import FULL, QUICK, Sizes
@@ -37,6 +37,7 @@ class Bench(StrEnum):
     IMPORT = "import"
     PARSE = "parse"
     MIXED = "mixed"
+    BACKLOG = "backlog"
 
 
 def bench(
@@ -110,6 +111,8 @@ def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Pl
         plan.append(("parse", "no", parse.measure))
     if Bench.MIXED in chosen:
         plan.append(("mixed", "everysec", mixed.measure))
+    if Bench.BACKLOG in chosen:
+        plan.append(("backlog", "everysec", drain.measure))
     return plan
 
 

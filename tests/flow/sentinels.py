@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -28,12 +29,10 @@ async def until(check: Callable[[], Awaitable[bool] | bool], what: str) -> None:
     try:
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                try:
+                with suppress(RedisError, OSError):
                     answer = check()
                     if answer if isinstance(answer, bool) else await answer:
                         return
-                except (RedisError, OSError):
-                    pass
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise AssertionError(f"it never came to this: {what}") from None
@@ -139,10 +138,14 @@ class FailOver:
         async with self.first.client() as redis:
             await until(lambda: _done(redis.replicaof("127.0.0.1", self.second.port)), "it replies")
 
-    async def is_primary(self, server: Server) -> bool:
-        """Tell whether *server* takes writes."""
-        async with server.client() as redis:
-            return bool((await redis.info("replication"))["role"] == "master")
+    async def has_changed(self) -> bool:
+        """Tell whether all sentinels name the second as the primary."""
+        named = set()
+        for sentinel in self.sentinels:
+            async with sentinel.client() as redis:
+                about = (await redis.sentinel_masters())["relay"]
+            named.add((about["port"], about["flags"]))
+        return named == {(self.second.port, "master")}
 
     def close(self) -> None:
         """End all."""

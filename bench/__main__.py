@@ -18,7 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import drain, flow, imports, machine, memory, mixed, parse, receive, seen
+from bench import drain, flow, imports, large, machine, memory, mixed, parse, receive, seen
 from bench.processes import Fsync, Place, place
 from bench.results import Figure, WrongCount
 from bench.sizes import FULL, QUICK, Sizes
@@ -38,6 +38,7 @@ class Bench(StrEnum):
     PARSE = "parse"
     MIXED = "mixed"
     BACKLOG = "backlog"
+    LARGE = "large"
 
 
 def bench(
@@ -113,6 +114,8 @@ def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Pl
         plan.append(("mixed", "everysec", mixed.measure))
     if Bench.BACKLOG in chosen:
         plan.append(("backlog", "everysec", drain.measure))
+    if Bench.LARGE in chosen:
+        plan.append(("large", "everysec", large.measure))
     return plan
 
 

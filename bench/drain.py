@@ -38,21 +38,27 @@ async def measure(at: Place, sizes: Sizes) -> list[Figure]:
         waiting = await _memory(redis) - before
         with flow.vendor(at) as url, flow.worker_process(at, url) as worker:
             await flow.first_take(redis, worker)
-            moments, peak = await _tenths(redis, worker, events)
+            moments, spent, peak = await _tenths(redis, (worker, at.redis_pid), events)
             held = processes.memory_kb(worker.pid)
             await flow.check_books(redis, events, deliveries)
             flow.check_arrived(url, events)
     finally:
         await redis.aclose()
     found = list(_figures(events, moments, waiting, peak - before))
+    if spent[1] > spent[0]:
+        ratio = (spent[-1] - spent[-2]) / (spent[1] - spent[0])
+        found.append(Figure(BENCH, "processor time, last tenth / first", ratio, "x"))
     if held is not None:  # only Linux tells
         found.append(Figure(BENCH, "worker's peak", held[1] / 1024, "MiB"))
     return found
 
 
-async def _tenths(redis: Redis, worker: Running, events: int) -> tuple[list[float], int]:
-    """Return when each tenth had left, the beginning first, and the most that Redis held."""
-    moments, peak = [perf_counter()], 0
+async def _tenths(
+    redis: Redis, who: tuple[Running, int], events: int
+) -> tuple[list[float], list[float], int]:
+    """Return when each tenth had left, the beginning first, the processor time until then, the most that Redis held."""
+    worker, redis_pid = who
+    moments, spent, peak = [perf_counter()], [_spent(worker, redis_pid)], 0
     until = moments[0] + LONGEST_S
     while len(moments) <= TENTHS:
         done = int(await redis.hget(keys.BOOKS, "forward:done") or 0)
@@ -64,8 +70,13 @@ async def _tenths(redis: Redis, worker: Running, events: int) -> tuple[list[floa
             await asyncio.sleep(flow.LOOK_EVERY_S)
             continue
         moments.append(now)
+        spent.append(_spent(worker, redis_pid))
         peak = max(peak, await _memory(redis))
-    return moments, peak
+    return moments, spent, peak
+
+
+def _spent(worker: Running, redis_pid: int) -> float:
+    return processes.cpu_s(worker.pid) + processes.cpu_s(redis_pid)
 
 
 async def _memory(redis: Redis) -> int:

@@ -11,7 +11,7 @@ from math import isfinite
 
 import pytest
 
-from bench import drain, flow, imports, memory, receive, seen
+from bench import drain, flow, imports, large, memory, receive, seen
 from bench.processes import Place, place
 from bench.results import Figure, WrongCount, expect
 from bench.sizes import TINY
@@ -89,3 +89,12 @@ async def test_draining_a_backlog_tells_of_its_tenths(at: Place) -> None:
     found = await drain.measure(at, TINY)
     assert names(found) >= {"the first tenth", "the last tenth", "last tenth / first"}
     assert len(found[0].rounds) == drain.TENTHS
+
+
+async def test_a_large_delivery_is_taken_apart_in_a_few_times_its_size(at: Place) -> None:
+    """A worker of its own hands every sighting over, and holds at most ten times the body for it."""
+    body = large.large_body(2_000, 5 * 1024**2)
+    assert len(body) >= 5 * 1024**2
+    told = await large.one_round(at, body, 2_000)
+    assert 0 < told.longest_pause_s < told.seconds
+    assert told.more_bytes <= 10 * len(body)

@@ -78,6 +78,13 @@ class Server:
             if number == signal.SIGKILL:
                 self._process.wait()
 
+    def come_back(self) -> None:
+        """Start it again when it has ended, or let it go on."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        else:
+            self.send(signal.SIGCONT)
+
     def client(self) -> Redis:
         """Return a client of exactly this server."""
         return Redis(port=self.port, socket_timeout=5, decode_responses=True)

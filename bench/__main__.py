@@ -20,11 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import (
+    drain,
     endurance,
     flow,
     fsynced,
     idle,
     imports,
+    large,
     latency,
     machine,
     memory,
@@ -60,6 +62,8 @@ class Bench(StrEnum):
     IMPORT = "import"
     PARSE = "parse"
     MIXED = "mixed"
+    BACKLOG = "backlog"
+    LARGE = "large"
 
 
 def bench(
@@ -176,6 +180,10 @@ def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Pl
         plan.append(("parse", "no", parse.measure))
     if Bench.MIXED in chosen:
         plan.append(("mixed", "everysec", mixed.measure))
+    if Bench.BACKLOG in chosen:
+        plan.append(("backlog", "everysec", drain.measure))
+    if Bench.LARGE in chosen:
+        plan.append(("large", "everysec", large.measure))
     return plan
 
 

@@ -18,9 +18,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import hiredis
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipeline.home import Home, HomeError, Server
@@ -34,6 +35,8 @@ _KEEPALIVE = {
     if hasattr(socket, name)
 }
 _TRANSIENT: list[type[Exception]] = [RedisConnectionError, RedisTimeoutError, OSError]
+# A sentinel that does not answer must not use up the receiver's 250 ms; the next one is asked. The others can wait.
+_SENTINEL_S = {"receiver": 0.1, "worker": 1.0, "console": 1.0}
 
 
 class NoRedis(Exception):
@@ -73,7 +76,7 @@ def connection_pool(settings: Settings, role: Role) -> ConnectionPool:
     if parts.scheme != "unix":
         options |= {"socket_keepalive": True, "socket_keepalive_options": dict(_KEEPALIVE)}
     if parts.scheme == "redis+sentinel":
-        pool = _sentinel_pool(parts, options)
+        pool = _sentinel_pool(parts, options, _SENTINEL_S[role])
     else:
         pool = ConnectionPool.from_url(parts.geturl(), **options)
     kind = pool.connection_class
@@ -113,6 +116,52 @@ class Quick:
             raise RedisConnectionError(f"The connection has closed: {error}") from error
 
 
+class LedPool(SentinelConnectionPool):  # type: ignore[misc] # redis-py's types say nothing here
+    """A pool that hangs up on the sentinels, too."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections; not only the idle ones: the end, also of those to the sentinels."""
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                await sentinel.connection_pool.disconnect()
+
+
+class Led(SentinelManagedConnection):  # type: ignore[misc] # redis-py's types say nothing here
+    """A connection that asks the sentinels where the master is at every try to connect.
+
+    Redis-py's own asks once, and then tries the address it got for as long as its patience lasts: that of a dead
+    master half a minute long, while the sentinels have long named another.
+    """
+
+    retry: Retry
+
+    async def connect_to(self, address: tuple[str, int]) -> None:
+        """Try *address* once; who called tries again, with what the sentinels say then."""
+        patience, self.retry = self.retry, Retry(NoBackoff(), 0)
+        try:
+            await super().connect_to(address)
+        finally:
+            self.retry = patience
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """Return a reply; of a server that is no master any more, nothing is believed and no word kept up."""
+        try:
+            return await super().read_response(*args, **options)
+        except ResponseError as refusal:  # a `ReadOnlyError` redis-py has seen to
+            if not is_of_a_replica(refusal):
+                raise
+            await self.disconnect()
+            raise RedisConnectionError("The master is a replica now") from None
+
+
+def is_of_a_replica(reply: object) -> bool:
+    """Tell whether *reply* is the refusal of a server that only reads."""
+    # Redis 6 wraps what a command inside a script says
+    is_refusal = isinstance(reply, ResponseError)
+    return is_refusal and (isinstance(reply, ReadOnlyError) or "-READONLY" in str(reply))
+
+
 def _manners(role: Role) -> dict[str, object]:
     match role:
         case Role.RECEIVER:
@@ -145,7 +194,9 @@ def _manners(role: Role) -> dict[str, object]:
             }
 
 
-def _sentinel_pool(parts: SplitResult, options: dict[str, object]) -> ConnectionPool:
+def _sentinel_pool(
+    parts: SplitResult, options: dict[str, object], within_s: float
+) -> ConnectionPool:
     """Return a pool that asks the sentinels for the master at every new connection.
 
     User and password are the master's.
@@ -156,13 +207,13 @@ def _sentinel_pool(parts: SplitResult, options: dict[str, object]) -> Connection
     sentinels = [
         (host, int(port)) for host, _, port in (item.rpartition(":") for item in hosts.split(","))
     ]
-    # a sentinel that does not answer must not use up the receiver's 250 ms; the next one is asked
     manager = Sentinel(
-        sentinels, sentinel_kwargs={"socket_connect_timeout": 0.1, "socket_timeout": 0.1}
+        sentinels, sentinel_kwargs={"socket_connect_timeout": within_s, "socket_timeout": within_s}
     )
-    return SentinelConnectionPool(
+    return LedPool(
         unquote(master),
         manager,
+        connection_class=Led,
         db=int(database or 0),
         username=unquote(user) or None,
         password=unquote(password) or None,

@@ -16,7 +16,9 @@ import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
+
+from pipeline.connections import is_of_a_replica
 
 Word = str | bytes | int
 
@@ -50,7 +52,7 @@ class Line:
                 # replies that nobody reads would be taken for those of the next call
                 await self._give_up(connection)
                 raise
-            if any(map(_is_of_a_replica, replies)):
+            if any(map(is_of_a_replica, replies)):
                 # a fail-over: the name in the URL may lead to the new primary by now
                 await self._give_up(connection)
 
@@ -85,9 +87,3 @@ async def _reply(connection: AbstractConnection) -> Any:
         return await connection.read_response()
     except ResponseError as refusal:
         return refusal
-
-
-def _is_of_a_replica(reply: object) -> bool:
-    # Redis 6 wraps what a command inside a script says
-    is_refusal = isinstance(reply, ResponseError)
-    return is_refusal and (isinstance(reply, ReadOnlyError) or "-READONLY" in str(reply))

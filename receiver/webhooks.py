@@ -38,6 +38,7 @@ from pipeline.deliveries import SIGNED, Delivery, new_delivery_id
 from pipeline.inbox import Inbox, NotStored
 from pipeline.outcomes import Probe, Reason
 from pipeline.sources import Malformed, Source, Unauthentic
+from pipeline.sources.json_pieces import LARGE
 from pipeline.sources.registry import SECRETS
 from receiver import next_moves, problems
 from receiver.answers import Prepared, answer, answer_early
@@ -245,7 +246,10 @@ class Webhooks:
             self._verify(source, headers, body)
         content_type = headers.get(b"content-type", b"").decode("latin-1")
         if wrong is None:
-            wrong = _form_problem(source, body, content_type)
+            if len(body) <= LARGE:
+                wrong = _form_problem(source, body, content_type)
+            else:  # in a thread, piece by piece, so that others are answered meanwhile
+                wrong = await asyncio.to_thread(_form_problem, source, body, content_type)
         delivery = Delivery(
             id=new_delivery_id(),
             source=source.name,

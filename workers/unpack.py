@@ -55,6 +55,8 @@ logger = logging.getLogger(__name__)
 SLICE = 500
 # by names of their own, as in `sources.mail`
 _FORWARD, _OURS, _HASHED = Stage.FORWARD, Form.OURS, Form.HASHED
+#: bytes of an entry that are read in a thread of their own: so long everything else of the worker would wait
+LARGE = 1 << 18
 #: entries a take; each holds the deliveries of one flush
 MOST_ENTRIES = 100
 
@@ -159,7 +161,7 @@ async def slices(
     async for group in groups(context, entries, waiting):
         await learn(context, [one for opened in group for one in opened.reads])
         for opened in group:
-            for move in await moves_of(context, opened, waiting):
+            async for move in moves_of(context, opened, waiting):
                 if moves and size + move.weight > SLICE:
                     yield moves
                     moves, size = [], 0
@@ -201,7 +203,10 @@ async def open_up(context: Context, opened: Opened, waiting: set[str]) -> bool:
             waiting |= found.waiting
             if len(found.waiting) == len(deliveries) and entry.queue == keys.UNPROVEN:
                 return False
-            opened.reads = [read(context, one, found, faults) for one in deliveries]
+            if sum(map(len, entry.payloads)) > LARGE:
+                opened.reads = await asyncio.to_thread(read_all, context, deliveries, found, faults)
+            else:
+                opened.reads = read_all(context, deliveries, found, faults)
         except OurFault as fault:
             if not await is_to_be_buried(context, opened, fault):
                 return False
@@ -209,24 +214,41 @@ async def open_up(context: Context, opened: Opened, waiting: set[str]) -> bool:
             return True
 
 
-async def moves_of(context: Context, opened: Opened, waiting: set[str]) -> list[Move]:
-    """Make the moves that take an entry out; none when our own code failed on it."""
+async def moves_of(context: Context, opened: Opened, waiting: set[str]) -> AsyncIterator[Move]:
+    """Make the moves that take an entry out, each when it is due; none when our own code failed on it.
+
+    It may fail behind slices that have left. Then the entry stays in hand, and the next look begins at that place.
+    """
+    has_left = False
     while True:
         try:
-            return list(make_moves(context, opened.entry, opened.reads))
+            for move in make_moves(context, opened.entry, opened.reads):
+                yield move
+                if move.next_cursor:
+                    has_left = True
+                    await asyncio.sleep(0)
         except OurFault as fault:
-            if not await is_to_be_buried(context, opened, fault):
-                return []
+            if not await is_to_be_buried(context, opened, fault, has_left=has_left):
+                return
             if not await open_up(context, opened, waiting):
-                return []
+                return
             await learn(context, opened.reads)
+        else:
+            return
 
 
-async def is_to_be_buried(context: Context, opened: Opened, fault: OurFault) -> bool:
-    """Count that our own code failed on a delivery; before the last try the whole entry goes back."""
+async def is_to_be_buried(
+    context: Context, opened: Opened, fault: OurFault, *, has_left: bool = False
+) -> bool:
+    """Count that our own code failed on a delivery; before the last try the whole entry goes back.
+
+    Nothing is buried by a try in which a part *has left*: the cursor is another one since.
+    """
     entry = opened.entry
     tries, error = await context.queues.failed(entry), last_line(fault.__cause__ or fault)
     logger.error("unpack failed delivery=%s tries=%d error=%s", fault.delivery_id, tries, error)
+    if has_left:
+        return False
     if tries < BUG_TRIES:
         await context.queues.give_back(entry.queue, [entry.id])
         return False
@@ -318,6 +340,13 @@ def begun(cursor: str, outcomes: int) -> int:
     """
     position, _, of = cursor.partition("/")
     return int(position) if of == str(outcomes) else 0
+
+
+def read_all(
+    context: Context, deliveries: Sequence[Delivery], found: Proofs, faults: Mapping[str, str]
+) -> list[Read]:
+    """Let each delivery's source read it; pure, as `read` is. Raises `OurFault`."""
+    return [read(context, one, found, faults) for one in deliveries]
 
 
 def read(context: Context, delivery: Delivery, found: Proofs, faults: Mapping[str, str]) -> Read:

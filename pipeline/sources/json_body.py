@@ -16,7 +16,7 @@ from dataclasses import replace
 import orjson
 
 from pipeline.outcomes import Invalid, Outcome, Reason, Unreadable
-from pipeline.sources import Malformed
+from pipeline.sources import Malformed, json_pieces
 
 _BOM = (
     b"\xef\xbb\xbf"  # some .NET senders put it before their JSON; RFC 8259 lets a reader ignore it
@@ -31,7 +31,7 @@ Items = Callable[[object], Iterable[object]]
 def check_json(body: bytes) -> None:
     """Raise `Malformed` unless *body* is one JSON document; an empty body is none."""
     try:
-        orjson.loads(body.removeprefix(_BOM))
+        json_pieces.check(body.removeprefix(_BOM))
     except orjson.JSONDecodeError as error:
         raise Malformed(_why(body, error)) from None
 
@@ -39,10 +39,9 @@ def check_json(body: bytes) -> None:
 def read_json(body: bytes) -> object:
     """Return the JSON value in *body*; raise `Unreadable` (malformed) when there is none."""
     try:
-        value: object = orjson.loads(body.removeprefix(_BOM))
+        return json_pieces.read(body.removeprefix(_BOM))
     except orjson.JSONDecodeError as error:
         raise Unreadable(Reason.MALFORMED, _why(body, error)) from None
-    return value
 
 
 def as_json(value: object) -> bytes:

@@ -11,7 +11,7 @@ from math import isfinite
 
 import pytest
 
-from bench import flow, imports, memory, receive, seen
+from bench import drain, flow, imports, large, memory, receive, seen
 from bench.processes import Place, place
 from bench.results import Figure, WrongCount, expect
 from bench.sizes import TINY
@@ -82,3 +82,19 @@ def test_a_wrong_count_ends_the_run() -> None:
     """A figure is worth nothing when what came out is not what went in."""
     with pytest.raises(WrongCount, match="events arrived: 9 instead of 10"):
         expect("events arrived", 9, 10)
+
+
+async def test_draining_a_backlog_tells_of_its_tenths(at: Place) -> None:
+    """All of it has left exactly once, and there is a rate for the first and for the last tenth."""
+    found = await drain.measure(at, TINY)
+    assert names(found) >= {"the first tenth", "the last tenth", "last tenth / first"}
+    assert len(found[0].rounds) == drain.TENTHS
+
+
+async def test_a_large_delivery_is_taken_apart_in_a_few_times_its_size(at: Place) -> None:
+    """A worker of its own hands every sighting over, and holds at most ten times the body for it."""
+    body = large.large_body(2_000, 5 * 1024**2)
+    assert len(body) >= 5 * 1024**2
+    told = await large.one_round(at, body, 2_000)
+    assert 0 < told.longest_pause_s < told.seconds
+    assert told.more_bytes <= 10 * len(body)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ from pipeline.connections import (
 )
 from pipeline.home import Address, Home, Server
 from pipeline.settings import Settings
+from tests.chaos.test_nothing_is_lost import free_port
+from workers.patience import Patience
 
 pytestmark = pytest.mark.anyio
 
@@ -143,38 +147,102 @@ def test_every_kind_of_url_gives_its_pool(tmp_path: Path, role: Role) -> None:
     assert [(each["host"], each["port"]) for each in hosts] == [("192.0.2.1", 1), ("192.0.2.2", 2)]
 
 
-async def test_a_sentinel_leads_to_its_master(tmp_path: Path) -> None:
-    """The pool asks a sentinel where the master is, and the command reaches that server."""
-    ours = tmp_path / ("long" * 30)  # a path that is too long for a socket: the server has a port
-    with EmbeddedRedis(ours, appendfsync="no") as server:
-        options = Redis.from_url(server.url).connection_pool.connection_kwargs
+@asynccontextmanager
+async def sentinel_that_names(*ports: int) -> AsyncIterator[int]:
+    """Give the port of a sentinel that names one of *ports* each time it is asked, in the end always the last."""
+    left = list(ports)
 
-        async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            """Answer SENTINEL MASTERS for the one master, and OK to all else."""
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer SENTINEL MASTERS for the one master, and OK to all else."""
+        while (head := await reader.readline()).startswith(b"*"):
+            words = []
+            for _ in range(int(head[1:])):
+                length = int((await reader.readline())[1:])
+                words.append((await reader.readexactly(length + 2))[:-2].upper())
+            if words[0] != b"SENTINEL":
+                writer.write(b"+OK\r\n")
+                continue
             fields = [
-                *("name", "main", "ip", "127.0.0.1", "port", str(options["port"])),
+                *("name", "main", "ip", "127.0.0.1", "port", str(left[0])),
                 *("flags", "master", "num-other-sentinels", "0"),
             ]
             reply = f"*1\r\n*{len(fields)}\r\n"
             reply += "".join(f"${len(each)}\r\n{each}\r\n" for each in fields)
-            while (head := await reader.readline()).startswith(b"*"):
-                words = []
-                for _ in range(int(head[1:])):
-                    length = int((await reader.readline())[1:])
-                    words.append((await reader.readexactly(length + 2))[:-2].upper())
-                writer.write(reply.encode() if words[0] == b"SENTINEL" else b"+OK\r\n")
-            writer.close()
+            writer.write(reply.encode())
+            if len(left) > 1:
+                del left[0]
+        writer.close()
 
-        sentinel = await asyncio.start_server(lead, "127.0.0.1", 0)
-        port = sentinel.sockets[0].getsockname()[1]
-        url = f"redis+sentinel://:{options['password']}@127.0.0.1:{port}/main/0"
+    sentinel = await asyncio.start_server(lead, "127.0.0.1", 0)
+    yield sentinel.sockets[0].getsockname()[1]
+    assert len(left) == 1
+    sentinel.close()
+
+
+@pytest.fixture
+def with_a_port(tmp_path: Path) -> Iterator[tuple[int, str]]:
+    """Run a server that has a port, because its path is too long for a socket; give port and password."""
+    binary = os.environ.get("TEST_REDIS_SERVER")
+    home = tmp_path / ("long" * 30)
+    with EmbeddedRedis(home, Path(binary) if binary else None, appendfsync="no") as server:
+        options = Redis.from_url(server.url).connection_pool.connection_kwargs
+        yield options["port"], options["password"]
+
+
+async def test_a_sentinel_leads_to_its_master(tmp_path: Path, with_a_port: tuple[int, str]) -> None:
+    """The pool asks a sentinel where the master is, and the command reaches that server."""
+    port, password = with_a_port
+    async with sentinel_that_names(port) as sentinel:
+        url = f"redis+sentinel://:{password}@127.0.0.1:{sentinel}/main/0"
         async with worker_redis(settings_for(tmp_path, url)) as client:
             assert await client.set("key", "value")
-            pool = client.connection_pool
-            assert isinstance(pool, SentinelConnectionPool)
-            for each in pool.sentinel_manager.sentinels:
-                await each.aclose()
-        sentinel.close()
+            assert isinstance(client.connection_pool, SentinelConnectionPool)
+
+
+async def test_a_worker_that_starts_asks_the_sentinel_at_every_try(
+    tmp_path: Path, with_a_port: tuple[int, str]
+) -> None:
+    """While it waits for Redis it does not hold on to the dead master that was named first."""
+    port, password = with_a_port
+    async with sentinel_that_names(free_port(), free_port(), port) as sentinel:
+        url = f"redis+sentinel://:{password}@127.0.0.1:{sentinel}/main/0"
+        pool = connection_pool(settings_for(tmp_path, url), Role.WORKER)
+        pool.connection_kwargs["retry"] = (
+            Patience()
+        )  # it has not begun: it waits as long as it takes
+        async with asyncio.timeout(60), Redis.from_pool(pool) as client:
+            assert await client.set("key", "value")
+
+
+async def test_a_master_that_became_a_replica_is_left(
+    tmp_path: Path, with_a_port: tuple[int, str]
+) -> None:
+    """Told by a script that a server only reads, a worker asks the sentinel anew and tries again."""
+    port, password = with_a_port
+    async with sentinel_that_names(port) as sentinel:
+        url = f"redis+sentinel://:{password}@127.0.0.1:{sentinel}/main/0"
+        async with (
+            worker_redis(settings_for(tmp_path, url)) as client,
+            Redis(port=port, password=password) as operator,
+        ):
+            write = client.register_script("return redis.call('SET', 'key', 'value')")
+            assert await write()
+            await operator.execute_command("REPLICAOF", "127.0.0.1", port)
+            promoted = asyncio.create_task(_promoted_soon(operator, await _refused(operator)))
+            assert await write() == b"OK"
+            await promoted
+
+
+async def _promoted_soon(operator: Redis, refused_before: int) -> None:
+    """Make it a master again once it has refused a write."""
+    while await _refused(operator) == refused_before:  # noqa: ASYNC110 - it is asked over the wire
+        await asyncio.sleep(0.01)
+    await operator.execute_command("REPLICAOF", "NO", "ONE")
+
+
+async def _refused(operator: Redis) -> int:
+    """Return how many scripts have failed."""
+    return int((await operator.info("commandstats"))["cmdstat_evalsha"]["failed_calls"])
 
 
 async def test_the_server_is_named(redis: Redis, redis_server: EmbeddedRedis) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hmac
+import threading
 import time
 import zlib
 from base64 import b64encode
@@ -21,7 +22,11 @@ from pipeline import keys
 from pipeline.deliveries import SIGNED, Delivery
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues
+from pipeline.sources import Source
+from pipeline.sources.json_pieces import LARGE
 from pipeline.sources.registry import SECRETS, SOURCES
+from receiver import webhooks
+from receiver.problems import Refused
 from tests.receiver.conftest import TOKEN, MakeClient
 
 pytestmark = pytest.mark.anyio
@@ -447,3 +452,24 @@ async def test_thousands_at_once_are_all_stored_once(client: AsyncClient, redis:
     assert acknowledged
     assert set(acknowledged) <= set(ids)
     assert {delivery.body for delivery in deliveries} <= set(bodies)
+
+
+async def test_only_a_large_body_is_looked_at_beside_the_loop(
+    client: AsyncClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body of megabytes is checked in another thread, a usual one where it is; both are stored or refused alike."""
+    threads: dict[int, int] = {}
+    look = webhooks._form_problem
+
+    def noted(source: Source, body: bytes, content_type: str) -> Refused | None:
+        threads[len(body)] = threading.get_ident()
+        return look(source, body, content_type)
+
+    monkeypatch.setattr(webhooks, "_form_problem", noted)
+    large = b"[" + b",".join([BODY] * (2 * LARGE // len(BODY))) + b"]"
+    for body in (BODY, large):
+        assert (await client.post(PIXEL, content=body)).status_code == 202
+    assert [delivery.body for delivery in await stored(redis)] == [BODY, large]
+    assert_problem(await client.post(PIXEL, content=large[:-1]), 400, "malformed")
+    assert threads[len(BODY)] == threading.get_ident()
+    assert threading.get_ident() not in (threads[len(large)], threads[len(large) - 1])

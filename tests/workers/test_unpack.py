@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import orjson
 import pytest
@@ -12,10 +14,11 @@ from pipeline import dead_letters
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
 from pipeline.moves import Move
-from pipeline.outcomes import Outcome, Stage
+from pipeline.outcomes import MailEvent, Outcome, Stage
 from tests.workbench import Workbench, mail_events
 from workers import unpack
 from workers.context import Context
+from workers.fates import BUG_TRIES
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +74,74 @@ async def test_a_crash_between_slices_goes_on_where_it_stopped(
     assert written > 4
     assert await bench.row(Stage.FORWARD) == {"in": 3000, "done": 3000}
     assert len(bench.arrived) == 3000
+
+
+async def test_large_deliveries_are_read_beside_the_loop(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes long to read is read in another thread, and slices leave one by one."""
+    threads: dict[int, int] = {}
+    made: list[int] = []
+    left: list[int] = []
+    read, make_moves, write = unpack.read, unpack.make_moves, unpack.write
+
+    def noted(context: Context, delivery: Delivery, *rest: Any) -> unpack.Read:
+        threads[len(delivery.body)] = threading.get_ident()
+        return read(context, delivery, *rest)
+
+    def counted(*args: Any) -> Iterator[Move]:
+        for move in make_moves(*args):
+            made.append(move.weight)
+            yield move
+
+    async def watched(context: Context, moves: list[Move]) -> None:
+        left.append(len(made))
+        await write(context, moves)
+
+    monkeypatch.setattr(unpack, "read", noted)
+    monkeypatch.setattr(unpack, "make_moves", counted)
+    monkeypatch.setattr(unpack, "write", watched)
+    small, large = mail_events(1), mail_events(4000, first=1)
+    assert len(large) > unpack.LARGE
+    await bench.put("events", large)
+    await bench.put("events", small)
+    await bench.work_until(bench.is_idle)
+
+    assert threads[len(small)] == threading.get_ident() != threads[len(large)]
+    # while one slice is written, the next one is made, and no more
+    assert left[:8] == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert await bench.row(Stage.FORWARD) == {"in": 4001, "done": 4001}
+
+
+async def test_our_fault_behind_slices_that_left_buries_the_delivery_at_last(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What left goes on, nothing of it twice; the delivery is a dead letter in the end, and the next one leaves."""
+    hand_over_one = unpack.hand_over_one
+    handed: list[str] = []
+
+    def failing(move: Move, delivery: Delivery, outcome: Outcome, email_format: Any) -> None:
+        assert isinstance(outcome, MailEvent)
+        if outcome.email == "person1700@example.com":
+            raise ZeroDivisionError
+        handed.append(outcome.email)
+        hand_over_one(move, delivery, outcome, email_format)
+
+    monkeypatch.setattr(unpack, "hand_over_one", failing)
+    (wrong,) = await bench.put("events", mail_events(2500))
+    await bench.put("events", mail_events(3, first=2500))
+    await bench.work_until(bench.is_idle)
+
+    assert [letter.id for letter in await bench.dead(Stage.UNPACK)] == [wrong]
+    assert await bench.row(Stage.UNPACK) == {"in": 2, "done": 1, "dead": 1}
+    assert sorted(bench.arrived) == sorted(
+        f"person{n}@example.com" for n in (*range(1500), *range(2500, 2503))
+    )
+    # three slices once; of the fourth what comes before the fault, as often as there are tries
+    assert handed.count("person0@example.com") == 1
+    assert handed.count("person1501@example.com") <= BUG_TRIES + 1
+    assert await bench.redis.hlen("{relay}:cursors") == 0
+    await bench.assert_balanced()
 
 
 async def test_deliveries_of_one_flush_have_their_own_fates(bench: Workbench) -> None:

@@ -40,6 +40,12 @@ _ISO = re.compile(
     r" ?(?:Z|UTC|GMT|([+-])([01]\d|2[0-3])(?::?([0-5]\d))?)?",
     re.ASCII | re.IGNORECASE,
 )
+# as nearly every sender that writes a date writes it: then the text is the answer
+_UTC = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:[.,]\d{1,25})?"
+    r"(?: ?(?:Z|UTC|[+-]00:?00))?",
+    re.ASCII,
+)
 _DAY_S = 86_400
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 # no calendar has seconds before and after these
@@ -55,9 +61,12 @@ def problem(event: MailEvent, now: float) -> str | None:
     return _problem_but_time(event) or _time_problem(event.occurred_at_utc, now)
 
 
-def problem_at(event: MailEvent, second: int, now: float) -> str | None:
-    """Return the `problem` of *event*, whose time is that of the Unix *second*, written by `iso_second`."""
-    return _problem_but_time(event) or (_AHEAD if second > now + _FURTHEST_AHEAD_S else None)
+def problem_of_sender(event: MailEvent, now: float) -> str | None:
+    """Return the `problem` of *event*, whose time was written by `utc_second`."""
+    if error := _problem_but_time(event):
+        return error
+    # texts of one form are in the order of time
+    return _AHEAD if event.occurred_at_utc > _latest(int(now)) else None
 
 
 def _problem_but_time(event: MailEvent) -> str | None:
@@ -136,6 +145,10 @@ def valid_ip(text: str) -> str | None:
 
 def utc_second(value: object) -> str | None:
     """Return a sender's time as `YYYY-MM-DDThh:mm:ss` in UTC; None when it is no time (see `unix_second`)."""
+    if isinstance(value, str):
+        match = _UTC.fullmatch(value)
+        if match and _midnight(match[1]) is not None:
+            return value[:19].replace(" ", "T")
     second = unix_second(value)
     return None if second is None else iso_second(second)
 
@@ -167,6 +180,11 @@ def _minute(number: int) -> str:
     day, in_day = divmod(number, 24 * 60)
     on = date.fromordinal(_EPOCH_DAY + day).isoformat()
     return f"{on}T{in_day // 60:02}:{in_day % 60:02}"
+
+
+@lru_cache(maxsize=8)
+def _latest(now: int) -> str:
+    return iso_second(now + _FURTHEST_AHEAD_S)
 
 
 def _time_problem(occurred_at_utc: str, now: float) -> str | None:

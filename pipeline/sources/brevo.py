@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.mail_events import unix_second
+from pipeline.mail_events import utc_second
 from pipeline.outcomes import EventType
 from pipeline.sources import Rules, mail
 from pipeline.sources.json_sender import JsonSender, one_or_many
@@ -84,10 +84,9 @@ def _verdict(name: str, rules: Rules) -> mail.Verdict:
     return _IGNORED.get(name, mail.UNMAPPED)
 
 
-def _time(item: Mapping[str, object]) -> object:
+def _time(item: Mapping[str, object]) -> str | None:
     for field in _TIMES:
-        found = item.get(field)
-        if unix_second(found) is not None:
+        if found := utc_second(item.get(field)):
             return found
     return None
 

@@ -87,12 +87,12 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
     email = bare_address(told.email)
     if told.recipient and not email:
         return _unaddressed(told, item, now)
-    second = mail_events.unix_second(told.time)
+    occurred_at_utc = mail_events.utc_second(told.time)
     send_id = bare_id(told.send_id)
     event = MailEvent(
         email=email,
         type=told.type,
-        occurred_at_utc="" if second is None else mail_events.iso_second(second),
+        occurred_at_utc=occurred_at_utc or "",
         send_id=send_id,
         provider_id=text(told.provider_id) or None,
         recipient=told.recipient,
@@ -102,12 +102,12 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
     if told.type is _OPEN:
         event.machine_open = told.machine_open or text(told.user_agent) == _APPLES_PROXY
     error: str | None
-    if second is None:
+    if occurred_at_utc is None:
         error = "the time of the event is missing or cannot be read"
     elif not send_id:
         error = "the id of the message is missing, or neither text nor a whole number"
     else:
-        error = mail_events.problem_at(event, second, now)
+        error = mail_events.problem_of_sender(event, now)
     return Invalid(Stage.FORWARD, error, as_json(item)) if error else event
 
 

@@ -54,10 +54,10 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
         ),
     )
     if name != "emailSend":
-        told.ip = _field(inner, item, "ip")
-        told.user_agent = _field(inner, item, "userAgent")
+        told["ip"] = _field(inner, item, "ip")
+        told["user_agent"] = _field(inner, item, "userAgent")
         # a proxy of Gmail's or Yahoo's, or a robot (`isBot`), is not Apple's opening beforehand
-        told.machine_open = "apple" in mail.text(_field(inner, item, "proxySource")).lower()
+        told["machine_open"] = "apple" in mail.text(_field(inner, item, "proxySource")).lower()
     return told
 
 

@@ -103,18 +103,18 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     if verdict in _BY_THE_PERSON:
         _add_person(told, properties)
     # who leaves by a form, by hand or by the API leaves what the topic says, and no message
-    if not told.send_id and verdict is EventType.UNSUBSCRIBE:
-        told.send_id = topic
+    if not told["send_id"] and verdict is EventType.UNSUBSCRIBE:
+        told["send_id"] = topic
     return told
 
 
 def _add_person(told: mail.Told, properties: Mapping[str, object]) -> None:
-    told.client, told.browser = mail.client_or_browser(
+    told["client"], told["browser"] = mail.client_or_browser(
         properties.get("Client Name"),
         is_browser=mail.text(properties.get("Client Type")).lower() == "browser",
     )
-    told.os = properties.get("Client OS Family")
-    told.machine_open = mail.is_true(properties.get("machine_open"))
+    told["os"] = properties.get("Client OS Family")
+    told["machine_open"] = mail.is_true(properties.get("machine_open"))
 
 
 def _verdict(topic: str, properties: Mapping[str, object]) -> mail.Verdict:

@@ -204,10 +204,10 @@ def _told(kind: EventType, item: Mapping[str, object], rules: Rules) -> mail.Tol
         ip=item.get("ip"),
     )
     if info := mail.section(item, "client-info"):
-        told.user_agent = info.get("user-agent")
-        told.client, told.browser = _program(info.get("client-name"), info.get("client-type"))
-        told.os, told.device = info.get("client-os"), info.get("device-type")
-        told.machine_open = mail.text(info.get("bot")).lower() == "apple"
+        told["user_agent"] = info.get("user-agent")
+        told["client"], told["browser"] = _program(info.get("client-name"), info.get("client-type"))
+        told["os"], told["device"] = info.get("client-os"), info.get("device-type")
+        told["machine_open"] = mail.text(info.get("bot")).lower() == "apple"
     return told
 
 

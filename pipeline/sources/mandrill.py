@@ -173,13 +173,13 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
 
 
 def _add_program(told: mail.Told, parsed: Mapping[str, object]) -> None:
-    told.client, told.browser = mail.client_or_browser(
+    told["client"], told["browser"] = mail.client_or_browser(
         parsed.get("ua_name"),
         # else an "Email Client", or what is neither: a library, a robot
         is_browser="browser" in mail.text(parsed.get("type")).lower(),
     )
-    told.os = parsed.get("os_name")
-    told.device = mail.mobile_or_desktop(parsed.get("mobile"))
+    told["os"] = parsed.get("os_name")
+    told["device"] = mail.mobile_or_desktop(parsed.get("mobile"))
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:

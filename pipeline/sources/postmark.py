@@ -166,15 +166,15 @@ def _told(kind: str, verdict: EventType, item: Mapping[str, object]) -> mail.Tol
 
 
 def _add_person(told: mail.Told, item: Mapping[str, object]) -> None:
-    told.ip, told.user_agent = mail.section(item, "Geo").get("IP"), item.get("UserAgent")
+    told["ip"], told["user_agent"] = mail.section(item, "Geo").get("IP"), item.get("UserAgent")
     program = mail.section(item, "Client")
     name, family = program.get("Name"), mail.text(program.get("Family"))
     if family.lower() in ("", "unknown"):
         family = mail.text(name)
-    told.client, told.browser = mail.client_or_browser(name, is_browser=_is_browser(family))
-    told.os = mail.section(item, "OS").get("Name")
+    told["client"], told["browser"] = mail.client_or_browser(name, is_browser=_is_browser(family))
+    told["os"] = mail.section(item, "OS").get("Name")
     platform = mail.text(item.get("Platform"))
-    told.device = platform if platform in _DEVICES else None
+    told["device"] = platform if platform in _DEVICES else None
 
 
 @lru_cache(maxsize=1024)  # few programs are in use

@@ -48,6 +48,9 @@ _UTC = re.compile(
 )
 _DAY_S = 86_400
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
+_SECONDS = [f":{number:02}" for number in range(60)]
+# a number above it tells of smaller parts than seconds
+_MOST_S = 100_000_000_000
 # no calendar has seconds before and after these
 _FIRST_S = (date.min.toordinal() - _EPOCH_DAY) * _DAY_S
 _LAST_S = (date.max.toordinal() - _EPOCH_DAY + 1) * _DAY_S - 1
@@ -149,6 +152,8 @@ def utc_second(value: object) -> str | None:
         match = _UTC.fullmatch(value)
         if match and _midnight(match[1]) is not None:
             return value[:19].replace(" ", "T")
+    elif type(value) is int and 0 < value <= _MOST_S:
+        return iso_second(value)
     second = unix_second(value)
     return None if second is None else iso_second(second)
 
@@ -171,8 +176,7 @@ def unix_second(value: object) -> int | None:
 
 def iso_second(second: int) -> str:
     """Return the Unix *second* as `YYYY-MM-DDThh:mm:ss`; `unix_second` has returned it."""
-    minute, in_minute = divmod(second, 60)
-    return f"{_minute(minute)}:{in_minute:02}"
+    return _minute(second // 60) + _SECONDS[second % 60]
 
 
 @lru_cache(maxsize=4096)  # of the many events of a campaign most fall into a few
@@ -236,7 +240,7 @@ def _from_unix(number: float) -> int | None:
     # zero and below is a sender's "no time", never the time of a mail
     if number <= 0:
         return None
-    if number <= 1e11:
+    if number <= _MOST_S:
         return int(number)
     per_second = 1_000
     if number > 1e17:

@@ -58,17 +58,17 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(name, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    return mail.Told(
-        type=verdict,
-        email=item.get("email"),
-        time=_time(item),
-        send_id=mail.send_id(
+    return {
+        "type": verdict,
+        "email": item.get("email"),
+        "time": _time(item),
+        "send_id": mail.send_id(
             rules, campaign=(item.get("camp_id"),), message=(item.get("message-id"),)
         ),
         # `id` is the webhook's or the account's, not the event's
-        user_agent=item.get("user_agent"),
-        machine_open=name in _BY_A_MACHINE,
-    )
+        "user_agent": item.get("user_agent"),
+        "machine_open": name in _BY_A_MACHINE,
+    }
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:

@@ -92,14 +92,14 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     if not isinstance(verdict, EventType):
         return verdict
     written = utc_second(attributes.get("datetime"))
-    told = mail.Told(
-        type=verdict,
-        email=_address(payload),
-        time=written or attributes.get("timestamp"),
+    told: mail.Told = {
+        "type": verdict,
+        "email": _address(payload),
+        "time": written or attributes.get("timestamp"),
         # the id of the campaign's or the flow's message, so it serves both meanings of SEND_ID
-        send_id=mail.first_id(properties.get("$message")),
-        provider_id=mail.text(item.get("external_id")) or event.get("id"),
-    )
+        "send_id": mail.first_id(properties.get("$message")),
+        "provider_id": mail.text(item.get("external_id")) or event.get("id"),
+    }
     if verdict in _BY_THE_PERSON:
         _add_person(told, properties)
     # who leaves by a form, by hand or by the API leaves what the topic says, and no message

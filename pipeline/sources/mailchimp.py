@@ -76,12 +76,12 @@ def _read(fields: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(fields)
     if not isinstance(verdict, EventType):
         return verdict
-    return mail.Told(
-        type=verdict,
-        email=fields.get("data[email]"),
-        time=fields.get("fired_at"),
-        send_id=_send_id(fields),
-    )
+    return {
+        "type": verdict,
+        "email": fields.get("data[email]"),
+        "time": fields.get("fired_at"),
+        "send_id": _send_id(fields),
+    }
 
 
 def _verdict(fields: Mapping[str, object]) -> mail.Verdict:

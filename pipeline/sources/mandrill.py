@@ -159,14 +159,14 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     if not isinstance(verdict, EventType):
         return verdict
     message = mail.section(item, "msg")
-    told = mail.Told(
-        type=verdict,
-        email=message.get("email"),
-        time=item.get("ts"),
-        send_id=mail.first_id(item.get("_id"), message.get("_id")),
-        ip=item.get("ip"),
-        user_agent=item.get("user_agent"),
-    )
+    told: mail.Told = {
+        "type": verdict,
+        "email": message.get("email"),
+        "time": item.get("ts"),
+        "send_id": mail.first_id(item.get("_id"), message.get("_id")),
+        "ip": item.get("ip"),
+        "user_agent": item.get("user_agent"),
+    }
     if parsed := mail.section(item, "user_agent_parsed"):
         _add_program(told, parsed)
     return told

@@ -149,17 +149,17 @@ def _subscription_change(item: Mapping[str, object]) -> mail.Verdict:
 
 
 def _told(kind: str, verdict: EventType, item: Mapping[str, object]) -> mail.Told:
-    told = mail.Told(
-        type=verdict,
+    told: mail.Told = {
+        "type": verdict,
         # Email on bounces and complaints, Recipient on everything else
-        email=item.get("Email") or item.get("Recipient"),
-        time=item.get(_TIMES[kind]),
+        "email": item.get("Email") or item.get("Recipient"),
+        "time": item.get(_TIMES[kind]),
         # Postmark has no campaigns: SEND_ID changes nothing
-        send_id=mail.first_id(
+        "send_id": mail.first_id(
             item.get("MessageID"), _BY_HAND if kind == "SubscriptionChange" else None
         ),
-        provider_id=item.get("ID"),  # of the bounce; nothing else has an id of its own
-    )
+        "provider_id": item.get("ID"),  # of the bounce; nothing else has an id of its own
+    }
     if verdict in _BY_THE_PERSON:
         _add_person(told, item)
     return told

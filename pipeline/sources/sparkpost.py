@@ -83,19 +83,19 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(name, event, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    told = mail.Told(
-        type=verdict,
+    told: mail.Told = {
+        "type": verdict,
         # rcpt_to is lower-cased by SparkPost
-        email=mail.text(event.get("raw_rcpt_to")) or event.get("rcpt_to"),
-        time=event.get("timestamp"),
-        send_id=mail.send_id(
+        "email": mail.text(event.get("raw_rcpt_to")) or event.get("rcpt_to"),
+        "time": event.get("timestamp"),
+        "send_id": mail.send_id(
             rules,
             campaign=(event.get("campaign_id"),),
             # the oldest events have no message_id, and out_of_band has no transmission_id
             message=(event.get("message_id"), event.get("transmission_id")),
         ),
-        provider_id=event.get("event_id"),
-    )
+        "provider_id": event.get("event_id"),
+    }
     if name in _BY_THE_PERSON:
         _add_person(told, event)
     return told

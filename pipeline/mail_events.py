@@ -64,9 +64,13 @@ def problem(event: MailEvent, now: float) -> str | None:
     return _problem_but_time(event) or _time_problem(event.occurred_at_utc, now)
 
 
-def problem_of_sender(event: MailEvent, now: float) -> str | None:
-    """Return the `problem` of *event*, whose time was written by `utc_second`."""
-    if error := _problem_but_time(event):
+def problem_of_sender(event: MailEvent, now: float, *, has_address: bool) -> str | None:
+    """Return the `problem` of *event*, whose type is one, whose id is not empty, whose time `utc_second` wrote.
+
+    *has_address* when its address was found to be one (`is_address`) already.
+    """
+    is_usual = has_address and len(event.send_id) <= _LONGEST_SEND_ID and event.send_id.isascii()
+    if not is_usual and (error := _problem_but_time(event)):
         return error
     # texts of one form are in the order of time
     return _AHEAD if event.occurred_at_utc > _latest(int(now)) else None
@@ -152,8 +156,8 @@ def utc_second(value: object) -> str | None:
         match = _UTC.fullmatch(value)
         if match and _midnight(match[1]) is not None:
             return value[:19].replace(" ", "T")
-    elif type(value) is int and 0 < value <= _MOST_S:
-        return iso_second(value)
+    elif (type(value) is int or type(value) is float) and 0 < value <= _MOST_S:
+        return iso_second(int(value))
     second = unix_second(value)
     return None if second is None else iso_second(second)
 

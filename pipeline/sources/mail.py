@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Required, TypedDict
 
 from pipeline import mail_events
+from pipeline.addresses import is_address
 from pipeline.outcomes import EventType, Ignored, Invalid, MailEvent, Outcome, Stage, Unaddressed
 from pipeline.sources import Rules
 from pipeline.sources.json_body import as_json
@@ -84,7 +85,10 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
 
     One that names its recipient by a number only is `Unaddressed`, once everything else of it is right.
     """
-    kind, email, recipient = told["type"], bare_address(told["email"]), told.get("recipient")
+    kind, written, recipient = told["type"], told["email"], told.get("recipient")
+    # nothing of an address is left out by `bare_address`
+    has_address = isinstance(written, str) and is_address(written)
+    email = str(written) if has_address else bare_address(written)
     if recipient and not email:
         return _unaddressed(told, item, now)
     occurred_at_utc = mail_events.utc_second(told["time"])
@@ -100,7 +104,7 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
     elif not send_id:
         error = "the id of the message is missing, or neither text nor a whole number"
     else:
-        error = mail_events.problem_of_sender(event, now)
+        error = mail_events.problem_of_sender(event, now, has_address=has_address)
     return Invalid(Stage.FORWARD, error, as_json(item)) if error else event
 
 
@@ -182,11 +186,17 @@ def bare_id(value: object) -> str:
 
 def send_id(rules: Rules, *, campaign: Iterable[object], message: Iterable[object]) -> str:
     """Return the first id there is: the message's, or with `SEND_ID=campaign` the campaign's before it."""
-    return first_id(*campaign, *message) if rules.send_id == "campaign" else first_id(*message)
+    if rules.send_id == "campaign" and (found := _first_id(campaign)):
+        return found
+    return _first_id(message)
 
 
 def first_id(*values: object) -> str:
     """Return the first of *values* that is an id, as it is written; 0 stands for none."""
+    return _first_id(values)
+
+
+def _first_id(values: Iterable[object]) -> str:
     for value in values:
         found = value.strip() if isinstance(value, str) else text(value)
         # most have no brackets, in which there might be nothing

@@ -66,9 +66,10 @@ def _fields(body: bytes, content_type: str) -> dict[str, object]:
     if _is_read_again(body, content_type):
         again = read_json(body)
         return again if isinstance(again, dict) else {}
-    fields: dict[str, object] = {}
-    for name, value in read_form(body, content_type):
-        fields.setdefault(name, value)
+    found = read_form(body, content_type)
+    fields: dict[str, object] = dict(found)
+    if len(fields) < len(found):  # of several fields of one name the first counts
+        fields |= reversed(found)
     return fields
 
 

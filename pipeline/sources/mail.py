@@ -64,7 +64,7 @@ class Told(TypedDict, total=False):
     person: beside an address it teaches whose it is, without one it stands for it.
     """
 
-    # a dictionary: one is made for every event, and an object costs four times as much
+    # a dictionary: one is made for every event, and an object costs more than twice as much
     type: Required[EventType]
     email: Required[object]
     time: Required[object]

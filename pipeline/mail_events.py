@@ -40,8 +40,17 @@ _ISO = re.compile(
     r" ?(?:Z|UTC|GMT|([+-])([01]\d|2[0-3])(?::?([0-5]\d))?)?",
     re.ASCII | re.IGNORECASE,
 )
+# as nearly every sender that writes a date writes it: then the text is the answer
+_UTC = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:[.,]\d{1,25})?"
+    r"(?: ?(?:Z|UTC|[+-]00:?00))?",
+    re.ASCII,
+)
 _DAY_S = 86_400
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
+_SECONDS = [f":{number:02}" for number in range(60)]
+# a number above it tells of smaller parts than seconds
+_MOST_S = 100_000_000_000
 # no calendar has seconds before and after these
 _FIRST_S = (date.min.toordinal() - _EPOCH_DAY) * _DAY_S
 _LAST_S = (date.max.toordinal() - _EPOCH_DAY + 1) * _DAY_S - 1
@@ -55,9 +64,16 @@ def problem(event: MailEvent, now: float) -> str | None:
     return _problem_but_time(event) or _time_problem(event.occurred_at_utc, now)
 
 
-def problem_at(event: MailEvent, second: int, now: float) -> str | None:
-    """Return the `problem` of *event*, whose time is that of the Unix *second*, written by `iso_second`."""
-    return _problem_but_time(event) or (_AHEAD if second > now + _FURTHEST_AHEAD_S else None)
+def problem_of_sender(event: MailEvent, now: float, *, has_address: bool) -> str | None:
+    """Return the `problem` of *event*, whose type is one, whose id is not empty, whose time `utc_second` wrote.
+
+    *has_address* when its address was found to be one (`is_address`) already.
+    """
+    is_usual = has_address and len(event.send_id) <= _LONGEST_SEND_ID and event.send_id.isascii()
+    if not is_usual and (error := _problem_but_time(event)):
+        return error
+    # texts of one form are in the order of time
+    return _AHEAD if event.occurred_at_utc > _latest(int(now)) else None
 
 
 def _problem_but_time(event: MailEvent) -> str | None:
@@ -136,6 +152,12 @@ def valid_ip(text: str) -> str | None:
 
 def utc_second(value: object) -> str | None:
     """Return a sender's time as `YYYY-MM-DDThh:mm:ss` in UTC; None when it is no time (see `unix_second`)."""
+    if isinstance(value, str):
+        match = _UTC.fullmatch(value)
+        if match and _midnight(match[1]) is not None:
+            return value[:19].replace(" ", "T")
+    elif (type(value) is int or type(value) is float) and 0 < value <= _MOST_S:
+        return iso_second(int(value))
     second = unix_second(value)
     return None if second is None else iso_second(second)
 
@@ -158,8 +180,7 @@ def unix_second(value: object) -> int | None:
 
 def iso_second(second: int) -> str:
     """Return the Unix *second* as `YYYY-MM-DDThh:mm:ss`; `unix_second` has returned it."""
-    minute, in_minute = divmod(second, 60)
-    return f"{_minute(minute)}:{in_minute:02}"
+    return _minute(second // 60) + _SECONDS[second % 60]
 
 
 @lru_cache(maxsize=4096)  # of the many events of a campaign most fall into a few
@@ -167,6 +188,11 @@ def _minute(number: int) -> str:
     day, in_day = divmod(number, 24 * 60)
     on = date.fromordinal(_EPOCH_DAY + day).isoformat()
     return f"{on}T{in_day // 60:02}:{in_day % 60:02}"
+
+
+@lru_cache(maxsize=8)
+def _latest(now: int) -> str:
+    return iso_second(now + _FURTHEST_AHEAD_S)
 
 
 def _time_problem(occurred_at_utc: str, now: float) -> str | None:
@@ -218,7 +244,7 @@ def _from_unix(number: float) -> int | None:
     # zero and below is a sender's "no time", never the time of a mail
     if number <= 0:
         return None
-    if number <= 1e11:
+    if number <= _MOST_S:
         return int(number)
     per_second = 1_000
     if number > 1e17:

@@ -52,11 +52,10 @@ class Move:
     _counts: dict[str, int] = field(default_factory=dict)
     _heard: dict[str, int] = field(default_factory=dict)
     _tallies: dict[str, int] = field(default_factory=dict)
-    _fresh: tuple[str, str, int] | None = None
-    """Stage, origin and place of the `fresh` effect that the next event may join."""
+    _fresh: dict[tuple[Stage, str], list[Argument]] = field(default_factory=dict)
+    """The `fresh` effects, one for each stage and origin: marks and payloads in turn."""
 
     def _effect(self, *args: Argument) -> None:
-        self._fresh = None
         self.weight += 1
         self._effects += 1
         self._args.append(len(args))
@@ -95,17 +94,14 @@ class Move:
     def append_fresh(self, stage: Stage, fingerprint: str, payload: bytes, meta: str) -> None:
         """Give *stage* new work, or count a duplicate when *fingerprint* was seen in the window.
 
-        *meta* is a packed `Origin`; events in a row that share it travel as one effect.
+        *meta* is a packed `Origin`; events that share it travel as one effect, in their order.
         """
-        args = self._args
-        if self._fresh is None or self._fresh[:2] != (stage, meta):
+        events = self._fresh.get((stage, meta))
+        if events is None:
+            events = self._fresh[stage, meta] = []
             self.feeds.add(stage)
-            self._effect("fresh", stage, meta, 0)
-            self._fresh = (stage, meta, len(args) - 5)
-        start = self._fresh[2]
-        args[start] += 2  # type: ignore[operator] # the effect's length, a number
-        args[start + 4] += 2  # type: ignore[operator] # its list's length
-        args += (seen.mark(fingerprint), payload)
+            self.weight += 1
+        events += (seen.mark(fingerprint), payload)
         self.weight += 1
 
     def pass_on(self, queue: str, fields: Sequence[Argument]) -> None:
@@ -199,7 +195,10 @@ class Move:
             args.append(2 * len(numbers))
             for name, number in numbers.items():
                 args += [name, number]
-        return [*args, self._effects, *self._args]
+        args += [self._effects + len(self._fresh), *self._args]
+        for (stage, meta), events in self._fresh.items():
+            args += [4 + len(events), "fresh", stage, meta, len(events), *events]
+        return args
 
 
 @dataclass(frozen=True, slots=True)

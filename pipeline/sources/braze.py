@@ -49,21 +49,21 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(name, properties, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    return mail.Told(
-        type=verdict,
-        email=properties.get("email_address"),
-        time=item.get("time"),
-        send_id=mail.send_id(
+    return {
+        "type": verdict,
+        "email": properties.get("email_address"),
+        "time": item.get("time"),
+        "send_id": mail.send_id(
             rules,
             campaign=(properties.get("campaign_id"), properties.get("canvas_id")),
             # marketers may set `send_id`, which SEND_ID does not choose; clicks outside of campaigns have no
             # dispatch_id
             message=(properties.get("dispatch_id"), properties.get("send_id")),
         ),
-        provider_id=item.get("id"),
-        user_agent=properties.get("user_agent"),
-        machine_open=_is_machine(properties.get("machine_open")),
-    )
+        "provider_id": item.get("id"),
+        "user_agent": properties.get("user_agent"),
+        "machine_open": _is_machine(properties.get("machine_open")),
+    }
 
 
 def _verdict(name: str, properties: Mapping[str, object], rules: Rules) -> mail.Verdict:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.mail_events import unix_second
+from pipeline.mail_events import utc_second
 from pipeline.outcomes import EventType
 from pipeline.sources import Rules, mail
 from pipeline.sources.json_sender import JsonSender, one_or_many
@@ -58,17 +58,17 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(name, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    return mail.Told(
-        type=verdict,
-        email=item.get("email"),
-        time=_time(item),
-        send_id=mail.send_id(
+    return {
+        "type": verdict,
+        "email": item.get("email"),
+        "time": _time(item),
+        "send_id": mail.send_id(
             rules, campaign=(item.get("camp_id"),), message=(item.get("message-id"),)
         ),
         # `id` is the webhook's or the account's, not the event's
-        user_agent=item.get("user_agent"),
-        machine_open=name in _BY_A_MACHINE,
-    )
+        "user_agent": item.get("user_agent"),
+        "machine_open": name in _BY_A_MACHINE,
+    }
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:
@@ -84,10 +84,9 @@ def _verdict(name: str, rules: Rules) -> mail.Verdict:
     return _IGNORED.get(name, mail.UNMAPPED)
 
 
-def _time(item: Mapping[str, object]) -> object:
+def _time(item: Mapping[str, object]) -> str | None:
     for field in _TIMES:
-        found = item.get(field)
-        if unix_second(found) is not None:
+        if found := utc_second(item.get(field)):
             return found
     return None
 

@@ -46,19 +46,19 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     if not isinstance(verdict, EventType):
         return verdict
     data = mail.section(item, "data")
-    return mail.Told(
-        type=verdict,
+    return {
+        "type": verdict,
         # the field "To" of a message; `{{customer.name}} <{{customer.email}}>` may come out without an address
-        email=mail.bare_address(data.get("recipient"))
+        "email": mail.bare_address(data.get("recipient"))
         or mail.section(data, "identifiers").get("email"),
-        time=item.get("timestamp"),
-        send_id=mail.send_id(
+        "time": item.get("timestamp"),
+        "send_id": mail.send_id(
             rules,
             campaign=map(data.get, _CAMPAIGN_FIELDS),
             message=(data.get("delivery_id"),),
         ),
-        provider_id=item.get("event_id"),
-    )
+        "provider_id": item.get("event_id"),
+    }
 
 
 def _verdict(kind: str, metric: str, rules: Rules) -> mail.Verdict:

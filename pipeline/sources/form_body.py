@@ -113,7 +113,7 @@ def _split_at_once(body: bytes) -> list[tuple[str, str]]:
     if len(decoded) != len(body) - 2 * body.count(b"%"):
         return []
     return [
-        (name, value.replace("\x1f", "="))
+        (name, value.replace("\x1f", "=") if "\x1f" in value else value)
         for field in decoded.decode("utf-8", "replace").split("\x1e")
         if field
         for name, _, value in (field.partition("\x1f"),)

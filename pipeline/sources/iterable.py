@@ -44,20 +44,20 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
         return verdict
     inner = mail.section(item, "dataFields")
     campaign = _field(inner, item, "campaignId")
-    told = mail.Told(
-        type=verdict,
+    told: mail.Told = {
+        "type": verdict,
         # the address stands outside, the event's own fields inside; neither has always been so
-        email=mail.text(item.get("email")) or _field(inner, item, "email"),
-        time=_field(inner, item, "createdAt"),
-        send_id=mail.send_id(
+        "email": mail.text(item.get("email")) or _field(inner, item, "email"),
+        "time": _field(inner, item, "createdAt"),
+        "send_id": mail.send_id(
             rules, campaign=(campaign,), message=(_field(inner, item, "messageId"), campaign)
         ),
-    )
+    }
     if name != "emailSend":
-        told.ip = _field(inner, item, "ip")
-        told.user_agent = _field(inner, item, "userAgent")
+        told["ip"] = _field(inner, item, "ip")
+        told["user_agent"] = _field(inner, item, "userAgent")
         # a proxy of Gmail's or Yahoo's, or a robot (`isBot`), is not Apple's opening beforehand
-        told.machine_open = "apple" in mail.text(_field(inner, item, "proxySource")).lower()
+        told["machine_open"] = "apple" in mail.text(_field(inner, item, "proxySource")).lower()
     return told
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.mail_events import unix_second
+from pipeline.mail_events import utc_second
 from pipeline.outcomes import EventType, Reason, Unreadable
 from pipeline.sources import Rules, Unauthentic, mail, signatures
 from pipeline.sources.json_body import read_json
@@ -91,30 +91,30 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(topic, properties)
     if not isinstance(verdict, EventType):
         return verdict
-    written = attributes.get("datetime")
-    told = mail.Told(
-        type=verdict,
-        email=_address(payload),
-        time=attributes.get("timestamp") if unix_second(written) is None else written,
+    written = utc_second(attributes.get("datetime"))
+    told: mail.Told = {
+        "type": verdict,
+        "email": _address(payload),
+        "time": written or attributes.get("timestamp"),
         # the id of the campaign's or the flow's message, so it serves both meanings of SEND_ID
-        send_id=mail.first_id(properties.get("$message")),
-        provider_id=mail.text(item.get("external_id")) or event.get("id"),
-    )
+        "send_id": mail.first_id(properties.get("$message")),
+        "provider_id": mail.text(item.get("external_id")) or event.get("id"),
+    }
     if verdict in _BY_THE_PERSON:
         _add_person(told, properties)
     # who leaves by a form, by hand or by the API leaves what the topic says, and no message
-    if not told.send_id and verdict is EventType.UNSUBSCRIBE:
-        told.send_id = topic
+    if not told["send_id"] and verdict is EventType.UNSUBSCRIBE:
+        told["send_id"] = topic
     return told
 
 
 def _add_person(told: mail.Told, properties: Mapping[str, object]) -> None:
-    told.client, told.browser = mail.client_or_browser(
+    told["client"], told["browser"] = mail.client_or_browser(
         properties.get("Client Name"),
         is_browser=mail.text(properties.get("Client Type")).lower() == "browser",
     )
-    told.os = properties.get("Client OS Family")
-    told.machine_open = mail.is_true(properties.get("machine_open"))
+    told["os"] = properties.get("Client OS Family")
+    told["machine_open"] = mail.is_true(properties.get("machine_open"))
 
 
 def _verdict(topic: str, properties: Mapping[str, object]) -> mail.Verdict:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Required, TypedDict
 
 from pipeline import mail_events
+from pipeline.addresses import is_address
 from pipeline.outcomes import EventType, Ignored, Invalid, MailEvent, Outcome, Stage, Unaddressed
 from pipeline.sources import Rules
 from pipeline.sources.json_body import as_json
@@ -55,28 +56,28 @@ class Wrong(Exception):
     """An event is not what its sender sends; the message says why and quotes nothing of it."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Told:
-    """One event as its sender tells it, field by field, of whatever type each is.
+class Told(TypedDict, total=False):
+    """One event as its sender tells it, field by field, of whatever type each is; what is not told may be left out.
 
     *time* in any form that `mail_events.utc_second` reads; *ip*, *user_agent* and what was read from it are
     the person's; *machine_open* only where the sender says so itself. *recipient* is the sender's own id of the
     person: beside an address it teaches whose it is, without one it stands for it.
     """
 
-    type: EventType
-    email: object
-    time: object
-    send_id: object
-    provider_id: object = None
-    ip: object = None
-    user_agent: object = None
-    client: object = None
-    browser: object = None
-    os: object = None
-    device: object = None
-    machine_open: bool = False
-    recipient: str | None = None
+    # a dictionary: one is made for every event, and an object costs more than twice as much
+    type: Required[EventType]
+    email: Required[object]
+    time: Required[object]
+    send_id: Required[object]
+    provider_id: object
+    ip: object
+    user_agent: object
+    client: object
+    browser: object
+    os: object
+    device: object
+    machine_open: bool
+    recipient: str | None
 
 
 def event_of(told: Told, item: object, now: float) -> Outcome:
@@ -84,35 +85,33 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
 
     One that names its recipient by a number only is `Unaddressed`, once everything else of it is right.
     """
-    email = bare_address(told.email)
-    if told.recipient and not email:
+    kind, written, recipient = told["type"], told["email"], told.get("recipient")
+    # nothing of an address is left out by `bare_address`
+    has_address = isinstance(written, str) and is_address(written)
+    email = str(written) if has_address else bare_address(written)
+    if recipient and not email:
         return _unaddressed(told, item, now)
-    second = mail_events.unix_second(told.time)
-    send_id = bare_id(told.send_id)
-    event = MailEvent(
-        email=email,
-        type=told.type,
-        occurred_at_utc="" if second is None else mail_events.iso_second(second),
-        send_id=send_id,
-        provider_id=text(told.provider_id) or None,
-        recipient=told.recipient,
-    )
-    if told.type in _BY_THE_PERSON:
+    occurred_at_utc = mail_events.utc_second(told["time"])
+    send_id = bare_id(told["send_id"])
+    event = MailEvent(email, kind, occurred_at_utc or "", send_id)
+    event.provider_id = text(told.get("provider_id")) or None
+    event.recipient = recipient
+    if kind in _BY_THE_PERSON:
         _add_person(event, told)
-    if told.type is _OPEN:
-        event.machine_open = told.machine_open or text(told.user_agent) == _APPLES_PROXY
     error: str | None
-    if second is None:
+    if occurred_at_utc is None:
         error = "the time of the event is missing or cannot be read"
     elif not send_id:
         error = "the id of the message is missing, or neither text nor a whole number"
     else:
-        error = mail_events.problem_at(event, second, now)
+        error = mail_events.problem_of_sender(event, now, has_address=has_address)
     return Invalid(Stage.FORWARD, error, as_json(item)) if error else event
 
 
 def _unaddressed(told: Told, item: object, now: float) -> Outcome:
-    event = event_of(replace(told, email=_NOBODY), item, now)
+    addressed = told.copy()
+    addressed["email"] = _NOBODY
+    event = event_of(addressed, item, now)
     if isinstance(event, MailEvent):
         event.email = ""
         return Unaddressed(Stage.FORWARD, NO_ADDRESS, event)
@@ -187,11 +186,17 @@ def bare_id(value: object) -> str:
 
 def send_id(rules: Rules, *, campaign: Iterable[object], message: Iterable[object]) -> str:
     """Return the first id there is: the message's, or with `SEND_ID=campaign` the campaign's before it."""
-    return first_id(*campaign, *message) if rules.send_id == "campaign" else first_id(*message)
+    if rules.send_id == "campaign" and (found := _first_id(campaign)):
+        return found
+    return _first_id(message)
 
 
 def first_id(*values: object) -> str:
     """Return the first of *values* that is an id, as it is written; 0 stands for none."""
+    return _first_id(values)
+
+
+def _first_id(values: Iterable[object]) -> str:
     for value in values:
         found = value.strip() if isinstance(value, str) else text(value)
         # most have no brackets, in which there might be nothing
@@ -237,23 +242,25 @@ def section(item: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 
 def _add_person(event: MailEvent, told: Told) -> None:
-    if ip := text(told.ip):
+    if ip := text(told.get("ip")):
         event.ip_address = mail_events.valid_ip(ip)
-    if told.client:
-        event.client = _known(told.client)
-    if told.browser:
-        event.browser = _known(told.browser)
-    if told.os:
-        event.os = _known(told.os)
-    if told.device:
-        event.device = _known(told.device)
-    if user_agent := text(told.user_agent):
+    if program := told.get("client"):
+        event.client = _known(program)
+    if program := told.get("browser"):
+        event.browser = _known(program)
+    if system := told.get("os"):
+        event.os = _known(system)
+    if device := told.get("device"):
+        event.device = _known(device)
+    if user_agent := text(told.get("user_agent")):
         event.user_agent = user_agent
         # what the sender read is not mixed with what we read: the two name things differently
         if not (event.client or event.browser or event.os or event.device):
             agent = read_user_agent(user_agent)
             event.client, event.browser = agent.client, agent.browser
             event.os, event.device = agent.os, agent.device
+    if event.type is _OPEN:
+        event.machine_open = told.get("machine_open", False) or user_agent == _APPLES_PROXY
 
 
 def _known(value: object) -> str | None:

@@ -66,9 +66,10 @@ def _fields(body: bytes, content_type: str) -> dict[str, object]:
     if _is_read_again(body, content_type):
         again = read_json(body)
         return again if isinstance(again, dict) else {}
-    fields: dict[str, object] = {}
-    for name, value in read_form(body, content_type):
-        fields.setdefault(name, value)
+    found = read_form(body, content_type)
+    fields: dict[str, object] = dict(found)
+    if len(fields) < len(found):  # of several fields of one name the first counts
+        fields |= reversed(found)
     return fields
 
 
@@ -76,12 +77,12 @@ def _read(fields: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(fields)
     if not isinstance(verdict, EventType):
         return verdict
-    return mail.Told(
-        type=verdict,
-        email=fields.get("data[email]"),
-        time=fields.get("fired_at"),
-        send_id=_send_id(fields),
-    )
+    return {
+        "type": verdict,
+        "email": fields.get("data[email]"),
+        "time": fields.get("fired_at"),
+        "send_id": _send_id(fields),
+    }
 
 
 def _verdict(fields: Mapping[str, object]) -> mail.Verdict:

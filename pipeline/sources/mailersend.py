@@ -90,28 +90,28 @@ def _verdict(name: str, rules: Rules) -> mail.Verdict:
 def _told_in_1(kind: EventType, data: Mapping[str, object]) -> mail.Told:
     """Read version 1: message and recipient are objects in `data.email`."""
     email = mail.section(data, "email")
-    return mail.Told(
-        type=kind,
-        email=mail.section(email, "recipient").get("email"),
-        time=data.get("created_at"),
-        send_id=mail.section(email, "message").get("id"),
-        ip=mail.section(data, "morph").get("ip"),
-    )
+    return {
+        "type": kind,
+        "email": mail.section(email, "recipient").get("email"),
+        "time": data.get("created_at"),
+        "send_id": mail.section(email, "message").get("id"),
+        "ip": mail.section(data, "morph").get("ip"),
+    }
 
 
 def _told_in_2(kind: EventType, data: Mapping[str, object], time: object) -> mail.Told:
     """Read version 2: `data` is flat, and the *time* stands beside it."""
     meta, recipient = mail.section(data, "meta"), data.get("recipient")
-    return mail.Told(
-        type=kind,
-        email=mail.text(recipient) or mail.part(recipient, "email") or data.get("email"),
-        time=time,
-        send_id=data.get("message_id"),
-        ip=meta.get("ip"),
-        user_agent=meta.get("user_agent"),
-        browser=meta.get("browser"),
-        device=meta.get("device_type"),
-    )
+    return {
+        "type": kind,
+        "email": mail.text(recipient) or mail.part(recipient, "email") or data.get("email"),
+        "time": time,
+        "send_id": data.get("message_id"),
+        "ip": meta.get("ip"),
+        "user_agent": meta.get("user_agent"),
+        "browser": meta.get("browser"),
+        "device": meta.get("device_type"),
+    }
 
 
 def _verify(

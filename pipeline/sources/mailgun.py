@@ -190,24 +190,24 @@ def _reason(item: Mapping[str, object]) -> str:
 
 def _told(kind: EventType, item: Mapping[str, object], rules: Rules) -> mail.Told:
     headers = mail.section(mail.section(item, "message"), "headers")
-    told = mail.Told(
-        type=kind,
-        email=item.get("recipient"),
-        time=item.get("timestamp"),
-        send_id=mail.send_id(
+    told: mail.Told = {
+        "type": kind,
+        "email": item.get("recipient"),
+        "time": item.get("timestamp"),
+        "send_id": mail.send_id(
             rules,
             campaign=_campaigns(item),
             message=(headers.get("message-id"),),
         ),
         # unique within a day, so within a second; the token is the call's, and may change when it is repeated
-        provider_id=item.get("id"),
-        ip=item.get("ip"),
-    )
+        "provider_id": item.get("id"),
+        "ip": item.get("ip"),
+    }
     if info := mail.section(item, "client-info"):
-        told.user_agent = info.get("user-agent")
-        told.client, told.browser = _program(info.get("client-name"), info.get("client-type"))
-        told.os, told.device = info.get("client-os"), info.get("device-type")
-        told.machine_open = mail.text(info.get("bot")).lower() == "apple"
+        told["user_agent"] = info.get("user-agent")
+        told["client"], told["browser"] = _program(info.get("client-name"), info.get("client-type"))
+        told["os"], told["device"] = info.get("client-os"), info.get("device-type")
+        told["machine_open"] = mail.text(info.get("bot")).lower() == "apple"
     return told
 
 
@@ -220,23 +220,23 @@ def _campaigns(item: Mapping[str, object]) -> Iterator[object]:
 def _told_of_old(kind: EventType, item: Mapping[str, object], rules: Rules) -> mail.Told:
     """Return what a legacy form tells; an `id` in it is the customer's variable."""
     client, browser = _program(item.get("client-name"), item.get("client-type"))
-    return mail.Told(
-        type=kind,
-        email=item.get("recipient"),
-        time=item.get("timestamp"),
+    return {
+        "type": kind,
+        "email": item.get("recipient"),
+        "time": item.get("timestamp"),
         # both spellings are seen, the lower one without <>
-        send_id=mail.send_id(
+        "send_id": mail.send_id(
             rules,
             campaign=[item.get("campaign-id")],
             message=[item.get("Message-Id"), item.get("message-id")],
         ),
-        ip=item.get("ip"),
-        user_agent=item.get("user-agent"),
-        client=client,
-        browser=browser,
-        os=item.get("client-os"),
-        device=item.get("device-type"),
-    )
+        "ip": item.get("ip"),
+        "user_agent": item.get("user-agent"),
+        "client": client,
+        "browser": browser,
+        "os": item.get("client-os"),
+        "device": item.get("device-type"),
+    }
 
 
 def _program(name: object, kind: object) -> tuple[object, object]:

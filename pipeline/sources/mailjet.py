@@ -34,18 +34,18 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _bounce(item, rules) if name == "bounce" else _verdict(name, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    return mail.Told(
-        type=verdict,
-        email=item.get("email"),
-        time=item.get("time"),
-        send_id=mail.send_id(
+    return {
+        "type": verdict,
+        "email": item.get("email"),
+        "time": item.get("time"),
+        "send_id": mail.send_id(
             rules,
             campaign=(item.get("mj_campaign_id"),),
             message=map(item.get, _IDS),
         ),
-        ip=item.get("ip"),
-        user_agent=item.get("agent"),
-    )
+        "ip": item.get("ip"),
+        "user_agent": item.get("agent"),
+    }
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:

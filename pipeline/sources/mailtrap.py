@@ -96,15 +96,15 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(name, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    return mail.Told(
-        type=verdict,
-        email=item.get("email"),
-        time=item.get("timestamp"),
-        send_id=item.get("message_id"),  # no event names a campaign
-        provider_id=item.get("event_id"),
-        ip=item.get("ip"),
-        user_agent=item.get("user_agent"),
-    )
+    return {
+        "type": verdict,
+        "email": item.get("email"),
+        "time": item.get("timestamp"),
+        "send_id": item.get("message_id"),  # no event names a campaign
+        "provider_id": item.get("event_id"),
+        "ip": item.get("ip"),
+        "user_agent": item.get("user_agent"),
+    }
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:

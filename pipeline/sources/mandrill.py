@@ -159,27 +159,27 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     if not isinstance(verdict, EventType):
         return verdict
     message = mail.section(item, "msg")
-    told = mail.Told(
-        type=verdict,
-        email=message.get("email"),
-        time=item.get("ts"),
-        send_id=mail.first_id(item.get("_id"), message.get("_id")),
-        ip=item.get("ip"),
-        user_agent=item.get("user_agent"),
-    )
+    told: mail.Told = {
+        "type": verdict,
+        "email": message.get("email"),
+        "time": item.get("ts"),
+        "send_id": mail.first_id(item.get("_id"), message.get("_id")),
+        "ip": item.get("ip"),
+        "user_agent": item.get("user_agent"),
+    }
     if parsed := mail.section(item, "user_agent_parsed"):
         _add_program(told, parsed)
     return told
 
 
 def _add_program(told: mail.Told, parsed: Mapping[str, object]) -> None:
-    told.client, told.browser = mail.client_or_browser(
+    told["client"], told["browser"] = mail.client_or_browser(
         parsed.get("ua_name"),
         # else an "Email Client", or what is neither: a library, a robot
         is_browser="browser" in mail.text(parsed.get("type")).lower(),
     )
-    told.os = parsed.get("os_name")
-    told.device = mail.mobile_or_desktop(parsed.get("mobile"))
+    told["os"] = parsed.get("os_name")
+    told["device"] = mail.mobile_or_desktop(parsed.get("mobile"))
 
 
 def _verdict(name: str, rules: Rules) -> mail.Verdict:

@@ -149,32 +149,32 @@ def _subscription_change(item: Mapping[str, object]) -> mail.Verdict:
 
 
 def _told(kind: str, verdict: EventType, item: Mapping[str, object]) -> mail.Told:
-    told = mail.Told(
-        type=verdict,
+    told: mail.Told = {
+        "type": verdict,
         # Email on bounces and complaints, Recipient on everything else
-        email=item.get("Email") or item.get("Recipient"),
-        time=item.get(_TIMES[kind]),
+        "email": item.get("Email") or item.get("Recipient"),
+        "time": item.get(_TIMES[kind]),
         # Postmark has no campaigns: SEND_ID changes nothing
-        send_id=mail.first_id(
+        "send_id": mail.first_id(
             item.get("MessageID"), _BY_HAND if kind == "SubscriptionChange" else None
         ),
-        provider_id=item.get("ID"),  # of the bounce; nothing else has an id of its own
-    )
+        "provider_id": item.get("ID"),  # of the bounce; nothing else has an id of its own
+    }
     if verdict in _BY_THE_PERSON:
         _add_person(told, item)
     return told
 
 
 def _add_person(told: mail.Told, item: Mapping[str, object]) -> None:
-    told.ip, told.user_agent = mail.section(item, "Geo").get("IP"), item.get("UserAgent")
+    told["ip"], told["user_agent"] = mail.section(item, "Geo").get("IP"), item.get("UserAgent")
     program = mail.section(item, "Client")
     name, family = program.get("Name"), mail.text(program.get("Family"))
     if family.lower() in ("", "unknown"):
         family = mail.text(name)
-    told.client, told.browser = mail.client_or_browser(name, is_browser=_is_browser(family))
-    told.os = mail.section(item, "OS").get("Name")
+    told["client"], told["browser"] = mail.client_or_browser(name, is_browser=_is_browser(family))
+    told["os"] = mail.section(item, "OS").get("Name")
     platform = mail.text(item.get("Platform"))
-    told.device = platform if platform in _DEVICES else None
+    told["device"] = platform if platform in _DEVICES else None
 
 
 @lru_cache(maxsize=1024)  # few programs are in use

@@ -104,18 +104,18 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     elif len(_each_once(people)) > 1:
         raise mail.Wrong(f"there are more than {_MOST_RECIPIENTS} recipients")
     click = mail.section(data, "click")
-    return mail.Told(
-        type=verdict,
-        email=people[0] if people else None,
-        time=item.get("created_at"),
-        send_id=mail.send_id(
+    return {
+        "type": verdict,
+        "email": people[0] if people else None,
+        "time": item.get("created_at"),
+        "send_id": mail.send_id(
             rules,
             campaign=(data.get("broadcast_id"),),
             message=(data.get("email_id"),),
         ),
-        ip=click.get("ipAddress"),
-        user_agent=click.get("userAgent"),
-    )
+        "ip": click.get("ipAddress"),
+        "user_agent": click.get("userAgent"),
+    }
 
 
 def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdict:

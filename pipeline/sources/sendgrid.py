@@ -106,21 +106,21 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     if not isinstance(verdict, EventType):
         return verdict
     by_person = name in _BY_THE_PERSON
-    return mail.Told(
-        type=verdict,
-        email=item.get("email"),
-        time=item.get("timestamp"),
-        send_id=mail.send_id(
+    return {
+        "type": verdict,
+        "email": item.get("email"),
+        "time": item.get("timestamp"),
+        "send_id": mail.send_id(
             rules,
             campaign=_campaigns(item),
             # asynchronous bounces and legacy marketing events may come without sg_message_id
             message=(item.get("sg_message_id"), item.get("smtp-id")),
         ),
-        provider_id=item.get("sg_event_id"),
-        ip=item.get("ip") if by_person else None,
-        user_agent=item.get("useragent") if by_person else None,
-        machine_open=mail.is_true(item.get("sg_machine_open")),
-    )
+        "provider_id": item.get("sg_event_id"),
+        "ip": item.get("ip") if by_person else None,
+        "user_agent": item.get("useragent") if by_person else None,
+        "machine_open": mail.is_true(item.get("sg_machine_open")),
+    }
 
 
 def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdict:

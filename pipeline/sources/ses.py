@@ -169,16 +169,18 @@ def _read(
     verdict = _verdict(kind, facts, recipients, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    return mail.Told(
-        type=verdict,
-        email=_address(recipients[0]) if recipients else None,  # as the header has it, with a name
+    return {
+        "type": verdict,
+        "email": _address(recipients[0])
+        if recipients
+        else None,  # as the header has it, with a name
         # the envelope's time is when SNS was told, and only better than none
-        time=facts.get("timestamp") or outer.get("Timestamp"),
-        send_id=mail.section(item, "mail").get("messageId"),
-        provider_id=outer.get("MessageId") or facts.get("feedbackId"),
-        ip=facts.get("ipAddress"),
-        user_agent=facts.get("userAgent"),
-    )
+        "time": facts.get("timestamp") or outer.get("Timestamp"),
+        "send_id": mail.section(item, "mail").get("messageId"),
+        "provider_id": outer.get("MessageId") or facts.get("feedbackId"),
+        "ip": facts.get("ipAddress"),
+        "user_agent": facts.get("userAgent"),
+    }
 
 
 def _recipients(kind: str, item: Mapping[str, object]) -> list[object]:

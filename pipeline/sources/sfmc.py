@@ -110,17 +110,17 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
         recipient = _subscriber(item)
         if recipient is None:
             return mail.NO_ADDRESS
-    return mail.Told(
-        type=verdict,
-        email=address,
-        time=item.get("timestampUTC"),
+    return {
+        "type": verdict,
+        "email": address,
+        "time": item.get("timestampUTC"),
         # one job is one campaign's run. `definitionKey` would be the campaign, but is "NA" on engagement:
         # with SEND_ID=campaign a message and its unsubscription would no longer belong together
-        send_id=mail.section(item, "composite").get("jobId"),
-        ip=info.get("ipAddress"),
-        user_agent=info.get("userAgent"),
-        recipient=recipient,
-    )
+        "send_id": mail.section(item, "composite").get("jobId"),
+        "ip": info.get("ipAddress"),
+        "user_agent": info.get("userAgent"),
+        "recipient": recipient,
+    }
 
 
 def _subscriber(item: Mapping[str, object]) -> str | None:

@@ -83,19 +83,19 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(name, event, rules)
     if not isinstance(verdict, EventType):
         return verdict
-    told = mail.Told(
-        type=verdict,
+    told: mail.Told = {
+        "type": verdict,
         # rcpt_to is lower-cased by SparkPost
-        email=mail.text(event.get("raw_rcpt_to")) or event.get("rcpt_to"),
-        time=event.get("timestamp"),
-        send_id=mail.send_id(
+        "email": mail.text(event.get("raw_rcpt_to")) or event.get("rcpt_to"),
+        "time": event.get("timestamp"),
+        "send_id": mail.send_id(
             rules,
             campaign=(event.get("campaign_id"),),
             # the oldest events have no message_id, and out_of_band has no transmission_id
             message=(event.get("message_id"), event.get("transmission_id")),
         ),
-        provider_id=event.get("event_id"),
-    )
+        "provider_id": event.get("event_id"),
+    }
     if name in _BY_THE_PERSON:
         _add_person(told, event)
     return told
@@ -121,18 +121,18 @@ def _verdict(name: str, event: Mapping[str, object], rules: Rules) -> mail.Verdi
 
 
 def _add_person(told: mail.Told, event: Mapping[str, object]) -> None:
-    told.ip, told.user_agent = event.get("ip_address"), event.get("user_agent")
+    told["ip"], told["user_agent"] = event.get("ip_address"), event.get("user_agent")
     parsed = mail.section(event, "user_agent_parsed")
     # Apple's proxy loads pictures before anybody looks; other proxies (is_proxy) load them for people
-    told.machine_open = mail.is_true(parsed.get("is_prefetched"))
+    told["machine_open"] = mail.is_true(parsed.get("is_prefetched"))
     # SparkPost names the program without saying of which kind it is
     program = parsed.get("agent_family")
-    told.client, told.browser = mail.client_or_browser(
+    told["client"], told["browser"] = mail.client_or_browser(
         program, is_browser=not is_mail_program(mail.text(program))
     )
     if not mail.is_true(parsed.get("is_proxy")):  # else the machine is the proxy's
-        told.os = parsed.get("os_family")
-        told.device = mail.mobile_or_desktop(parsed.get("is_mobile"))
+        told["os"] = parsed.get("os_family")
+        told["device"] = mail.mobile_or_desktop(parsed.get("is_mobile"))
 
 
 SPARKPOST = JsonSender("sparkpost", _items, _read)

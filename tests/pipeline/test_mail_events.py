@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.addresses import digest
-from pipeline.mail_events import fingerprint, is_hashed, problem, utc_second, valid_ip, wire
+from pipeline.mail_events import (
+    fingerprint,
+    is_hashed,
+    iso_second,
+    problem,
+    unix_second,
+    utc_second,
+    valid_ip,
+    wire,
+)
 from pipeline.outcomes import EventType, MailEvent
 
 _NOW = 1_700_000_000.0  # 2023-11-14T22:13:20Z
@@ -280,6 +289,21 @@ def test_seconds_agree_with_the_calendar(second: int) -> None:
     """Unix seconds give what the standard library's calendar gives."""
     expected = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
     assert utc_second(second) == expected.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+
+
+_ISO_TEXTS = st.from_regex(
+    r"[0-2][0-9]{3}-[0-3][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-6][0-9](:[0-6][0-9])?([.,][0-9]{0,7})?"
+    r" ?([Zz]|UTC|GMT|[+-][0-2][0-9](:?[0-6][0-9])?)?",
+    fullmatch=True,
+)
+
+
+@given(_ISO_TEXTS)
+def test_the_short_way_of_a_text_is_the_long_one(text: str) -> None:
+    """A text that is its own answer gives what reckoning gives; white space around it takes the long way."""
+    second = unix_second(text)
+    assert utc_second(text) == (None if second is None else iso_second(second))
+    assert utc_second(f" {text}") == utc_second(text)
 
 
 @given(st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()))

@@ -155,6 +155,24 @@ async def forwarded(redis: Redis) -> list[bytes]:
     return [row[b"p"] for _, row in await redis.xrange(keys.queue("forward"))]
 
 
+async def test_events_of_one_origin_leave_together(redis: Redis) -> None:
+    """What stands between them parts them no more than it changes their order; each keeps its own origin."""
+    await put(redis)
+    (entry,) = await take(redis)
+    move = Move(entry.queue, [entry.id])
+    for n, meta in enumerate((META, "other|1|o|", META, "other|1|o|", META)):
+        move.append_fresh(Stage.FORWARD, f"fresh {n}", b"%d" % n, meta)
+    move.append_fresh(Stage.FORWARD, "fresh 2", b"again", META)
+    move.settle(Stage.UNPACK, "done")
+    assert (await apply(redis, move)).results == [Result.DONE]
+    assert move.pack("one").count("fresh") == 2
+    rows = [row for _, row in await redis.xrange(keys.queue("forward"))]
+    assert [row[b"p"] for row in rows] == [b"0", b"2", b"4", b"1", b"3"]
+    assert [row[b"m"].decode() for row in rows] == [META] * 3 + ["other|1|o|"] * 2
+    assert await numbers(redis, Stage.FORWARD) == {"in": 6, "waiting": 5, "duplicate": 1}
+    await check_books(redis)
+
+
 async def test_a_crash_between_slices_loses_and_doubles_nothing(redis: Redis) -> None:
     """Whoever takes an entry over goes on at the slice where the dead worker stopped."""
     await put(redis)

@@ -156,11 +156,15 @@ class GroupCommit:
                 return
             yield entry
 
-    def _time_for(self, entries: Sequence[Sequence[_Waiting]]) -> float:
-        """Return how many seconds Redis gets for *entries*."""
+    def _time_for_the_end(self, entries: Sequence[Sequence[_Waiting]]) -> float:
+        """Return how many seconds *entries* may wait for the end of the spill: half of Redis's, less their age."""
+        return max(0, self._redis_within_s / 2 - (monotonic() - entries[0][0][2]))
+
+    def _time_for(self, entries: Sequence[Sequence[_Waiting]], least: float) -> float:
+        """Return how many seconds Redis gets for *entries*: what is left of its time, or at least a share of it."""
         within_s = self._redis_within_s
         age_s = monotonic() - entries[0][0][2]
-        time_s = max(within_s - age_s, within_s * (0.25 if self._hangs else 0.75))
+        time_s = max(within_s - age_s, within_s * (0.25 if self._hangs else least))
         return time_s + self._time_for_bytes(
             delivery for entry in entries for delivery, _, _ in entry
         )
@@ -177,11 +181,12 @@ class GroupCommit:
         # What everybody is told when this task is cancelled in mid-write.
         fates: list[_Fate] = [NotStored("the receiver is stopping")] * len(entries)
         spilling = self._spilling
+        least = 0.75
         try:
-            why = spilling and spilling.reason()
-            if spilling and why and await spilling.has_ended(self._redis_within_s / 4):
-                why = None
-            fates = [NotStored(why)] * len(entries) if why else await self._write(entries)
+            why = spilling and spilling.comes_first()
+            if spilling and why and await spilling.has_ended(self._time_for_the_end(entries)):
+                why, least = None, 0.5
+            fates = [NotStored(why)] * len(entries) if why else await self._write(entries, least)
             if spilling and any(isinstance(one, NotStored) for one in fates):
                 behind = list(self._entries())
                 entries, fates = [*entries, *behind], fates + [NotStored(_BEHIND)] * len(behind)
@@ -216,13 +221,13 @@ class GroupCommit:
             return fates
         return [None if isinstance(one, NotStored) else one for one in fates]
 
-    async def _write(self, entries: Sequence[Sequence[_Waiting]]) -> list[_Fate]:
+    async def _write(self, entries: Sequence[Sequence[_Waiting]], least: float) -> list[_Fate]:
         """Return for each entry the bell's number, or why it is not stored."""
         try:
             return [
                 *await self._inbox.put_entries(
                     [[delivery for delivery, _, _ in entry] for entry in entries],
-                    self._time_for(entries),
+                    self._time_for(entries, least),
                 )
             ]
         except NotStored as error:

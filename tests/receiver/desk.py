@@ -49,11 +49,13 @@ def delivery(n: int) -> Delivery:
 
 
 class Gated(Inbox):
-    """The real inbox, whose stores can be refused, or held after they were done."""
+    """The real inbox, whose stores can be refused or held, or their answers lost."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
         self.refuses: NotStored | None = None
+        self.loses: NotStored | None = None
+        self.tries = 0
         self.uses_its_time = False
         self.times: list[float] = []
         self.pieces = 0
@@ -70,12 +72,14 @@ class Gated(Inbox):
             await asyncio.sleep(within_s)
         if self.refuses:
             return [self.refuses] * len(entries)
-        return await super().put_entries(entries, within_s)
+        told = await super().put_entries(entries, within_s)
+        return [self.loses] * len(entries) if self.loses else told
 
     async def put_spilled(
         self, name: str, pieces: Sequence[Piece], within_s: float
     ) -> tuple[int, int]:
         """Store, unless it is refused."""
+        self.tries += 1
         if self.pieces >= self.holds_at:
             await self.gate.wait()
         if self.refuses:
@@ -88,17 +92,26 @@ class Gated(Inbox):
 class Desk:
     """A group commit with its spill, and the tasks of both."""
 
-    def __init__(self, redis: Redis, home: Home, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        home: Home,
+        limits: Limits | None = None,
+        *,
+        has_looked: bool = True,
+        **of_spill: int,
+    ) -> None:
         self.redis = redis
         self.inbox = Gated(redis)
         self.metrics = Metrics()
         self.opening = Opening(self.inbox)
         self.opening.problem = None
-        self.spill = Spill(home, MANY)
+        self.spill = Spill(home, MANY, **of_spill)
         bell = Bell(arq_redis(redis.connection_pool))
         room = RoomWatch(self.inbox)
         self.spilling = Spilling(self.spill, self.inbox, bell, self.opening, room, self.metrics)
-        self.spilling._go_on()  # as after a first look that has found nothing
+        if has_looked:  # and nothing was there
+            self.spilling._go_on()
         self.commit = GroupCommit(self.inbox, bell, self.metrics, limits, self.spilling)
         self.tasks = [asyncio.create_task(self.commit.run())]
 

@@ -20,6 +20,7 @@ from pipeline import books, heartbeats
 from pipeline.deliveries import Delivery
 from pipeline.home import Home
 from pipeline.inbox import NoAnswer, NotStored
+from pipeline.outcomes import Stage
 from pipeline.spill import Spill, survey
 from receiver import spilling as spilling_module
 from receiver.group_commit import Limits
@@ -219,13 +220,18 @@ async def test_a_last_batch_that_does_not_come_is_not_overtaken(desk: Desk) -> N
 
 
 async def test_what_redis_may_have_stored_comes_twice_at_most(desk: Desk) -> None:
-    """A flush without an answer is spilled: nothing is lost, and only it can come twice."""
-    desk.inbox.refuses = NoAnswer("late on purpose")
+    """A flush whose answer is lost is spilled: nothing is lost, only it comes twice, and the books say so."""
+    desk.inbox.loses = NoAnswer("lost on purpose")
     assert await desk.put(0, 5) == [True] * 5
-    desk.inbox.refuses = None
+    desk.inbox.loses = None
     desk.drain()
     await until(lambda: desk.spilling.left == 0)
-    assert await stored(desk.redis) == [b"%d" % n for n in range(5)]
+    assert await desk.put(5, 7) == [False] * 2
+    posted = [b"%d" % n for n in range(7)]
+    assert await stored(desk.redis) == [*posted[:5], *posted]
+    unpack = (await books.snapshot(desk.redis))["stages"]["unpack"]
+    assert unpack["in"] == unpack["waiting"] == 12
+    assert (await books.recount(desk.redis))[Stage.UNPACK]["waiting"] == 12
 
 
 async def test_only_the_refused_entry_is_spilled(desk: Desk, redis: Redis) -> None:

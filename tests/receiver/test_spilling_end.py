@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.home import Home
 from pipeline.inbox import NotStored
 from pipeline.spill import Spill, files_in, name_of
@@ -18,6 +19,9 @@ from tests.receiver.conftest import MakeClient
 from tests.receiver.desk import MANY, PATIENCE_S, Desk, delivery, stored, until
 
 pytestmark = pytest.mark.anyio
+
+# more than an entry of the inbox holds
+SENDERS = 600
 
 
 @pytest.fixture
@@ -35,11 +39,12 @@ async def test_it_ends_while_many_wait_together(redis: Redis, home: Home) -> Non
 
     async def post() -> None:
         while not is_over.is_set():
-            if not await desk.commit.put(delivery(1)):
+            one = Delivery(new_delivery_id(), "events", b"x" * 900, 1_700_000_000_000)
+            if not await desk.commit.put(one):
                 is_over.set()
 
-    senders = [asyncio.create_task(post()) for _ in range(600)]
-    await until(lambda: desk.spilling.left >= 2 * 600)
+    senders = [asyncio.create_task(post()) for _ in range(SENDERS)]
+    await until(lambda: desk.spilling.left >= 2 * SENDERS)
     desk.inbox.refuses = None
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*senders)
@@ -91,17 +96,18 @@ async def test_a_start_does_not_wait_for_the_disk(
     make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The receiver answers while it still looks for what lies there."""
-    goes_on = threading.Event()
+    goes_on, has_looked = threading.Event(), threading.Event()
     adopt = Spill.adopt
 
     def hang(spill: Spill) -> int:
         goes_on.wait(PATIENCE_S)
+        has_looked.set()
         return adopt(spill)
 
     monkeypatch.setattr(Spill, "adopt", hang)
     async with make_client() as client:
         assert (await client.get("/healthz")).status_code == 200
-        assert not goes_on.is_set()
+        assert not has_looked.is_set()
         goes_on.set()
 
 

@@ -9,6 +9,7 @@ then on appends go into another one, and nothing changes in it any more. Drained
     records    what a file is made of: how a record is written, and found again behind a torn or damaged one
     folder     names, order and sizes of the files
     segment    one file whose lock this process holds
+    new_files  how a file is begun
     own        the spill of one process: what it keeps, adopts, and gives back in order
     looks      what lies in a folder, whoever owns it
 

@@ -6,29 +6,17 @@ does so beside the appends.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from secrets import token_hex
 
 from pipeline.home import Home, HomeError
-from pipeline.spill.folder import (
-    ASIDE,
-    PROBE,
-    draft_of,
-    files_in,
-    leftovers_in,
-    path_in,
-    stamp_of,
-    sync,
-    sync_folder,
-    used_bytes,
-    why,
-)
+from pipeline.spill.folder import ASIDE, files_in, sync, used_bytes, why
+from pipeline.spill.new_files import NewFiles, clear
 from pipeline.spill.records import HEAD_BYTES, frame
 from pipeline.spill.segment import Segment, taken
 
@@ -38,8 +26,6 @@ log = logging.getLogger(__name__)
 SEGMENT_BYTES = 8 << 20
 # How long a reader lets others work, now and then.
 _REST_S = 0.001
-# A draft or a probe that is older was left by a death.
-_LEFT_AFTER_S = 60.0
 
 
 class SpillError(Exception):
@@ -56,7 +42,7 @@ class Spill:
     def __init__(self, home: Home, max_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.folder = home.spill_dir
         self.max_bytes = max_bytes
-        self._home = home
+        self._new_files = NewFiles(home)
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
         # while a file is read nobody closes it
@@ -68,7 +54,6 @@ class Spill:
         self._not_taken: set[str] = set()
         self._current: Segment | None = None
         self._spare: Segment | None = None
-        self._stamp = 0
         self._is_closed = False
 
     @property
@@ -96,10 +81,7 @@ class Spill:
         try:
             if used_bytes(self.folder) + HEAD_BYTES >= self.max_bytes:
                 raise _full()
-            self._make_folder()
-            probe = self.folder / f"{PROBE}{token_hex(8)}"
-            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            probe.unlink()
+            self._new_files.try_one()
         except (OSError, HomeError) as error:
             raise _cannot(error) from error
 
@@ -108,14 +90,14 @@ class Spill:
         if self._spare is not None or self._is_closed:
             return
         try:
-            made = self._new()
+            made = self._new_files.make()
         except (OSError, HomeError) as error:
             raise _cannot(error) from error
         with self._lock:
             if self._spare is None and not self._is_closed:
                 self._spare = made
                 return
-        made.path.unlink(missing_ok=True)
+        clear(made.path)
         os.close(made.handle)
 
     def append(self, payloads: Sequence[bytes]) -> None:
@@ -151,7 +133,9 @@ class Spill:
     def pass_over(self) -> None:
         """Leave out the oldest file, which cannot be read: it stays as it is until the next process tries."""
         with self._lock:
-            stem = min(self._segments)
+            stem = min(self._segments, default="")
+            if not stem:
+                return
             self._passed_over[stem] = self._segments.pop(stem)
         log.error("a spilled file is passed over, since it cannot be read file=%s", stem)
 
@@ -195,7 +179,7 @@ class Spill:
         self._is_closed = True
         with self._reading, self._lock:
             if self._spare is not None:
-                _clear(self._spare.path)
+                clear(self._spare.path)
                 os.close(self._spare.handle)
             self._current = self._spare = None
             for files in (self._segments, self._drained, self._passed_over):
@@ -228,68 +212,20 @@ class Spill:
 
     def _tidy(self) -> None:
         """Remove what could not be removed when it was drained, and what deaths have left."""
-        before = time.time() - _LEFT_AFTER_S
-        try:
-            for segment in list(self._drained.values()):
+        for segment in list(self._drained.values()):
+            with suppress(OSError):
                 self._remove(segment)
-            for path in leftovers_in(self.folder):
-                about = path.stat()
-                if about.st_size == 0 and about.st_mtime < before:
-                    path.unlink(missing_ok=True)
-        except OSError as error:
-            log.debug("not tidied: %s", why(error))
+        with suppress(OSError):
+            self._new_files.tidy()
 
     def _writable(self) -> Segment:
         if self._current is not None and self._current.size >= self._segment_bytes:
             self._current = None
         if self._current is None:
             spare, self._spare = self._spare, None
-            segment = (spare and self._in_use(spare)) or self._new()
+            segment = (spare and self._new_files.use(spare)) or self._new_files.make()
             self._segments[segment.path.stem] = self._current = segment
         return self._current
-
-    def _new(self) -> Segment:
-        """Make a file: locked before it has its name, its name on the disk before anything is in it."""
-        self._make_folder()
-        path = self._path_now(token_hex(8))
-        draft = draft_of(path)
-        handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            draft.rename(path)
-            sync_folder(self.folder)
-        except BaseException:
-            os.close(handle)
-            for each in (draft, path):
-                _clear(each)
-            raise
-        return Segment(path, handle)
-
-    def _in_use(self, spare: Segment) -> Segment | None:
-        """Let its name tell when it was begun, or None; should a power cut undo that, it only looks older."""
-        path = self._path_now(spare.name)
-        try:
-            spare.path.rename(path)
-        except OSError:
-            os.close(spare.handle)
-            return None
-        spare.path = path
-        return spare
-
-    def _path_now(self, name: str) -> Path:
-        """Return a path that is sorted behind all that lie there, whatever became of the clock."""
-        newest = max(map(stamp_of, files_in(self.folder)), default=0)
-        self._stamp = max(self._stamp + 1, newest + 1, time.time_ns() // 1000)
-        return path_in(self.folder, self._stamp, name)
-
-    def _make_folder(self) -> None:
-        if self.folder.is_dir():
-            return
-        if not self._home.path.is_dir():
-            self._home.make()
-            sync_folder(self._home.path.parent)
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(self.folder.parent)
 
     def _write(self, segment: Segment, data: bytes) -> None:
         """Append and sync; what cannot be is cut off again, and the file gets nothing more.
@@ -313,13 +249,6 @@ class Spill:
                 log.warning("a torn append stays file=%s", segment.path)
             raise
         segment.size += len(data)
-
-
-def _clear(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        log.debug("not removed file=%s: %s", path, why(error))
 
 
 def _full() -> SpillError:

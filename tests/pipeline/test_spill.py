@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -261,43 +262,42 @@ def test_what_a_death_left_half_made_is_removed(spill: Spill, home: Home) -> Non
     assert list(home.spill_dir.iterdir()) == [young]
 
 
-def test_what_can_only_be_read_is_drained_once(home: Home) -> None:
+def test_what_can_only_be_read_is_drained_once() -> None:
     """A disk that takes nothing any more gives what lies there, and not again while the file cannot be removed."""
-    home.make()
-    spill = Spill(home, MANY)
-    spill.append([b"1"])
-    spill.close()
-    with only_readable(home):
+    with tempfile.TemporaryDirectory() as folder:  # others may not look into pytest's
+        home = Home(Path(folder) / "home")
+        spill = Spill(home, MANY)
+        spill.append([b"1"])
+        spill.close()
         other = Spill(home, MANY)
-        with pytest.raises(SpillError):
-            other.check()
-        assert other.adopt() == 1
-        assert taken_out(other) == [b"1"]
+        with only_readable(home):
+            with pytest.raises(SpillError):
+                other.check()
+            assert other.adopt() == 1
+            assert taken_out(other) == [b"1"]
+            assert other.adopt() == 0
+            assert len(files_in(home.spill_dir)) == 1
         assert other.adopt() == 0
-        assert len(files_in(home.spill_dir)) == 1
-    assert other.adopt() == 0
-    assert files_in(home.spill_dir) == []
-    other.close()
+        assert files_in(home.spill_dir) == []
+        other.close()
 
 
 @contextmanager
 def only_readable(home: Home) -> Iterator[None]:
     """Take the right to write from the folder and its files, and, for a while, root's rights from root."""
-    paths = [home.spill_dir, *home.spill_dir.iterdir()]
+    for path in home.spill_dir.iterdir():
+        path.chmod(0o444)
+    for path in (home.spill_dir, home.path, home.path.parent):
+        path.chmod(0o555)
     before = os.geteuid()
-    for path in paths:
-        path.chmod(0o555 if path.is_dir() else 0o444)
     if before == 0:
-        for path in home.path.parents:
-            if not path.stat().st_mode & 1:
-                path.chmod(path.stat().st_mode & 0o7777 | 1)
-        home.path.chmod(0o755)
         os.seteuid(65534)
     try:
         yield
     finally:
         os.seteuid(before)
-        home.spill_dir.chmod(0o700)
+        for path in (home.path.parent, home.path, home.spill_dir):
+            path.chmod(0o700)
 
 
 def test_only_the_owner_can_read_it(spill: Spill, home: Home) -> None:

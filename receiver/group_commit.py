@@ -6,7 +6,8 @@ all, and takes what has come meanwhile. Nothing waits on a timer: an idle receiv
 delivery at once.
 
 What Redis does not take is spilled (`receiver.spilling`): what a write could not store goes to the disk, together with
-all that waits behind it. Redis then gets 75 % of the time, and the disk the rest.
+all that waits behind it. Redis then gets 75 % of the time, and the disk the rest. While a spill is drained a flush
+waits for its end, half of Redis's time at most; then Redis has the other half.
 
 What may go wrong: Redis hangs, and nothing is spilled. A write is given up when its oldest delivery has waited 190 ms,
 and while Redis does not answer whoever has waited three quarters of that is refused without another

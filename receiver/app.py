@@ -194,7 +194,7 @@ def _tell_levels(parts: Parts) -> None:
 def _lifespan(
     parts: Parts, at_end: Callable[[], Awaitable[None]]
 ) -> Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]]:
-    """Return what opens inbox and spill, runs the background's jobs and, the last of all, does *at_end*."""
+    """Return what opens the inbox, runs the background's jobs and, the last of all, does *at_end*."""
     opening, refusals, summary = parts.opening, parts.refusals, parts.summary
     background: list[Callable[[], Coroutine[None, None, None]]] = [
         *(parts.commit.run, parts.bodies.watch, parts.heads.watch, parts.room.watch),
@@ -206,7 +206,6 @@ def _lifespan(
         tasks: list[asyncio.Task[None]] = []
         try:
             await opening.try_once()
-            await parts.spilling.open()
             tasks += [asyncio.create_task(job()) for job in background]
             for task in tasks:
                 task.add_done_callback(opening.close_if_failed)

@@ -6,7 +6,8 @@ all, and takes what has come meanwhile. Nothing waits on a timer: an idle receiv
 delivery at once.
 
 What Redis does not take is spilled (`receiver.spilling`): what a write could not store goes to the disk, together with
-all that waits behind it. Redis then gets 75 % of the time, and the disk the rest.
+all that waits behind it. Redis then gets 75 % of the time, and the disk the rest. While a spill is drained a flush
+waits for its end, half of Redis's time at most; then Redis has the other half.
 
 What may go wrong: Redis hangs, and nothing is spilled. A write is given up when its oldest delivery has waited 190 ms,
 and while Redis does not answer whoever has waited three quarters of that is refused without another
@@ -156,11 +157,15 @@ class GroupCommit:
                 return
             yield entry
 
-    def _time_for(self, entries: Sequence[Sequence[_Waiting]]) -> float:
-        """Return how many seconds Redis gets for *entries*."""
+    def _time_for_the_end(self, entries: Sequence[Sequence[_Waiting]]) -> float:
+        """Return how many seconds *entries* may wait for the end of the spill: half of Redis's, less their age."""
+        return max(0, self._redis_within_s / 2 - (monotonic() - entries[0][0][2]))
+
+    def _time_for(self, entries: Sequence[Sequence[_Waiting]], least: float) -> float:
+        """Return how many seconds Redis gets for *entries*: what is left of its time, or at least a share of it."""
         within_s = self._redis_within_s
         age_s = monotonic() - entries[0][0][2]
-        time_s = max(within_s - age_s, within_s * (0.25 if self._hangs else 0.75))
+        time_s = max(within_s - age_s, within_s * (0.25 if self._hangs else least))
         return time_s + self._time_for_bytes(
             delivery for entry in entries for delivery, _, _ in entry
         )
@@ -177,11 +182,12 @@ class GroupCommit:
         # What everybody is told when this task is cancelled in mid-write.
         fates: list[_Fate] = [NotStored("the receiver is stopping")] * len(entries)
         spilling = self._spilling
+        least = 0.75
         try:
-            why = spilling and spilling.reason()
-            if spilling and why and await spilling.has_ended(self._redis_within_s / 4):
-                why = None
-            fates = [NotStored(why)] * len(entries) if why else await self._write(entries)
+            why = spilling and spilling.comes_first()
+            if spilling and why and await spilling.has_ended(self._time_for_the_end(entries)):
+                why, least = None, 0.5
+            fates = [NotStored(why)] * len(entries) if why else await self._write(entries, least)
             if spilling and any(isinstance(one, NotStored) for one in fates):
                 behind = list(self._entries())
                 entries, fates = [*entries, *behind], fates + [NotStored(_BEHIND)] * len(behind)
@@ -216,13 +222,13 @@ class GroupCommit:
             return fates
         return [None if isinstance(one, NotStored) else one for one in fates]
 
-    async def _write(self, entries: Sequence[Sequence[_Waiting]]) -> list[_Fate]:
+    async def _write(self, entries: Sequence[Sequence[_Waiting]], least: float) -> list[_Fate]:
         """Return for each entry the bell's number, or why it is not stored."""
         try:
             return [
                 *await self._inbox.put_entries(
                     [[delivery for delivery, _, _ in entry] for entry in entries],
-                    self._time_for(entries),
+                    self._time_for(entries, least),
                 )
             ]
         except NotStored as error:

@@ -3,13 +3,18 @@
 A flush that Redis refused or did not answer goes to the spill (`pipeline.spill`) in one append, and is answered 202
 with `Relay-Ack: spilled`. From then on every flush goes there without asking Redis, so that nothing overtakes what lies
 there already; only the drain asks, again and again. It stores what was spilled batch by batch, each in one step with
-how far the file has come, so that a crash at any moment loses nothing and doubles nothing. When no more than a batch is
-left, the next flush waits for it a moment and goes to Redis again: the order holds, and the end comes also under load.
+how far the file has come, so that a crash at any moment loses nothing and doubles nothing. While it advances every
+flush waits a moment for its end, and goes to Redis again if it comes: the order holds, and senders who wait for their
+answers bring no more than is drained meanwhile, so that the end comes also under load. A receiver begins that way, too:
+until it has looked for files that dead ones have left, nothing is stored.
+
+The order is that of one receiver. Another one that has nothing spilled stores what comes to it while this one drains.
 
 What may come twice: a flush that Redis did not answer may be stored, and is spilled as well. The seen marks of its
 events tell, as for a sender that sends again; only the books of `unpack` have it twice, because it was stored twice.
 
-What may go wrong: the disk is full, slow or away. Then the answer is 503, as without a spill.
+What may go wrong: the disk is full, slow or away. Then the answer is 503, as without a spill, and what the drain or the
+look for files was refused is told once and tried again: a disk ends no receiver, nor its start.
 """
 
 from __future__ import annotations
@@ -31,14 +36,18 @@ from receiver.room import RoomWatch
 
 log = logging.getLogger(__name__)
 
-# One stream entry, as large as that of a flush; for so much a flush waits.
+# One stream entry, as large as that of a flush.
 BATCH, BATCH_BYTES = 256, 1 << 20
 # Batches that share one way to Redis, and one wait for the disk or the replica.
 TOGETHER = 4
 # How long the drain rests when Redis takes nothing.
 AGAIN_S = 0.2
-# How often files of dead processes are looked for; a new receiver looks when it starts.
+# How often files of dead processes are looked for when nothing is drained; else before each file, and each new try.
 ADOPT_EVERY_S = 5.0
+# How long the drain waits for that; a folder that hangs is left out.
+LOOK_WITHIN_S = 5.0
+# How long a file that cannot be read is tried; then the others go on without it.
+READ_WITHIN_S = 10.0
 # How long a failed append counts as trouble, so that it is tried again when nothing else tells.
 TROUBLE_S = 1.0
 # What a slow network carries at least.
@@ -66,10 +75,16 @@ class Spilling:
         self._room = room
         self._metrics = metrics
         self._work = asyncio.Event()
-        self._behind = False
-        self._is_ending = False
+        # until the first look has found nothing
+        self._behind = self._advances = True
+        self._is_told = False
+        self._refused: str | None = None
+        self._failing = ""
+        self._looked_at = 0.0
         self._empty = asyncio.Event()
         self._hung: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[int] | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._trouble: tuple[str, float] | None = None
 
     @property
@@ -79,7 +94,7 @@ class Spilling:
 
     @property
     def left(self) -> int:
-        """How many deliveries this receiver has still to drain."""
+        """How many deliveries this receiver has still to drain; adopted files count once they are read."""
         return self._spill.left
 
     @property
@@ -106,34 +121,30 @@ class Spilling:
         return self._trouble[0]
 
     def reason(self) -> str | None:
-        """Return why a flush goes to the spill without asking Redis, or None: it asks Redis."""
+        """Return why a flush goes to the spill without asking Redis, or None: it asks Redis.
+
+        While Redis refuses what is drained, it is that refusal.
+        """
         if not self.is_on:
             return None
-        if self._behind:
-            return "what was spilled before goes first"
+        if self._behind and self._is_told:
+            return self._refused or "what was spilled before goes first"
         return self._opening.problem or ("Redis is nearly full" if self._room.is_full else None)
 
+    def comes_first(self) -> str | None:
+        """Return `reason`, or that it is not known yet: as long as nobody has looked, nothing is stored either."""
+        if self._behind and self.is_on and not self._is_told:
+            return "what was spilled before is not known yet"
+        return self.reason()
+
     async def has_ended(self, within_s: float) -> bool:
-        """Wait for the last batch, if it is that far; tell whether the next flush may go to Redis."""
-        if not self._is_ending:
+        """Wait for the end of a drain that advances; tell whether the next flush may go to Redis."""
+        if not self._advances:
             return False
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._empty.wait()
-        return self.reason() is None
-
-    async def open(self) -> None:
-        """Try whether the disk takes anything, and adopt what dead receivers have left."""
-        if self.is_on:
-            await self.check()
-        await self._adopt()
-        await self._prepare()
-
-    async def _prepare(self) -> None:
-        """Have the next file ready before it is needed."""
-        if self.is_on:
-            with suppress(SpillError):  # the append that needs one tells
-                await asyncio.to_thread(self._spill.prepare)
+        return self.comes_first() is None
 
     async def check(self) -> None:
         """Try whether the disk takes anything."""
@@ -167,10 +178,21 @@ class Spilling:
         await asyncio.to_thread(self._spill.append, payloads)
         self._trouble = None
         self._metrics.spilled += len(deliveries)
-        if not self._behind:
+        if not self._is_told:
             log.warning("spilling: %s", why)
         self._fall_behind()
         self._work.set()
+        self._prepare_soon()
+
+    def _prepare_soon(self) -> None:
+        """Have the next file ready before it is needed; nobody waits for it."""
+        if self._spill.has_spare or (self._preparing and not self._preparing.done()):
+            return
+        self._preparing = asyncio.create_task(self._prepare())
+
+    async def _prepare(self) -> None:
+        with suppress(SpillError):  # the append that needs one tells
+            await asyncio.to_thread(self._spill.prepare)
 
     def _failed(self, why: str) -> NotStored:
         self._note_trouble(why)
@@ -182,15 +204,22 @@ class Spilling:
         self._trouble = (why, monotonic())
 
     async def run(self) -> None:
-        """Drain whenever there is something, for ever."""
+        """Drain whenever there is something, for ever; whatever the disk does, it is tried again."""
+        await self._adopt()
+        if self._spill.is_drained:
+            self._go_on()
+        if self.is_on:
+            self._preparing = asyncio.create_task(self._try_disk())
         while True:
             await self._drain()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(ADOPT_EVERY_S):
                     await self._work.wait()
-            except TimeoutError:
-                await self._adopt()
             self._work.clear()
+
+    async def _try_disk(self) -> None:
+        await self.check()
+        await self._prepare()
 
     async def close(self) -> None:
         """Let go of the files; the drain has ended."""
@@ -198,58 +227,107 @@ class Spilling:
             await asyncio.to_thread(self._spill.close)
 
     async def _adopt(self) -> None:
-        if adopted := await asyncio.to_thread(self._spill.adopt):
-            log.info("adopted what another receiver had spilled deliveries=%d", adopted)
+        """Take over what dead receivers have left; a disk that fails or hangs is told once, and asked again."""
+        within_s = 0.0
+        if self._looking is None:
+            within_s = LOOK_WITHIN_S
+            self._looking = asyncio.create_task(asyncio.to_thread(self._spill.adopt))
+        done, _ = await asyncio.wait([self._looking], timeout=within_s)
+        self._looked_at = monotonic()
+        if not done:
+            self._tell_failing(f"{self._spill.folder} does not answer")
+            return
+        task, self._looking = self._looking, None
+        try:
+            adopted = task.result()
+        except SpillError as error:
+            self._tell_failing(str(error))
+            return
+        self._failing = ""
+        if adopted:
+            log.info("adopted what another receiver had spilled files=%d", adopted)
             self._fall_behind()
 
+    def _tell_failing(self, why: str) -> None:
+        if self._failing != why:
+            log.warning("spilled before may be more: %s", why)
+        self._failing = why
+
     async def _drain(self) -> None:
-        while (segment := await asyncio.to_thread(self._spill.next)) is not None:
-            await self._prepare()
-            await self._take_out(segment)
-            await asyncio.to_thread(self._spill.finish, segment)
-        if not self._spill.left:
+        """Store all that is spilled, the oldest file first, also one that is found meanwhile."""
+        await self._adopt()
+        while (segment := await self._oldest()) is not None:
+            if is_done := await self._take_out(segment):
+                await asyncio.to_thread(self._spill.finish, segment)
+            else:
+                self._advances = False
+                await asyncio.sleep(AGAIN_S)
+            if not is_done or monotonic() - self._looked_at > ADOPT_EVERY_S:
+                await self._adopt()
+        if self._spill.is_drained:
             self._go_on()
 
-    async def _take_out(self, segment: Segment) -> None:
-        """Store all of *segment*; while Redis takes nothing, wait."""
-        place = 0
-        while pieces := segment.pieces(place, most=BATCH, most_bytes=BATCH_BYTES, count=TOGETHER):
-            while self._opening.problem or self._room.is_full:  # noqa: ASYNC110 - others poll Redis
-                await asyncio.sleep(AGAIN_S)
-            size = sum(piece.size for piece in pieces)
-            place = await self._store(segment, pieces, WITHIN_S + size / _BYTES_PER_S)
-            before = segment.left
-            segment.advance(place)
-            self._metrics.drained += max(0, before - segment.left)
-            self._room.stored(size)
-            self._is_ending = self._spill.left <= BATCH
-            if not self._spill.left:
-                self._go_on()
-
-    async def _store(self, segment: Segment, pieces: Sequence[Piece], within_s: float) -> int:
-        """Store *pieces*, trying as long as it takes; return how far the file has come."""
-        told = ""
+    async def _oldest(self) -> Segment | None:
+        """Return the file that comes next, as soon as it can be read."""
+        told, give_up_at = "", monotonic() + READ_WITHIN_S
         while True:
             try:
-                place, bell = await self._inbox.put_spilled(segment.name, pieces, within_s)
-            except NotStored as error:
-                self._is_ending = False
+                return await asyncio.to_thread(self._spill.next)
+            except SpillError as error:
                 if told != str(error):
-                    told = str(error)
-                    log.info("not drained yet: %s", told)
-                await asyncio.sleep(AGAIN_S)
-                continue
-            await self._bell.ring(Stage.UNPACK, bell)
-            return place
+                    told, give_up_at = str(error), monotonic() + READ_WITHIN_S
+                    log.warning("not drained yet: %s", told)
+            self._advances = False
+            if monotonic() > give_up_at:
+                await asyncio.to_thread(self._spill.pass_over)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _take_out(self, segment: Segment) -> bool:
+        """Store what *segment* still holds; tell whether that is done: else Redis takes nothing now."""
+        while pieces := segment.pieces(
+            segment.place, most=BATCH, most_bytes=BATCH_BYTES, count=TOGETHER
+        ):
+            if self._opening.problem or self._room.is_full:
+                return False
+            size = sum(piece.size for piece in pieces)
+            place = await self._store(segment, pieces, WITHIN_S + size / _BYTES_PER_S)
+            if place is None:
+                return False
+            before = segment.left or 0
+            segment.advance(place)
+            self._metrics.drained += max(0, before - (segment.left or 0))
+            self._room.stored(size)
+            self._advances = True
+            if self._spill.is_drained:
+                self._go_on()
+        return True
+
+    async def _store(
+        self, segment: Segment, pieces: Sequence[Piece], within_s: float
+    ) -> int | None:
+        """Store *pieces*; return how far the file has come, or None when Redis did not take them."""
+        try:
+            place, bell = await self._inbox.put_spilled(segment.name, pieces, within_s)
+        except NotStored as error:
+            if self._refused != str(error):
+                log.info("not drained yet: %s", error)
+            self._refused = str(error)
+            return None
+        self._refused = None
+        await self._bell.ring(Stage.UNPACK, bell)
+        return place
 
     def _fall_behind(self) -> None:
         """Let no flush overtake what is spilled."""
-        self._behind = True
+        if not self._behind:
+            self._advances = False
+        self._behind = self._is_told = True
         self._empty.clear()
 
     def _go_on(self) -> None:
         """Let flushes go to Redis again."""
-        if self._behind:
+        if self._is_told:
             log.info("spilling is over: Redis takes deliveries again")
-        self._behind = self._is_ending = False
+        self._behind = self._is_told = False
+        self._refused = None
         self._empty.set()

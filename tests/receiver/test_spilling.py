@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,50 +16,21 @@ from httpx import AsyncClient, Response
 from redis.asyncio import Redis
 
 from console.redis_server import EmbeddedRedis
-from pipeline import books, heartbeats, keys
-from pipeline.deliveries import Delivery, new_delivery_id
+from pipeline import books, heartbeats
+from pipeline.deliveries import Delivery
 from pipeline.home import Home
-from pipeline.inbox import Inbox, NoAnswer, NotStored
-from pipeline.queues import fields
-from pipeline.spill import Piece, Spill, survey
-from pipeline.wake import Bell, arq_redis
+from pipeline.inbox import NoAnswer, NotStored
+from pipeline.outcomes import Stage
+from pipeline.spill import Spill, survey
 from receiver import spilling as spilling_module
-from receiver.group_commit import GroupCommit, Limits
-from receiver.metrics import Metrics
-from receiver.opening import Opening
-from receiver.room import RoomWatch
-from receiver.spilling import BATCH, Spilling
+from receiver.group_commit import Limits
+from receiver.spilling import BATCH
 from tests.receiver.conftest import TOKEN, MakeClient
+from tests.receiver.desk import MANY, PATIENCE_S, Desk, delivery, stored, until
 
 pytestmark = pytest.mark.anyio
 
 HOOK = f"/hooks/events/{TOKEN}"
-MANY = 1 << 24
-PATIENCE_S = 60.0
-
-
-async def until(check: Callable[[], Awaitable[bool] | bool]) -> None:
-    """Wait until *check* is true."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            answer = check()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.01)
-
-
-async def stored(redis: Redis) -> list[bytes]:
-    """Return the bodies in the inbox, in order; redis-py would make a dict of an entry's fields, and keep the last."""
-    rows = await redis.eval(
-        "return redis.call('XRANGE', KEYS[1], '-', '+')", 1, keys.queue("unpack")
-    )
-    packed = [payload for row in rows for payload in fields(row[1])[0]]
-    return [Delivery.unpack(payload).body for payload in packed]
-
-
-def delivery(n: int) -> Delivery:
-    """Return delivery number *n*."""
-    return Delivery(new_delivery_id(), "events", b"%d" % n, 1_700_000_000_000)
 
 
 async def post(client: AsyncClient, n: int) -> Response:
@@ -208,76 +179,6 @@ async def test_a_running_receiver_adopts(
 # the drain ----------------------------------------------------------------------------------------------
 
 
-class Gated(Inbox):
-    """The real inbox, whose stores can be refused, or held after they were done."""
-
-    def __init__(self, redis: Redis) -> None:
-        super().__init__(redis)
-        self.refuses: NotStored | None = None
-        self.uses_its_time = False
-        self.times: list[float] = []
-        self.pieces = 0
-        self.most = 1 << 30
-        self.holds_at = 1 << 30
-        self.gate = asyncio.Event()
-
-    async def put_entries(
-        self, entries: Sequence[Sequence[Delivery]], within_s: float
-    ) -> list[int | NotStored]:
-        """Store, unless it is refused."""
-        self.times.append(within_s)
-        if self.uses_its_time:
-            await asyncio.sleep(within_s)
-        if self.refuses:
-            return [self.refuses] * len(entries)
-        return await super().put_entries(entries, within_s)
-
-    async def put_spilled(
-        self, name: str, pieces: Sequence[Piece], within_s: float
-    ) -> tuple[int, int]:
-        """Store, unless it is refused."""
-        if self.pieces >= self.holds_at:
-            await self.gate.wait()
-        if self.refuses:
-            raise self.refuses
-        done = await super().put_spilled(name, pieces[: self.most], within_s)
-        self.pieces += len(pieces[: self.most])
-        return done
-
-
-class Desk:
-    """A group commit with its spill, and the tasks of both."""
-
-    def __init__(self, redis: Redis, home: Home, limits: Limits | None = None) -> None:
-        self.redis = redis
-        self.inbox = Gated(redis)
-        self.metrics = Metrics()
-        self.opening = Opening(self.inbox)
-        self.opening.problem = None
-        self.spill = Spill(home, MANY)
-        bell = Bell(arq_redis(redis.connection_pool))
-        room = RoomWatch(self.inbox)
-        self.spilling = Spilling(self.spill, self.inbox, bell, self.opening, room, self.metrics)
-        self.commit = GroupCommit(self.inbox, bell, self.metrics, limits, self.spilling)
-        self.tasks = [asyncio.create_task(self.commit.run())]
-
-    def drain(self) -> None:
-        """Begin to drain."""
-        self.tasks.append(asyncio.create_task(self.spilling.run()))
-
-    async def put(self, first: int, beyond: int) -> list[bool]:
-        """Put deliveries by their numbers; return which were spilled."""
-        return await asyncio.gather(*(self.commit.put(delivery(n)) for n in range(first, beyond)))
-
-    async def close(self) -> None:
-        """Stop it as a death would: what is spilled stays."""
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.wait(self.tasks)
-        await self.commit.finish()
-        await self.spilling.close()
-
-
 @pytest.fixture
 async def desk(redis: Redis, home: Home) -> AsyncIterator[Desk]:
     """Give one whose limits a busy machine does not reach; nothing is drained yet."""
@@ -319,13 +220,18 @@ async def test_a_last_batch_that_does_not_come_is_not_overtaken(desk: Desk) -> N
 
 
 async def test_what_redis_may_have_stored_comes_twice_at_most(desk: Desk) -> None:
-    """A flush without an answer is spilled: nothing is lost, and only it can come twice."""
-    desk.inbox.refuses = NoAnswer("late on purpose")
+    """A flush whose answer is lost is spilled: nothing is lost, only it comes twice, and the books say so."""
+    desk.inbox.loses = NoAnswer("lost on purpose")
     assert await desk.put(0, 5) == [True] * 5
-    desk.inbox.refuses = None
+    desk.inbox.loses = None
     desk.drain()
     await until(lambda: desk.spilling.left == 0)
-    assert await stored(desk.redis) == [b"%d" % n for n in range(5)]
+    assert await desk.put(5, 7) == [False] * 2
+    posted = [b"%d" % n for n in range(7)]
+    assert await stored(desk.redis) == [*posted[:5], *posted]
+    unpack = (await books.snapshot(desk.redis))["stages"]["unpack"]
+    assert unpack["in"] == unpack["waiting"] == 12
+    assert (await books.recount(desk.redis))[Stage.UNPACK]["waiting"] == 12
 
 
 async def test_only_the_refused_entry_is_spilled(desk: Desk, redis: Redis) -> None:
@@ -365,8 +271,6 @@ async def test_a_death_between_storing_and_removing_doubles_nothing(
     assert told["spilled"] == BATCH
 
     other = Desk(redis, home)
-    await other.spilling.open()
-    assert other.spilling.reason() is not None
     other.drain()
     await until(is_drained(home))
     await other.close()
@@ -389,7 +293,7 @@ async def test_redis_and_disk_share_the_time_of_an_answer(redis: Redis, home: Ho
 
     async def note(deliveries: Sequence[Delivery], within_s: float, why: str) -> None:
         waited.append(within_s)
-        await append(deliveries, within_s, why)
+        await append(deliveries, PATIENCE_S, why)
 
     desk.spilling.append = note  # type: ignore[method-assign]
     await asyncio.wait([desk.commit.put(delivery(1))])

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,22 +25,12 @@ from pipeline.queues import fields
 from pipeline.spill import survey
 from tests.chaos.test_nothing_is_lost import free_port
 from tests.receiver.conftest import TOKEN
+from tests.receiver.desk import PATIENCE_S, until
 
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
 SENDERS = 4
-
-
-async def until(check: Callable[[], Awaitable[bool] | bool]) -> None:
-    """Wait until *check* is true."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            answer = check()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.01)
 
 
 class Senders:

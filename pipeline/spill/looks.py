@@ -1,0 +1,66 @@
+"""What lies in a spill's folder, whoever owns it: looked at without locks, changing nothing."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from pipeline.home import Home
+from pipeline.spill.folder import ASIDE, begun_ms, files_in, mark_of, name_of, used_bytes
+from pipeline.spill.records import records_in
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one file holds, looked at without its lock: since when, and the places where its records end."""
+
+    name: str
+    begun_ms: int
+    ends: array[int]
+
+    def left(self, place: int) -> int:
+        """Return how many of its deliveries lie behind *place*."""
+        return len(self.ends) - bisect_right(self.ends, place)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What lies in a folder, whoever owns it: files that can be read, files kept aside, files that cannot be."""
+
+    looks: list[Look]
+    used_bytes: int
+    aside: int
+    unreadable: int
+
+    @property
+    def deliveries(self) -> int:
+        """Return how many deliveries there are at most: some may be in Redis already."""
+        return sum(look.left(0) for look in self.looks)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Return when the oldest file that holds anything was begun."""
+        return min((look.begun_ms for look in self.looks if look.ends), default=None)
+
+
+def survey(home: Home) -> Survey:
+    """Look at everything that is spilled in *home*, changing nothing; what cannot be read is counted."""
+    try:
+        return _survey(home)
+    except OSError:
+        return Survey([], 0, aside=0, unreadable=1)
+
+
+def _survey(home: Home) -> Survey:
+    looks, unreadable = [], 0
+    for path in files_in(home.spill_dir):
+        try:
+            ends = records_in(path.read_bytes(), mark_of(path)).ends
+            looks.append(Look(name_of(path), begun_ms(path), ends))
+        except FileNotFoundError:  # drained meanwhile
+            continue
+        except OSError:
+            unreadable += 1
+    aside = len(list(home.spill_dir.glob(f"*{ASIDE}")))
+    return Survey(looks, used_bytes(home.spill_dir), aside, unreadable)

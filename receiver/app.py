@@ -128,7 +128,7 @@ class Parts:
 
     def problem(self) -> str | None:
         """Return why nothing can be stored at this moment, if anything is known."""
-        return self.opening.problem or self.commit.trouble()
+        return self.opening.problem or self.spilling.refusal or self.commit.trouble()
 
 
 def make_app(

@@ -1,7 +1,7 @@
-"""`/healthz`: the process lives. `/readyz`: what it takes is kept, and somebody works on it.
+"""`/healthz`: the process lives. `/readyz`: Redis takes what comes, and somebody works on it.
 
-A receiver that spills is ready: taken out of its load balancer for Redis's sake it could not keep what it is there to
-keep. Its answer says that it spills, and why.
+A receiver that spills because Redis takes nothing is not ready, though it answers 2xx: its 503 says why, and that
+deliveries are kept on disk. While it only drains it is ready, and says `spilling`.
 
 A load balancer asks `/readyz`, a supervisor `/healthz`: to restart the receiver because Redis is
 away would help nobody, so `/healthz` asks nothing and nobody.

@@ -120,6 +120,11 @@ class Spilling:
             return None
         return self._trouble[0]
 
+    @property
+    def refusal(self) -> str | None:
+        """Redis's own words while it refuses what is drained, or None."""
+        return self._refused
+
     def reason(self) -> str | None:
         """Return why a flush goes to the spill without asking Redis, or None: it asks Redis.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -107,6 +108,26 @@ async def test_a_redis_that_takes_no_writes_is_named(
     assert "read only replica" in answer.json()["detail"]
     assert (await client.post(hook, content=b"[]")).status_code == 202
     assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_who_spills_says_why_redis_takes_no_writes(client: AsyncClient, redis: Redis) -> None:
+    """The same with a spill: 202 and spilled, 503 on /readyz in Redis's own words, and 200 once it is drained."""
+    await heartbeats.beat(redis, "w1")
+    hook = f"/hooks/events/{TOKEN}"
+    await redis.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        spilled = await client.post(hook, content=b"[]")
+        async with asyncio.timeout(60):
+            while "read only replica" not in (refused := await client.get("/readyz")).text:  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0.01)
+    finally:
+        await redis.execute_command("REPLICAOF", "NO", "ONE")
+    assert (spilled.status_code, spilled.headers["relay-ack"]) == (202, "spilled")
+    assert refused.status_code == 503
+    assert refused.json()["detail"].endswith("deliveries are kept on disk meanwhile")
+    async with asyncio.timeout(60):
+        while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - nothing else tells
+            await asyncio.sleep(0.01)
 
 
 async def test_a_part_that_fails_closes_the_receiver(

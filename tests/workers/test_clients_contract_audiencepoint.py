@@ -29,6 +29,7 @@ from workers.clients.errors import (
     Misconfigured,
     QuotaExceeded,
     Rejected,
+    Throttled,
     Unavailable,
 )
 from workers.clients.http import VendorHttp, new_client
@@ -113,7 +114,7 @@ async def test_a_wrong_key_is_told_from_a_wrong_path(call: str, sandbox: Sandbox
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        ({"status": 429, "body": {"message": "Too Many Requests"}}, Unavailable),
+        ({"status": 429, "body": {"message": "Too Many Requests"}}, Throttled),
         ({"status": 429, "body": {"message": "Limit Exceeded"}}, QuotaExceeded),
         ({"status": 400, "body": {"message": "Invalid request body"}}, Rejected),
         ({"status": 503, "body": "<html>upstream</html>"}, Unavailable),

@@ -38,7 +38,7 @@ ACKNOWLEDGING = _points(
 #: the same while Redis is away, and the way back from the disk
 SPILLING = _points(
     "before/after pipeline.spill:Spill.append",
-    "before/after pipeline.spill:_sync",
+    "before/after pipeline.spill.own:sync",
     "before/after receiver.webhooks:answer",
     "before/after pipeline.inbox:Inbox.put_spilled",
     "before/after pipeline.spill:Spill.next",

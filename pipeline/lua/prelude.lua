@@ -93,6 +93,17 @@ local function take_call(vendor, gap, rank, now, next_call)
   if share < 1 then climb(vendor, gap, share) end
 end
 
+-- What came back from the dead letters is due after so many calls to its vendor for other work, of all its stages.
+local OTHER_CALLS = 4
+local function is_turn_of_retried(vendor)
+  return tonumber(redis.call('HGET', P .. 'turns', vendor) or 0) >= OTHER_CALLS
+end
+
+local function count_turn(vendor, is_retried)
+  if is_retried then redis.call('HDEL', P .. 'turns', vendor)
+  elseif not is_turn_of_retried(vendor) then redis.call('HINCRBY', P .. 'turns', vendor, 1) end
+end
+
 -- The books: changes are collected and written once, at the end of the same script.
 local ledger = {}
 local function count(field, delta) ledger[field] = (ledger[field] or 0) + delta end

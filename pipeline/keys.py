@@ -15,6 +15,7 @@ which is why two relays must not share a database.
 | {relay}:destination:STAGE    | hash   | for ever             | claim, setback, refusal, moves | claim, dispatch |
 | {relay}:rate:VENDOR          | hash   | minutes              | claim, turn, poll      | claim, turn, poll   |
 | {relay}:pace:VENDOR          | hash   | an hour, until as configured | slow_down, claim, turn, poll | same, status |
+| {relay}:turns               | hash   | for ever             | claim, turn, bulk      | claim               |
 | {relay}:width:WORKER         | hash   | seconds              | heartbeat              | status              |
 | {relay}:seen                 | hash   | for ever             | move, sweep            | move, sweep         |
 | {relay}:seen:SLOT:BUCKET     | set    | SEEN_WINDOW_H * 1.5  | move, sweep            | move                |

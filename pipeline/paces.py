@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isclose
 from typing import TYPE_CHECKING
 
 from pipeline import heartbeats, keys
@@ -71,15 +72,19 @@ async def read(redis: Redis, settings: Settings) -> dict[str, Pace]:
     }
     async with redis.pipeline(transaction=False) as pipe:
         for vendor in rates:
-            pipe.hmget(keys.pace(vendor), "share", "why", "halved")
+            pipe.hmget(keys.pace(vendor), "share", "gap", "why", "halved")
         rows = await pipe.execute()
     return {
         vendor: _pace(rate, *row) for (vendor, rate), row in zip(rates.items(), rows, strict=True)
     }
 
 
-def _pace(rate: float, share: bytes | None, why: bytes | None, halved: bytes | None) -> Pace:
-    if not rate or share is None or halved is None or float(share) >= _WHOLE:
+def _pace(
+    rate: float, share: bytes | None, gap: bytes | None, why: bytes | None, halved: bytes | None
+) -> Pace:
+    if not rate or share is None or gap is None or halved is None or float(share) >= _WHOLE:
+        return Pace(rate, rate)
+    if not isclose(float(gap), 1000 / rate, rel_tol=1e-6):  # of another setting
         return Pace(rate, rate)
     words = (why or b"").decode(errors="replace")
     return Pace(rate, round(rate * float(share), 4), words, int(halved))

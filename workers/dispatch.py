@@ -124,7 +124,7 @@ class Dispatch:
         self._refusal = script(context.redis, "refusal")
         self._calls: set[asyncio.Task[None]] = set()
         # outlives this drain: what was learned of the vendor holds for the next one
-        self._width = context.widths.setdefault(errand.stage, Width(WIDTH))
+        self._width = context.widths.setdefault(errand.stage, Width(WIDTH, errand.calls_per_s))
         self._claims_left = 0
         self._may_seal = False
         self._redis_failure: Exception | None = None
@@ -247,21 +247,18 @@ class Dispatch:
             return await self._failed(batch, failure)
 
     async def _called(self, batch: Batch) -> object:
-        """Make the call, and learn from how long it took how many may be made at a time."""
+        """Make the call, and learn from what came of it how many may be made at a time."""
         began, seconds = self._width.begin(), list[float]()
         took_s.set(seconds)  # of this task only
         try:
-            return await self._errand.call(list(batch.items))
+            answer = await self._errand.call(list(batch.items))
         except CallFailed as failure:
             if isinstance(failure, Throttled) or (failure.maybe_stored and failure.status is None):
                 self._width.failed(began, failure.sentence)
-                seconds.clear()
             raise
-        finally:
-            if (
-                len(seconds) == 1
-            ):  # a batch of several calls, which waited for their turn between, says nothing
-                self._width.answered(began, seconds[0])
+        if len(seconds) == 1:  # a batch of several calls waited for their turn between
+            self._width.answered(seconds[0])
+        return answer
 
     def _log_unexpected(self, batch: Batch, failure: Exception) -> None:
         where = traceback.extract_tb(failure.__traceback__)[-1]

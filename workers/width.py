@@ -1,10 +1,12 @@
-"""Width: how many calls a worker has on their way to one destination at a time, by how soon the answers come.
+"""Width: how many calls a worker has on their way to one destination at a time, by what came of them.
 
-A vendor that is near its limit answers late before it refuses. So a late answer, one that takes twice as long as the
-best of late, narrows the width in proportion (a gradient, as TCP Vegas has it); no answer at all, or a 429, halves it;
-each answer in good time widens it by one call for as many answers as it is wide. Calls that were on their way together
-narrow it once. It stands beside back-off and pauses, which stop calls; this one only makes them fewer, and leaves one.
-What is measured is this worker's own: each finds its width by itself.
+A call without an answer, or one that asked for fewer, halves the width: calls that were on their way together halve it
+once. Eight answers in a row that each took twice the usual time (a mean of the last hundred or so) take a tenth of it,
+but never more than the configured rate can spare: rate times the time that answers take now, rounded up. Without a
+rate nobody says how few would do, and late answers take nothing. Every answer else widens it by one call for as many
+answers as it is wide. Only answers of success count: a refusal is quick or slow for reasons of its own.
+It stands beside back-off and pauses, which stop calls; this one only makes them fewer, and leaves one. What is
+measured is this worker's own: each finds its width by itself.
 
 Arithmetic only, without a clock: whoever calls measures.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 
 from pipeline.outcomes import Stage
 
@@ -20,22 +23,35 @@ from pipeline.outcomes import Stage
 WIDTH = 8
 #: an answer that comes sooner is in good time whatever is usual: our own machine being busy costs as much
 IN_TIME_S = 0.25
-#: as many times the best of late is late
+#: as many times the usual is late
 LATE = 2.0
-#: what is best is forgotten after one to two times as many answers: a vendor that became slower is no slow one then
-OF_LATE = 100
+#: so many late answers in a row are more than the spread of a healthy vendor
+LATE_IN_A_ROW = 8
+#: what lateness leaves of the width
+GENTLY = 0.9
+#: answers that the usual time is a mean of: it follows a vendor that became slower
+USUAL = 100
+#: answers that the time they take now is a mean of
+LATELY = 8
 
 
 @dataclass(slots=True)
 class Width:
-    """How many calls at a time, from one to *most*; *why* it is not *most*."""
+    """How many calls at a time, from one to *most*; *why* it is not *most*.
+
+    *calls_per_s* is the configured rate, 0 for none.
+    """
 
     most: int
+    calls_per_s: float = 0.0
     why: str | None = None
+    #: of answers of success; 0 before the first
+    usual_s: float = 0.0
     _now: float = field(init=False)
+    _lately_s: float = 0.0
     _round: int = 0
     _answers: int = 0
-    _best_s: tuple[float, float] = (float("inf"), float("inf"))
+    _late: int = 0
 
     def __post_init__(self) -> None:
         """Begin with all of them."""
@@ -46,37 +62,40 @@ class Width:
         """Return how many calls may be on their way."""
         return int(self._now)
 
+    @property
+    def needed(self) -> int:
+        """Return how many calls at a time the configured rate needs now."""
+        if not self.calls_per_s:
+            return self.most
+        return min(self.most, max(1, ceil(self.calls_per_s * self._lately_s)))
+
     def begin(self) -> int:
-        """Return what a call that begins now brings back: calls of one round narrow the width once."""
+        """Return what a call that begins now brings back: calls of one round halve the width once."""
         return self._round
 
-    def answered(self, began: int, seconds: float) -> None:
-        """Note an answer that took *seconds*, whatever it said."""
-        best = min(*self._best_s, seconds)
+    def answered(self, seconds: float) -> None:
+        """Note an answer of success that took *seconds*."""
+        is_late = self._answers > 0 and seconds > max(IN_TIME_S, LATE * self.usual_s)
+        self._late = self._late + 1 if is_late else 0
         self._remember(seconds)
-        limit = max(IN_TIME_S, LATE * best)
-        if seconds > limit:
-            why = f"an answer took {seconds:.1f} s, the best of late {best:.1f} s"
-            self._narrow(began, max(0.5, limit / seconds), why)
-        else:
+        if self._now <= self.needed or not is_late:
             self._widen()
+        elif self._late >= LATE_IN_A_ROW:
+            self._late = 0
+            self._now = max(float(self.needed), self._now * GENTLY)
+            self.why = f"answers take {self._lately_s:.1f} s, {self.usual_s:.1f} s is usual"
 
     def failed(self, began: int, why: str) -> None:
         """Note a call that had no answer in time, or one that asked for fewer calls."""
-        self._narrow(began, 0.5, why)
-
-    def _remember(self, seconds: float) -> None:
-        older, newer = self._best_s
-        self._answers += 1
-        if self._answers >= OF_LATE:
-            self._answers, older, newer = 0, newer, float("inf")
-        self._best_s = (older, min(newer, seconds))
-
-    def _narrow(self, began: int, factor: float, why: str) -> None:
         if began == self._round:
             self._round += 1
-            self._now = max(1.0, self._now * factor)
+            self._now = max(1.0, self._now / 2)
             self.why = why if self._now < self.most else None
+
+    def _remember(self, seconds: float) -> None:
+        self._answers += 1
+        self.usual_s += (seconds - self.usual_s) / min(self._answers, USUAL)
+        self._lately_s += (seconds - self._lately_s) / min(self._answers, LATELY)
 
     def _widen(self) -> None:
         self._now = min(float(self.most), self._now + 1 / self._now)

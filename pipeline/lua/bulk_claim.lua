@@ -21,6 +21,7 @@ even_when_full()
 -- a move takes out only what somebody has in hands: the parts are in nobody's, so anyone's moves fit
 redis.call('XREADGROUP', 'GROUP', GROUP, RELEASED, 'COUNT', 10000, 'STREAMS', queue_key(queue), '>')
 take_call(vendor, gap, rank, now, next_call)
+count_turn(vendor)
 if probing then begin_probe(stage, queue .. '/' .. name, now, probe_lease) end
 redis.call('ZADD', P .. 'bulk', string.format('%.0f', now + lease), name)
 local successes = redis.call('HGET', P .. 'destination:' .. stage, 'successes') or '0'

@@ -8,15 +8,17 @@
 -- in our own exception) and t (earlier attempts).
 -- attempts is 'tries:successes at the first failure:sent'; sent=1 means that a call was begun and never
 -- answered for certain, so that calling again may double it.
--- What came back from the dead letters has a line of its own: while other work waits, one of five calls is for it.
+-- What came back from the dead letters has a line of its own. Of the calls to one vendor, whichever stages make them,
+-- each fifth is for it while other work waits, and goes before all (rank -1); it takes no other call that somebody with
+-- other work waits for (rank 1.5: behind the stages, before polling).
 -- Second run: answers with the batch of the first one, while it is in this consumer's hands: nothing is counted,
 -- and no call of the rate used up. An answer without a batch is found anew.
 local caller, word, stage, consumer, vendor = arg(), arg(), arg(), arg(), arg()
 local gap, rank, lease, is_all_sealed = number(), number(), number(), number() == 1
-local LIVE_CALLS = 4 -- between two calls for what came back
+local SHARING = {forward = true, subscribe = true} -- one vendor's rate
 local now = now_ms()
 local destination = P .. 'destination:' .. stage
-local state = redis.call('HMGET', destination, 'successes', 'held', 'live')
+local state = redis.call('HMGET', destination, 'successes', 'held')
 local successes = tonumber(state[1] or 0)
 
 local function line(name)
@@ -48,8 +50,38 @@ local no, probing = put_off(stage, now)
 if no then return no end
 if live.waiting + retried.waiting == live.raw_waiting + retried.raw_waiting then return {'empty'} end
 
--- with nothing but that to do, the stages that share the rate go first, whichever they are
-if live.waiting == 0 then rank = rank + 2 end
+-- Held batches come back when others have succeeded since, or when nothing else is there to try.
+local function order_of(from)
+  if from.held_waiting > 0 and successes > tonumber(state[2] or 0) then return {from.held, from.batches} end
+  return others_waiting == 0 and {from.batches, from.held} or {from.batches}
+end
+
+-- Whether a batch lies there that nobody has in hands.
+local function is_ready(from)
+  for _, name in ipairs(order_of(from)) do
+    local free = redis.call('XLEN', queue_key(name))
+    if free > 0 then
+      local hands = redis.call('XPENDING', queue_key(name), GROUP)
+      for _, hand in ipairs(hands[1] > 0 and hands[4] or {}) do
+        if hand[1] ~= RELEASED then free = free - tonumber(hand[2]) end
+      end
+    end
+    if free > 0 then return true end
+  end
+end
+
+-- Which line the call is for is known before it is waited for.
+local lines = {live}
+if retried.waiting > retried.raw_waiting and is_ready(retried) then
+  local can_be_sealed = live.raw_waiting > 0 and not is_all_sealed
+  if is_turn_of_retried(vendor) then
+    lines, rank = {retried, live}, -1
+  elseif not is_ready(live) then
+    if can_be_sealed then return {'empty'} end
+    lines = {retried}
+    if SHARING[stage] then rank = 1.5 end
+  end
+end
 local wait, next_call = rate_wait(vendor, gap, rank, now)
 if wait then return {'wait', wait} end
 
@@ -60,32 +92,16 @@ local function first_of(queue)
   return new and new[1][2][1]
 end
 
--- Held batches come back when others have succeeded since, or when nothing else is there to try.
-local function pick(from)
-  local order = {from.batches, from.held}
-  if from.held_waiting > 0 and successes > tonumber(state[2] or 0) then order = {from.held, from.batches} end
-  for _, name in ipairs(order) do
-    if name == from.batches or order[1] == from.held or others_waiting == 0 then
-      local entry = first_of(name)
-      if entry then return name, entry end
-    end
-  end
-end
-
-local lines = {live}
-if retried.waiting > 0 then
-  if tonumber(state[3] or 0) >= LIVE_CALLS then lines = {retried, live}
-  elseif live.raw_waiting == 0 or is_all_sealed then lines = {live, retried} end
-end
 local queue, entry
 for _, from in ipairs(lines) do
-  queue, entry = pick(from)
-  if entry then break end
+  for _, name in ipairs(order_of(from)) do
+    entry = entry or first_of(name)
+    queue = queue or entry and name
+  end
 end
 if not entry then return {'empty'} end
 
-if string.find(queue, ':retried:', 1, true) then redis.call('HDEL', destination, 'live')
-elseif retried.waiting > 0 then redis.call('HINCRBY', destination, 'live', 1) end
+count_turn(vendor, string.find(queue, ':retried:', 1, true))
 take_call(vendor, gap, rank, now, next_call)
 local place = queue .. '/' .. entry[1]
 if probing then begin_probe(stage, place, now, lease) end

@@ -7,7 +7,7 @@ local STEP, STEP_MS = 0.05, 10000 -- a twentieth of the rate for ten seconds of 
 local SLOWEST_MS = 60000 -- one call a minute is always made, unless fewer are configured
 
 -- The share after the vendor asked for fewer requests.
-local function slower(share, gap) return math.min(1, math.max(share / 2, LEAST, gap / SLOWEST_MS)) end
+local function slower(share, gap) return math.min(share, math.max(share / 2, LEAST, gap / SLOWEST_MS)) end
 
 -- The share after one more call. It counts for as much time as lies between two calls, at most for one step: waiting
 -- without work raises nothing.

@@ -51,9 +51,16 @@ end
 -- A vendor that asked for fewer requests is called at a slower pace (pace.lua) by all who share its rate. After an hour
 -- without a call nobody knows what it takes now, and the configured rate is tried again.
 local PACE_KEPT_MS = 3600000
+-- A share belongs to the configured gap it was learned at: where the setting is another one, it begins anew.
+local function share_at(state, gap)
+  local learned = tonumber(state[2] or 0)
+  return math.abs(learned - gap) <= gap / 1000000 and tonumber(state[1] or 1) or 1
+end
+
 local function paced(vendor, gap)
-  local share = gap > 0 and redis.call('HGET', P .. 'pace:' .. vendor, 'share')
-  return share and gap / tonumber(share) or gap, tonumber(share or 1)
+  if gap <= 0 then return gap, 1 end
+  local share = share_at(redis.call('HMGET', P .. 'pace:' .. vendor, 'share', 'gap'), gap)
+  return gap / share, share
 end
 
 local function climb(vendor, gap, share)
@@ -91,6 +98,17 @@ local function take_call(vendor, gap, rank, now, next_call)
   redis.call('HDEL', key, rank)
   redis.call('PEXPIRE', key, 600000)
   if share < 1 then climb(vendor, gap, share) end
+end
+
+-- What came back from the dead letters is due after so many calls to its vendor for other work, of all its stages.
+local OTHER_CALLS = 4
+local function is_turn_of_retried(vendor)
+  return tonumber(redis.call('HGET', P .. 'turns', vendor) or 0) >= OTHER_CALLS
+end
+
+local function count_turn(vendor, is_retried)
+  if is_retried then redis.call('HDEL', P .. 'turns', vendor)
+  elseif not is_turn_of_retried(vendor) then redis.call('HINCRBY', P .. 'turns', vendor, 1) end
 end
 
 -- The books: changes are collected and written once, at the end of the same script.

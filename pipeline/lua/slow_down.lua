@@ -7,13 +7,14 @@
 local vendor, gap, begun, why = arg(), number(), tonumber(arg()), arg()
 if gap <= 0 then return {'1', 0} end
 local key, now = P .. 'pace:' .. vendor, now_ms()
-local state = redis.call('HMGET', key, 'share', 'halved')
-local share = tonumber(state[1] or 1)
-if not is_news(begun, tonumber(state[2] or 0), now) then return {tostring(share), 0} end
+local state = redis.call('HMGET', key, 'share', 'gap', 'halved')
+local share = share_at(state, gap)
+if not is_news(begun, tonumber(state[3] or 0), now) then return {tostring(share), 0} end
 
-share = slower(share, gap)
-if share >= 1 then return {'1', 0} end -- as slow as it may get already
+local lower = slower(share, gap)
+if lower >= share then return {tostring(share), 0} end -- as slow as it may get already
+share = lower
 even_when_full()
-redis.call('HSET', key, 'share', share, 'halved', string.format('%.0f', now), 'why', why)
+redis.call('HSET', key, 'share', share, 'gap', string.format('%.17g', gap), 'halved', string.format('%.0f', now), 'why', why)
 redis.call('PEXPIRE', key, PACE_KEPT_MS)
 return {tostring(share), 1}

@@ -6,5 +6,7 @@ local vendor, gap, rank = arg(), number(), number()
 local now = now_ms()
 local wait, next_call = rate_wait(vendor, gap, rank, now)
 if wait then return wait end
+even_when_full()
 take_call(vendor, gap, rank, now, next_call)
+count_turn(vendor)
 return 0

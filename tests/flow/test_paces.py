@@ -172,6 +172,20 @@ async def test_letters_that_are_refused_again_are_dead_again(make_bench: MakeBen
     await bench.assert_balanced()
 
 
+async def test_a_refusal_teaches_nothing_of_how_long_answers_take(make_bench: MakeBench) -> None:
+    """A refusal comes at once; answers of success that take longer are not late because of it."""
+    bench = make_bench(email_format="plain")
+    bench.box.faults.add(poisoned("events", "person0@example.com"))
+    await bench.put("events", mail_events(1))
+    async with bench.at_work() as worker:
+        await bench.until(bench.is_idle)
+        width = worker.ctx["context"].widths[Stage.FORWARD]
+        assert (width.usual_s, width.calls) == (0, WIDTH)
+        await bench.put("events", mail_events(1, first=1))
+        await bench.until(bench.is_idle)
+        assert width.usual_s > 0
+
+
 async def test_no_answer_narrows_the_width_of_its_worker(make_bench: MakeBench) -> None:
     """A call that is torn down after it was sent halves what the worker sends at a time; status is told so."""
     bench = make_bench(email_format="plain")

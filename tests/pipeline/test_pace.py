@@ -171,7 +171,7 @@ async def test_it_climbs_only_with_calls(redis: Redis) -> None:
     """Each call raises it; asking and waiting do not, and at the configured rate nothing is kept."""
     for number in range(3):
         await seal(redis, Stage.FORWARD, [b"%d" % number])
-    await slow_down(redis, 1)
+    await slow_down(redis, 1, rate=0.25)
     for _ in range(3):
         assert (await claim(redis, gap_ms=4_000)).word in ("batch", "wait")
     await redis.hset(keys.PREFIX + "rate:audiencepoint", "next", 1)  # its time has come
@@ -181,6 +181,28 @@ async def test_it_climbs_only_with_calls(redis: Redis) -> None:
     await redis.hset(keys.PREFIX + "rate:audiencepoint", "next", 1)
     assert (await claim(redis, gap_ms=4_000)).word == "batch"
     assert not await redis.exists(PACE)
+
+
+@pytest.mark.anyio
+async def test_a_changed_setting_begins_anew(redis: Redis) -> None:
+    """A share of five a second is none of another rate: no call waits for it, none is told, a 429 halves the whole."""
+    await slow_down(redis, 1)
+    lower = Settings.model_validate({"audiencepoint_rate": 1.25, "audiencelab_rate": 0})
+    assert (await paces.read(redis, lower))["audiencepoint"] == paces.Pace(1.25, 1.25)
+    turn = script(redis, "turn")
+    assert await turn(args=["audiencepoint", 30_000, 0]) == 0
+    assert await turn(args=["audiencepoint", 30_000, 0]) <= 30_000
+    assert await slow_down(redis, await redis_now_ms(redis) + 1, rate=1.25)
+    assert await share_of(redis) == 0.5
+
+
+@pytest.mark.anyio
+async def test_a_429_at_the_floor_changes_nothing(redis: Redis) -> None:
+    """It never makes calls faster, and nobody is told that it halved the rate."""
+    await slow_down(redis, 1)
+    await redis.hset(PACE, "share", 0.04)
+    assert not await slow_down(redis, await redis_now_ms(redis) + 1)
+    assert await share_of(redis) == 0.04
 
 
 @pytest.mark.anyio

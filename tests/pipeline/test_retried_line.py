@@ -13,6 +13,7 @@ from pipeline.moves import Move
 from pipeline.origins import Form, Origin
 from pipeline.outcomes import Reason, Stage
 from pipeline.queues import Queues, create_groups
+from pipeline.scripts import script
 from tests.pipeline.work import (
     META,
     ORIGIN,
@@ -25,12 +26,14 @@ from tests.pipeline.work import (
     numbers,
     put,
     seal,
+    set_back,
     succeed,
     take,
 )
 
 pytestmark = pytest.mark.anyio
 
+RATE = keys.PREFIX + "rate:audiencepoint"
 CALLING = [Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD, Stage.NOTIFY]
 
 
@@ -153,6 +156,84 @@ async def test_it_leaves_the_rate_to_the_new_work_of_other_stages(redis: Redis) 
     await redis.hset(keys.PREFIX + "rate:audiencepoint", "next", 1)  # its time has come
     assert (await claim(redis, gap_ms=gap_ms)).word == "wait"
     assert (await claim(redis, Stage.SUBSCRIBE, rank=1, gap_ms=gap_ms)).word == "batch"
+
+
+async def calls_of_both(redis: Redis, calls: int, order: Sequence[Stage]) -> list[str]:
+    """Return the lines that get the next *calls* of the rate that `forward` and `subscribe` share.
+
+    Both wait for each, and *order* says who asks first when its time has come.
+    """
+    ranks, lines = {Stage.FORWARD: 0, Stage.SUBSCRIBE: 1}, []
+    await redis.hset(RATE, "next", 9e15)
+    for _ in range(calls):
+        for stage in order:
+            await claim(redis, stage, rank=ranks[stage], gap_ms=60_000, is_all_sealed=1)
+        await redis.hset(RATE, "next", 1)
+        for stage in order:
+            got = await claim(redis, stage, rank=ranks[stage], gap_ms=60_000, is_all_sealed=1)
+            if got.word == "batch":
+                lines.append(got.queue.rpartition(":")[0])
+                await succeed(redis, got, stage)
+                break
+    return lines
+
+
+@pytest.mark.parametrize("order", [CALLING[1:3], CALLING[2:0:-1]])
+@pytest.mark.parametrize("unripe", [0, 1])
+async def test_one_of_five_calls_of_a_rate_that_two_stages_share(
+    redis: Redis, order: list[Stage], unripe: int
+) -> None:
+    """New work of `subscribe` goes at four of five, whatever waits in `forward`; what came back gets the fifth."""
+    await retry(redis, Stage.FORWARD, [b"old"] * 20)
+    await seal_all(redis, most=1)
+    await add(redis, Stage.FORWARD, [b"fills its batch"] * unripe)
+    for number in range(30):
+        await seal(redis, Stage.SUBSCRIBE, [b"%d@example.com" % number])
+    lines = await calls_of_both(redis, 30, order)
+    assert lines == (["subscribe"] * 4 + ["forward:retried"]) * 6
+
+
+@pytest.mark.parametrize("order", [CALLING[1:3], CALLING[2:0:-1]])
+async def test_it_is_one_of_five_in_whichever_stages_it_waits(
+    redis: Redis, order: list[Stage]
+) -> None:
+    """Both stages have new work and such that came back: one of five for the latter in all; then it gets the rest."""
+    for stage in order:
+        await retry(redis, stage, [b"old@example.com"] * 4)
+        await seal_all(redis, stage, most=1)
+        for number in range(12):
+            await seal(redis, stage, [b"%d@example.com" % number])
+    lines = await calls_of_both(redis, 32, order)
+    assert [line.endswith(":retried") for line in lines[:30]] == ([False] * 4 + [True]) * 6
+    assert all(line.endswith(":retried") for line in lines[30:])
+    await check_books(redis)
+
+
+async def test_calls_beside_the_stages_do_not_keep_it_out(redis: Redis) -> None:
+    """An import that never stops asks first every time, and uses four of five calls."""
+    await retry(redis, Stage.ENRICH, [b"old"] * 4)
+    await seal_all(redis, Stage.ENRICH, most=1)
+    turn, got = script(redis, "turn"), []
+    await redis.hset(RATE, "next", 9e15)
+    for _ in range(10):
+        await turn(args=["audiencepoint", 60_000, 0])
+        await claim(redis, Stage.ENRICH, rank=1, gap_ms=60_000)
+        await redis.hset(RATE, "next", 1)
+        if await turn(args=["audiencepoint", 60_000, 0]):
+            got.append((await claim(redis, Stage.ENRICH, rank=1, gap_ms=60_000)).word)
+    assert got == ["batch"] * 2
+
+
+async def test_a_paused_stage_of_only_that_makes_its_probe(redis: Redis) -> None:
+    """It finds out that its vendor works again while another stage has new work without end."""
+    await retry(redis, Stage.FORWARD, [b"old"])
+    await seal_all(redis)
+    await set_back(redis, await claim(redis), at_once=1)
+    assert await redis.hexists(keys.PAUSED, Stage.FORWARD)
+    for number in range(9):
+        await seal(redis, Stage.SUBSCRIBE, [b"%d@example.com" % number])
+    lines = await calls_of_both(redis, 5, CALLING[1:3])
+    assert lines.count("forward:retried") == 1
 
 
 async def test_resume_lets_what_is_held_in_both_lines_go_on(redis: Redis) -> None:

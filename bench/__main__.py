@@ -141,50 +141,45 @@ def _sizes(full: bool, rounds: int) -> Sizes:
 
 def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Plan:
     """Return what to run: a label, Redis's policy, the measurement."""
-    plan: Plan = []
-    policies: list[Fsync] = ["everysec", "always"]
-    policies = [policy for policy in policies if appendfsync in ("", policy)]
-    if appendfsync == "no":
-        policies = ["no"]
-    if not policies:
-        raise typer.BadParameter("--appendfsync is always, everysec or no")
-    with_fsync: dict[Bench, Callable[[Place, Sizes, Fsync], Any]] = {
+    policies = _policies(appendfsync)
+    with_each: dict[Bench, Callable[[Place, Sizes, Fsync], Any]] = {
         Bench.RECEIVE: partial(receive.measure, wrk=wrk),
         Bench.PEERS: race.measure,
         Bench.LATENCY: latency.measure,
     }
-    for name, measure in with_fsync.items():
-        if name in chosen:
-            plan += [(f"{name}, {one}", one, _with(measure, one)) for one in policies]
-    if Bench.FSYNCED in chosen:
-        plan.append(("fsynced", "everysec", fsynced.measure))
-    if Bench.FLOW in chosen:
+    whole_way = partial(flow.measure, sandbox=sandbox)
+    with_one: dict[Bench, tuple[str, Fsync, Measure]] = {
+        Bench.FSYNCED: ("fsynced", "everysec", fsynced.measure),
+        Bench.FLOW: (f"flow, {policies[0]}", policies[0], whole_way),
+        Bench.WORKERS: ("workers", "everysec", workers.measure),
+        Bench.ENDURANCE: ("endurance", "everysec", endurance.measure),
+        Bench.IDLE: ("idle", "always", idle.measure),
+        Bench.MEMORY: ("memory", "everysec", memory.measure),
+        Bench.SEEN: ("seen", "no", seen.measure),
+        Bench.IMPORT: ("import", "everysec", imports.measure),
+        Bench.PARSE: ("parse", "no", parse.measure),
+        Bench.MIXED: ("mixed", "everysec", mixed.measure),
+        Bench.BACKLOG: ("backlog", "everysec", drain.measure),
+        Bench.LARGE: ("large", "everysec", large.measure),
+    }
+    plan = [
+        (f"{name}, {policy}", policy, _with(measure, policy))
+        for name, measure in with_each.items()
+        if name in chosen
+        for policy in policies
+    ]
+    return plan + [one for name, one in with_one.items() if name in chosen]
 
-        def whole_way(at: Place, sizes: Sizes) -> Coroutine[Any, Any, list[Figure]]:
-            return flow.measure(at, sizes, sandbox=sandbox)
 
-        plan.append((f"flow, {policies[0]}", policies[0], whole_way))
-    if Bench.WORKERS in chosen:
-        plan.append(("workers", "everysec", workers.measure))
-    if Bench.ENDURANCE in chosen:
-        plan.append(("endurance", "everysec", endurance.measure))
-    if Bench.IDLE in chosen:
-        plan.append(("idle", "always", idle.measure))
-    if Bench.MEMORY in chosen:
-        plan.append(("memory", "everysec", memory.measure))
-    if Bench.SEEN in chosen:
-        plan.append(("seen", "no", seen.measure))
-    if Bench.IMPORT in chosen:
-        plan.append(("import", "everysec", imports.measure))
-    if Bench.PARSE in chosen:
-        plan.append(("parse", "no", parse.measure))
-    if Bench.MIXED in chosen:
-        plan.append(("mixed", "everysec", mixed.measure))
-    if Bench.BACKLOG in chosen:
-        plan.append(("backlog", "everysec", drain.measure))
-    if Bench.LARGE in chosen:
-        plan.append(("large", "everysec", large.measure))
-    return plan
+def _policies(appendfsync: str) -> list[Fsync]:
+    """Return the policies of Redis that are measured; *appendfsync* names one, or is empty."""
+    if appendfsync == "no":
+        return ["no"]
+    both: list[Fsync] = ["everysec", "always"]
+    policies = [policy for policy in both if appendfsync in ("", policy)]
+    if not policies:
+        raise typer.BadParameter("--appendfsync is always, everysec or no")
+    return policies
 
 
 def _with(measure: Callable[[Place, Sizes, Fsync], Any], policy: Fsync) -> Measure:

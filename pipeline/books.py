@@ -38,7 +38,7 @@ async def snapshot(redis: Redis, home: Home | None = None) -> dict[str, Any]:
     found = await asyncio.to_thread(survey, home) if home else None
     spilled = found.looks if found else []
     names = [look.name for look in spilled]
-    now, books, refused, paused, workers, oldest, _, places = await script(redis, "status")(
+    now, books, refused, paused, workers, oldest, places = await script(redis, "status")(
         args=[heartbeats.FRESH_MS, len(ALL_QUEUES), *ALL_QUEUES, len(names), *names]
     )
     left = [look.left(int(place)) for look, place in zip(spilled, places, strict=True)]

@@ -60,8 +60,7 @@ async def slow_down(
     """
     gap_ms = 1000 / calls_per_s if calls_per_s else 0
     args: list[str | float] = [vendor, gap_ms, "" if begun_ms is None else begun_ms, why]
-    _, is_lowered = await script(redis, "slow_down")(args=args)
-    return bool(is_lowered)
+    return bool(await script(redis, "slow_down")(args=args))
 
 
 async def read(redis: Redis, settings: Settings) -> dict[str, Pace]:

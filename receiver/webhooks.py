@@ -29,7 +29,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
@@ -105,6 +105,17 @@ class Door:
         return cls(source, headers, spilled, prepared, (source.name, source.success))
 
 
+def _acknowledged(
+    door: Door, headers: Mapping[bytes, bytes], delivery_id: str, send: Send, *, spilled: bool
+) -> Awaitable[None]:
+    """Answer that the delivery is kept; no coroutine of its own, since every delivery comes by here."""
+    stored = _stored_body(delivery_id)
+    if not spilled and b"x-request-id" not in headers:
+        return door.prepared.send(send, stored)
+    how = door.spilled if spilled else door.headers
+    return answer(send, door.source.success, _echoed(how, headers), stored)
+
+
 class Webhooks:
     """The endpoint, a plain ASGI callable under `/hooks/{source}` and `/hooks/{source}/{token}`."""
 
@@ -175,13 +186,7 @@ class Webhooks:
         finally:
             held.release()
         self._note(door, len(delivery.body), spilled=spilled)
-        stored = _stored_body(delivery.id)
-        if spilled:
-            await answer(send, door.source.success, _echoed(door.spilled, headers), stored)
-        elif b"x-request-id" in headers:
-            await answer(send, door.source.success, _echoed(door.headers, headers), stored)
-        else:
-            await door.prepared.send(send, stored)
+        await _acknowledged(door, headers, delivery.id, send, spilled=spilled)
 
     def _admit(
         self, scope: Scope, headers: Mapping[bytes, bytes]

@@ -229,6 +229,17 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65535)] = Field(
         default=8000, description="the receiver's port"
     )
+    console_token: Annotated[_Key, AfterValidator(setting_values.check_console_token)] = Field(
+        default=None,
+        description="opens the operator's page, at least 16 characters; unset: no log-in, and the page is"
+        " shown on this machine only",
+    )
+    console_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8001, description="the port of the operator's page; 0: `relay up` starts none"
+    )
+    console_read_only: bool = Field(
+        default=False, description="true: the operator's page shows everything and changes nothing"
+    )
     log_format: Annotated[Literal["console", "json"], _whatever_the_case("console", "json")] = (
         Field(default="console", description="console or json")
     )

@@ -1,0 +1,32 @@
+"""The desk: what every page of the console works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from console.web.attempts import Attempts
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from console.web.sessions import Sessions
+    from pipeline.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Settings, Redis (with the bell of the workers), and who is logged in."""
+
+    settings: Settings
+    redis: Redis
+    sessions: Sessions
+    attempts: Attempts = field(default_factory=Attempts)
+
+
+def desk_of(request: Request) -> Desk:
+    """Return the desk of the application that serves *request*."""
+    desk: Desk = request.app.state.desk
+    return desk

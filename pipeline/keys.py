@@ -21,6 +21,7 @@ which is why two relays must not share a database.
 | {relay}:seen:SLOT:BUCKET     | set    | SEEN_WINDOW_H * 1.5  | move, sweep            | move                |
 | {relay}:dead                 | zset   | until retried, dropped | bury, dead letters   | dead letters        |
 | {relay}:dead:ID              | hash   | same                 | same                   | same                |
+| {relay}:dead-kinds          | hash   | for ever             | same                   | the console         |
 | {relay}:same-body:DIGEST     | string | one day              | receiver               | receiver            |
 | {relay}:visitors             | zset   | VISITOR_KEEP_D       | enrich, scores         | visitors            |
 | {relay}:visitor:ID           | hash   | VISITOR_KEEP_D       | enrich, scores         | visitors            |
@@ -71,6 +72,7 @@ BELLS = PREFIX + "bells"
 PAUSED = PREFIX + "paused"
 SEEN = PREFIX + "seen"
 DEAD = PREFIX + "dead"
+DEAD_KINDS = PREFIX + "dead-kinds"
 VISITORS = PREFIX + "visitors"
 TOMBSTONES = PREFIX + "tombstones"
 TOMBSTONE_KEY = PREFIX + "tombstone-key"

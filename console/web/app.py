@@ -21,8 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from console.commands import redis_failure
 from console.web.desk import Desk
 from console.web.guard import Guard
-from console.web.pages import flow, log_in
+from console.web.pages import dead_letters, flow, log_in
 from console.web.rendering import failure
+from console.web.replay import Replays
 from console.web.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -38,13 +39,14 @@ _STATIC = Path(__file__).parent / "static"
 def make_app(settings: Settings, redis: Redis) -> Starlette:
     """Return the console. *redis* is closed at its end."""
     token = settings.console_token.get_secret_value() if settings.console_token else None
-    sessions = Sessions(token)
+    sessions, replays = Sessions(token), Replays(redis)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            await replays.close()
             with contextlib.suppress(RedisError, OSError):
                 await redis.aclose()
                 await redis.connection_pool.disconnect()
@@ -59,13 +61,14 @@ def make_app(settings: Settings, redis: Redis) -> Starlette:
         },
         lifespan=lifespan,
     )
-    app.state.desk = Desk(settings, redis, sessions)
+    app.state.desk = Desk(settings, redis, sessions, replays)
     return app
 
 
 def _routes() -> list[BaseRoute]:
     return [
         *flow.routes,
+        *dead_letters.routes,
         *log_in.routes,
         Route("/healthz", _lives, methods=["GET"]),
         Mount("/static", StaticFiles(directory=_STATIC), name="static"),
@@ -78,7 +81,8 @@ async def _lives(request: Request) -> Response:
 
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - for mypy: this handler is called for nothing else
-    sentence = "There is no such page." if error.status_code == 404 else error.detail
+    # a page's own sentence, or the router's word for a page that is not there
+    sentence = "There is no such page." if error.detail == "Not Found" else error.detail
     return failure(request, error.status_code, sentence)
 
 

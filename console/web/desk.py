@@ -12,6 +12,7 @@ from console.web.attempts import Attempts
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from console.web.replay import Replays
     from console.web.sessions import Sessions
     from pipeline.settings import Settings
 
@@ -23,6 +24,7 @@ class Desk:
     settings: Settings
     redis: Redis
     sessions: Sessions
+    replays: Replays
     attempts: Attempts = field(default_factory=Attempts)
 
 

@@ -171,8 +171,22 @@ local function list()
   return items
 end
 
+-- How many dead letters of a kind there are, a kind being what an operator asks by: nobody has to count them all.
+local function count_kind(kind, delta)
+  if redis.call('HINCRBY', P .. 'dead-kinds', kind, delta) <= 0 then redis.call('HDEL', P .. 'dead-kinds', kind) end
+end
+
+-- Take a letter out of the index; return whether it stood there.
+local function unlist_letter(stage, source, reason, id)
+  local kind = stage .. '/' .. source .. '/' .. reason
+  if redis.call('ZREM', P .. 'dead', kind .. '/' .. id) == 0 then return false end
+  count_kind(kind, -1)
+  return true
+end
+
 local function write_letter(stage, id, source, reason, now, fields)
-  redis.call('ZADD', P .. 'dead', now, stage .. '/' .. source .. '/' .. reason .. '/' .. id)
+  local kind = stage .. '/' .. source .. '/' .. reason
+  count_kind(kind, redis.call('ZADD', P .. 'dead', now, kind .. '/' .. id))
   redis.call('HSET', P .. 'dead:' .. id, 'stage', stage, 'source', source, 'reason', reason,
     'buried_at', string.format('%.0f', now), unpack(fields))
 end

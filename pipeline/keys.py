@@ -47,6 +47,7 @@ which is why two relays must not share a database.
 | {relay}:import:KIND:ID       | hash   | 90 days              | reconcile, console     | reconcile, console  |
 | {relay}:reconciling          | string | minutes              | reconcile              | reconcile           |
 | {relay}:audit                | stream | last 10 000          | console                | console             |
+| {relay}:history             | stream | a week               | chronicle              | the console         |
 | {relay}:retry-run            | hash   | until finished       | dead retry             | dead retry          |
 | {relay}:poll                 | hash   | for ever             | poll scores            | poll scores         |
 | {relay}:polling              | string | a minute             | poll scores            | poll scores         |
@@ -82,6 +83,7 @@ SENDERS = PREFIX + "senders"
 BULK = PREFIX + "bulk"
 GIVEN_UP = PREFIX + "given-up"
 AUDIT = PREFIX + "audit"
+HISTORY = PREFIX + "history"
 RETRY_RUN = PREFIX + "retry-run"
 DIALECTS = PREFIX + "dialects"
 POLL = PREFIX + "poll"

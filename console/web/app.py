@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from console.commands import redis_failure
 from console.web.desk import Desk
+from console.web.gauges import Gauges
 from console.web.guard import Guard
 from console.web.pages import dead_letters, flow, log_in
 from console.web.rendering import failure
@@ -61,7 +62,7 @@ def make_app(settings: Settings, redis: Redis) -> Starlette:
         },
         lifespan=lifespan,
     )
-    app.state.desk = Desk(settings, redis, sessions, replays)
+    app.state.desk = Desk(settings, redis, sessions, replays, Gauges(settings, redis))
     return app
 
 

@@ -12,6 +12,7 @@ from console.web.attempts import Attempts
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from console.web.gauges import Gauges
     from console.web.replay import Replays
     from console.web.sessions import Sessions
     from pipeline.settings import Settings
@@ -25,6 +26,7 @@ class Desk:
     redis: Redis
     sessions: Sessions
     replays: Replays
+    gauges: Gauges
     attempts: Attempts = field(default_factory=Attempts)
 
 

@@ -43,6 +43,16 @@ local function let_anyone_take(queue, id)
   end_probe(queue, id)
 end
 
+-- When the oldest work of a queue began to wait, in ms as text; '' when there is none. A batch is a new entry each time
+-- it is sealed, split or held; its items have waited longer. Not so what came back from the dead letters: its
+-- items were seen long before they began to wait.
+local function waiting_since(queue)
+  local first = redis.call('XRANGE', queue_key(queue), '-', '+', 'COUNT', 1)[1]
+  if not first then return '' end
+  local is_batch = string.find(queue, ':') and not string.find(queue, ':retried', 1, true)
+  return is_batch and string.match(first[2][4] or '', '^[^|]*|(%d+)') or string.match(first[1], '^%d+')
+end
+
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)

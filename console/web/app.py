@@ -22,7 +22,7 @@ from console.commands import redis_failure
 from console.web.desk import Desk
 from console.web.gauges import Gauges
 from console.web.guard import Guard
-from console.web.pages import dead_letters, flow, log_in
+from console.web.pages import api, dead_letters, flow, log_in
 from console.web.rendering import failure
 from console.web.replay import Replays
 from console.web.sessions import Sessions
@@ -70,6 +70,7 @@ def _routes() -> list[BaseRoute]:
     return [
         *flow.routes,
         *dead_letters.routes,
+        *api.routes,
         *log_in.routes,
         Route("/healthz", _lives, methods=["GET"]),
         Mount("/static", StaticFiles(directory=_STATIC), name="static"),

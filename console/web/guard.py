@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import SplitResult, quote, urlsplit
@@ -66,7 +67,7 @@ class Guard:
     def _session(self, scope: Scope, headers: Headers) -> Session | None:
         """Return the session of the request's cookie, or of its bearer token where programs may show one."""
         given = headers.get("authorization", "")
-        if scope["path"].startswith(_FOR_PROGRAMS) and given[:7].lower() == "bearer ":
+        if is_for_programs(scope["path"]) and given[:7].lower() == "bearer ":
             return self._sessions.begin() if self._sessions.is_token(given[7:].strip()) else None
         return self._sessions.read(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
 
@@ -121,7 +122,7 @@ def is_from_here(headers: Headers) -> bool:
 
 
 def _to_login(scope: Scope) -> Response:
-    if scope["path"].startswith(_FOR_PROGRAMS):
+    if is_for_programs(scope["path"]):
         problem = {
             "title": "Unauthorized",
             "status": 401,
@@ -136,6 +137,17 @@ def _to_login(scope: Scope) -> Response:
         f"?{query}" if (query := scope["query_string"].decode("latin-1")) else ""
     )
     return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
+
+
+def problem(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return what went wrong as programs read it (RFC 9457)."""
+    told = {"title": HTTPStatus(status).phrase, "status": status, "detail": sentence}
+    return JSONResponse(told, status, headers, "application/problem+json")
+
+
+def is_for_programs(path: str) -> bool:
+    """Tell whether what is at *path* is read by programs."""
+    return path.startswith(_FOR_PROGRAMS)
 
 
 def _refused(status: int, sentence: str) -> Response:

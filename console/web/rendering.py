@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from console.output import safe
 from console.web.desk import desk_of
 from console.web.forms import TOKEN
+from console.web.guard import is_for_programs, problem
 from console.web.sessions import COOKIE, KEPT_S, Session
 from pipeline.settings import Settings
 
@@ -147,7 +148,9 @@ def done(request: Request, where: str, sentence: str) -> Response:
 
 
 def failure(request: Request, status: int, sentence: str) -> Response:
-    """Return a page that says what went wrong and what to do."""
+    """Return a page that says what went wrong and what to do; a problem where programs read."""
+    if is_for_programs(request.url.path):
+        return problem(status, sentence)
     return page(
         request,
         "failure.html",

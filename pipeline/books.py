@@ -8,6 +8,7 @@ no counter, because Redis was not there to count: whoever can see the files adds
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -92,7 +93,7 @@ async def recount(redis: Redis) -> dict[Stage, dict[str, int]]:
     counted = {stage: {"waiting": 0, "dead": 0} for stage in Stage}
     for stage, queues in keys.QUEUES.items():
         for name in queues:
-            counted[stage]["waiting"] += await _payloads(redis, name)
+            counted[stage]["waiting"] += await payloads(redis, name)
     cursor = 0
     while True:
         cursor, members = await redis.zscan(keys.DEAD, cursor, count=1000)
@@ -102,11 +103,12 @@ async def recount(redis: Redis) -> dict[Stage, dict[str, int]]:
             return counted
 
 
-async def _payloads(redis: Redis, queue: str) -> int:
-    page, total, start = 1_000, 0, "-"
+async def payloads(redis: Redis, queue: str, most: float = inf) -> int:
+    """Count the pieces of work in *queue*, page by page; once there are *most*, the rest is not looked at."""
+    page, total, start = 1_000 if most == inf else 100, 0, "-"
     while True:
-        payloads, rows, last = await script(redis, "payloads")(args=[queue, start, page])
-        total += int(payloads)
-        if rows < page:
+        found, rows, last = await script(redis, "payloads")(args=[queue, start, page])
+        total += int(found)
+        if rows < page or total >= most:
             return total
         start = "(" + last.decode()

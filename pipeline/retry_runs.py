@@ -32,7 +32,7 @@ RATE = 50.0
 #: a run without a beat for this long was killed; it beats at least once a second
 BEAT_FRESH_MS = 5_000
 LARGEST_CHUNK = 100
-#: What is retried has a line of its own where it leads to a call, and its share of the calls there, however much new work
+#: What is retried has a line of its own where it leads to a call, and its share of the calls, however much new work
 #: waits. The run waits while so much is in that line, so that a stop leaves little behind: as much as one bulk job asks
 #: about. A stage without such a line works on it among all else: there what counts is all that waits.
 MOST_WAITING = 1_000

@@ -203,8 +203,9 @@ class Walker:
             pipe.info("memory")
             pipe.xlen(keys.queue(Stage.UNPACK))
             pipe.xlen(keys.queue(Stage.ENRICH))
-            memory, deliveries, sightings = await pipe.execute()
-        limit = int(memory.get("maxmemory", 0))
+            pipe.xlen(keys.queue(keys.retried(Stage.ENRICH)))
+            memory, deliveries, new, retried = await pipe.execute()
+        limit, sightings = int(memory.get("maxmemory", 0)), new + retried
         if limit and int(memory["used_memory"]) >= FULL_AT * limit:
             return "Redis is nearly full"
         if deliveries >= MOST_DELIVERIES:

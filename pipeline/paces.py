@@ -1,10 +1,10 @@
 """Paces: how fast each vendor is asked, which is what the settings say until it asks for fewer requests.
 
-A 429 halves the rate that all workers share; every call that is made after it raises it a little, up to the configured
-one again (`lua/pace.lua` has the arithmetic). The quota's 429 is none of this: no pace helps against it, so the stage
-pauses. Pauses, back-off and `Retry-After` stand beside it. Where no rate is configured there is nothing to halve:
-there the number of calls at a time is what gives way (`workers.width`). Each worker has its own, and tells with its
-heartbeat where it makes fewer calls than it may; what it told is gone soon after it is.
+A 429 halves the rate that all workers share; every call that goes well after it raises it a little, up to the
+configured one again (`lua/pace.lua` has the arithmetic). The quota's 429 is none of this: no pace helps against it, so
+the stage pauses. Pauses, back-off and `Retry-After` stand beside it. Where no rate is configured there is nothing to
+halve: there the number of calls at a time is what gives way (`workers.width`). Each worker has its own, and tells with
+its heartbeat where it makes fewer calls than it may; what it told is gone soon after it is.
 """
 
 from __future__ import annotations
@@ -48,6 +48,22 @@ class Pace:
             "why": self.why,
             "slowed_at": since,
         }
+
+
+async def turn(redis: Redis, vendor: str, calls_per_s: float, rank: int) -> float:
+    """Use one call of the rate of *vendor* outside the stages: 0 when it may be made now.
+
+    Else the seconds to wait before asking again. *calls_per_s* is the configured rate, and *rank* 0 is served first.
+    """
+    if not calls_per_s:
+        return 0.0
+    wait_ms: int = await script(redis, "turn")(args=[vendor, 1000 / calls_per_s, rank])
+    return wait_ms / 1000
+
+
+async def went_well(redis: Redis, vendor: str) -> None:
+    """Note a call outside the stages that *vendor* answered well."""
+    await script(redis, "went_well")(args=[vendor])
 
 
 async def slow_down(

@@ -16,11 +16,12 @@ from pipeline.clock import redis_now_ms
 from pipeline.outcomes import Stage
 from pipeline.scripts import script
 from pipeline.settings import Settings
-from tests.pipeline.work import claim, full, seal
+from tests.pipeline.work import claim, full, seal, set_back, succeed
 
 #: of the arithmetic in `pipeline/lua/pace.lua`
 LEAST, STEP = 0.05, 0.05
 PACE = keys.pace("audiencepoint")
+RATES = ("audiencepoint", "audiencelab")
 CONFIGURED = Settings.model_validate({"audiencepoint_rate": 5, "audiencelab_rate": 0})
 
 #: what comes to a vendor: a call that goes well, or one that is asked to slow down
@@ -167,20 +168,46 @@ async def test_both_workers_keep_to_the_pace(redis: Redis) -> None:
 
 
 @pytest.mark.anyio
-async def test_it_climbs_only_with_calls(redis: Redis) -> None:
-    """Each call raises it; asking and waiting do not, and at the configured rate nothing is kept."""
-    for number in range(3):
+async def test_it_climbs_only_with_what_is_answered_well(redis: Redis) -> None:
+    """Each success raises it; waiting, a call and its failure do not. At the configured rate nothing is kept."""
+    for number in range(4):
         await seal(redis, Stage.FORWARD, [b"%d" % number])
     await slow_down(redis, 1, rate=0.25)
-    for _ in range(3):
-        assert (await claim(redis, gap_ms=4_000)).word in ("batch", "wait")
-    await redis.hset(keys.PREFIX + "rate:audiencepoint", "next", 1)  # its time has come
-    assert (await claim(redis, gap_ms=4_000)).word == "batch"
-    assert await share_of(redis) == pytest.approx(0.54 + 0.05 * 4_000 / 0.54 / 10_000, abs=1e-4)
+    failed = await claim(redis, gap_ms=4_000)
+    await set_back(redis, failed, base_ms=0)
+    assert await share_of(redis) == 0.5
+    for share in (0.54, 0.54 + 0.05 * 4_000 / 0.54 / 10_000):
+        await redis.hset(keys.PREFIX + "rate:audiencepoint", "next", 1)  # its time has come
+        called = await claim(redis, gap_ms=4_000)
+        assert (await claim(redis, gap_ms=4_000)).word == "wait"
+        await succeed(redis, called)
+        assert await share_of(redis) == pytest.approx(share, abs=1e-4)
     await redis.hset(PACE, "share", 0.9999)
     await redis.hset(keys.PREFIX + "rate:audiencepoint", "next", 1)
-    assert (await claim(redis, gap_ms=4_000)).word == "batch"
+    await succeed(redis, await claim(redis, gap_ms=4_000))
     assert not await redis.exists(PACE)
+
+
+@pytest.mark.anyio
+async def test_each_vendors_success_is_its_own(redis: Redis) -> None:
+    """What AudiencePoint answers well says nothing of AudienceLab, nor does a call of `notify` of either."""
+    for vendor in ("audiencepoint", "audiencelab"):
+        await paces.slow_down(redis, vendor, 0.25, "asks for fewer", 1)
+    for stage, climbing in (
+        (Stage.NOTIFY, ""),
+        (Stage.ENRICH, "audiencelab"),
+        (Stage.SUBSCRIBE, "audiencepoint"),
+        (Stage.FORWARD, "audiencepoint"),
+    ):
+        before = {each: await redis.hget(keys.pace(each), "share") for each in RATES}
+        await seal(redis, stage, [b"1"])
+        await succeed(redis, await claim(redis, stage), stage)
+        after = {each: await redis.hget(keys.pace(each), "share") for each in RATES}
+        assert [each for each in RATES if before[each] != after[each]] == [climbing] * bool(
+            climbing
+        )
+    await paces.went_well(redis, "audiencelab")
+    assert await redis.hget(keys.pace("audiencelab"), "share") > after["audiencelab"]
 
 
 @pytest.mark.anyio

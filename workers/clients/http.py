@@ -18,7 +18,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -185,8 +185,12 @@ class VendorHttp:
         client: httpx.AsyncClient,
         *,
         deadline_s: float = DEADLINE_S,
+        turn: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Make the header list. Raises `ValueError` for a value that cannot stand in a header."""
+        """Make the header list. *turn* is waited for before each call, for as long as it takes.
+
+        Raises `ValueError` for a value that cannot stand in a header.
+        """
         for name, value in headers.items():
             if not _HEADER_VALUE.fullmatch(value):
                 # the value is a key: it is not shown
@@ -198,6 +202,7 @@ class VendorHttp:
         self._base_url = base_url.rstrip("/")
         self._client = client
         self._deadline_s = deadline_s
+        self._turn = turn
         self._url = lru_cache(maxsize=MOST_URLS)(self._parse)
         self._headers = [
             (b"Accept", b"*/*"),
@@ -214,6 +219,8 @@ class VendorHttp:
 
         Raises `Unavailable` when no whole answer came, `Misconfigured` for an unusable base URL.
         """
+        if self._turn is not None:
+            await self._turn()
         begun, calls = monotonic(), _answered.get()
         try:
             async with asyncio.timeout(self._deadline_s):

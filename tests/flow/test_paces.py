@@ -8,7 +8,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from pipeline import dead_letters, keys, paces, pauses
+from pipeline import books, dead_letters, keys, pauses
 from pipeline.dead_letters import Filter
 from pipeline.moves import Move, Mover
 from pipeline.origins import Origin
@@ -38,10 +38,9 @@ async def test_a_429_halves_the_rate_and_loses_nothing(make_bench: MakeBench) ->
     await bench.put("events", mail_events(90))
     await bench.work_until(bench.is_idle)
     assert 0.5 <= await share_of(bench) < 0.51
-    pace = (await paces.read(bench.redis, bench.settings))["audiencepoint"]
-    assert pace.why is not None
-    assert pace.why.startswith("AudiencePoint asks for fewer requests")
-    assert pace.configured == RATE
+    pace = (await books.snapshot(bench.redis, settings=bench.settings))["rates"]["audiencepoint"]
+    assert pace["why"].startswith("AudiencePoint asks for fewer requests")
+    assert pace["configured"] == RATE
     assert sorted(bench.arrived) == sorted(f"person{n}@example.com" for n in range(90))
     await bench.assert_balanced()
 
@@ -197,7 +196,8 @@ async def test_no_answer_narrows_the_width_of_its_worker(make_bench: MakeBench) 
         assert 4 <= width.calls < WIDTH
 
         async def is_told() -> bool:
-            calls = (await paces.read_calls(bench.redis, WIDTH))[Stage.FORWARD]
-            return calls.now == width.calls and calls.why is not None
+            told = await books.snapshot(bench.redis, settings=bench.settings)
+            calls = told["calls"]["forward"]
+            return bool(calls["now"] == width.calls and calls["why"])
 
         await bench.until(is_told)

@@ -337,11 +337,12 @@ class Dispatch:
             await self.set_back(verdict.setback or Setback(""), batch, sent)
             return verdict.fate
         again = attempts(verdict.tries, successes, sent)
-        await self._context.mover.apply([await self._taken_out(batch, failure, verdict, again)])
+        move = await self._taken_out(batch, failure, verdict, again)
+        if verdict.fate is Fate.HOLD:
+            move.hold(stage, successes)
+        await self._context.mover.apply([move])
         if verdict.setback:
             await self.set_back(verdict.setback, None, sent, held=verdict.fate is Fate.HOLD)
-        elif verdict.fate is Fate.HOLD:
-            await self._context.redis.hset(keys.destination(stage), "held", successes)
         return verdict.fate
 
     async def _taken_out(

@@ -201,7 +201,7 @@ def _manners(role: Role) -> dict[str, object]:
                 "retry_on_error": list(_TRANSIENT),
                 "socket_connect_timeout": 5,
                 # no command blocks; a server that stands still as long may be a primary that has been replaced
-                "socket_timeout": 20,
+                "socket_timeout": 10,
                 "health_check_interval": 15,
             }
         case Role.CONSOLE:

@@ -26,6 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipeline.home import Home, HomeError, Server
 from pipeline.settings import Settings
+from pipeline.silence import Watched
 
 # A connection that rests notices in no other way that the network has gone silent: after 15 s of silence
 # three probes, 5 s apart.
@@ -80,7 +81,8 @@ def connection_pool(settings: Settings, role: Role) -> ConnectionPool:
     else:
         pool = ConnectionPool.from_url(parts.geturl(), **options)
     kind = pool.connection_class
-    pool.connection_class = type(f"Quick{kind.__name__}", (Quick, kind), {})
+    manners = (Watched, Quick) if role is Role.WORKER else (Quick,)
+    pool.connection_class = type(f"Quick{kind.__name__}", (*manners, kind), {})
     return pool
 
 
@@ -124,11 +126,7 @@ class Quick:
             await self.check_health()
         try:
             self._writer.writelines([command] if isinstance(command, bytes) else command)
-            if self.socket_timeout is None:
-                await self._writer.drain()
-            else:
-                async with asyncio.timeout(self.socket_timeout):
-                    await self._writer.drain()
+            await self.until_written()
         except BaseException as error:  # what was sent by half cannot be taken back
             await self.disconnect(nowait=True)
             if isinstance(error, TimeoutError):
@@ -137,6 +135,14 @@ class Quick:
             if isinstance(error, OSError | RuntimeError):
                 raise RedisConnectionError(f"The connection has closed: {error}") from error
             raise
+
+    async def until_written(self) -> None:
+        """Wait until what was written is on its way."""
+        if self.socket_timeout is None:
+            await self._writer.drain()
+        else:
+            async with asyncio.timeout(self.socket_timeout):
+                await self._writer.drain()
 
 
 class LedPool(SentinelConnectionPool):  # type: ignore[misc] # redis-py's types say nothing here
@@ -200,8 +206,6 @@ def _manners(role: Role) -> dict[str, object]:
                 "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 30),
                 "retry_on_error": list(_TRANSIENT),
                 "socket_connect_timeout": 5,
-                # no command blocks; a server that stands still as long may be a primary that has been replaced
-                "socket_timeout": 10,
                 "health_check_interval": 15,
             }
         case Role.CONSOLE:

@@ -99,9 +99,7 @@ class Patience(Retry):  # type: ignore[misc] # redis-py's types say nothing here
 
 def hurry(pool: ConnectionPool) -> None:
     """Let no command of a worker that leaves wait longer: each in turn would wait for a server that hangs."""
-    pool.connection_kwargs["socket_timeout"] = LEAVING_S
-    for connection in (*pool._available_connections, *pool._in_use_connections):
-        connection.socket_timeout = LEAVING_S
+    pool.connection_class.silence_s = LEAVING_S
 
 
 def arqs_redis(pool: ConnectionPool, patience: Patience) -> ArqRedis:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -120,11 +121,16 @@ async def test_nobody_waits_for_ever_for_a_server_that_hangs(
     """Whoever asks gives up a connection on which nothing is answered, or nothing taken, and tries another."""
     async with hanging() as url:
         pool = connection_pool(settings_for(tmp_path, url), role)
-        assert 0 < pool.connection_kwargs["socket_timeout"] <= 30
-        options = {"socket_timeout": 0.05, "retry": Retry(NoBackoff(), 1)}
-        pool.connection_kwargs |= options | {"lib_name": None, "lib_version": None}
+        options = {"retry": Retry(NoBackoff(), 1), "lib_name": None, "lib_version": None}
+        if role is Role.WORKER:
+            assert 0 < pool.connection_class.silence_s <= 10
+            pool.connection_class.silence_s = 0.05
+        else:
+            assert 0 < pool.connection_kwargs["socket_timeout"] <= 30
+            options["socket_timeout"] = 0.05
+        pool.connection_kwargs |= options
         async with Redis.from_pool(pool) as client:
-            with pytest.raises(RedisTimeoutError):
+            with pytest.raises((RedisTimeoutError, RedisConnectionError)):
                 await client.set("key", value)
 
 
@@ -138,6 +144,19 @@ async def test_a_worker_outlives_a_restart_of_redis(tmp_path: Path) -> None:
             await asyncio.sleep(0)  # the command is under way before the server comes back
             await asyncio.to_thread(server.start)
             assert await answer == b"value"
+
+
+async def test_an_answer_that_has_come_is_read_however_late(redis_url: str, tmp_path: Path) -> None:
+    """A worker that was busy or stood still for longer than silence may last keeps its connection."""
+    pool = connection_pool(settings_for(tmp_path, redis_url), Role.WORKER)
+    pool.connection_class.silence_s = 0.05
+    async with Redis.from_pool(pool) as client:
+        before = await client.client_id()
+        task = asyncio.ensure_future(client.ping())
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop stands still
+        assert await task
+        assert await client.client_id() == before
 
 
 def test_a_worker_tries_again_what_failed_on_the_way(tmp_path: Path) -> None:

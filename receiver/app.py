@@ -23,9 +23,10 @@ from pipeline.wake import Bell, arq_redis
 from receiver import access_log, heads
 from receiver.answers import answer
 from receiver.bodies import Bodies, Memory
-from receiver.group_commit import GroupCommit, Limits
+from receiver.group_commit import GroupCommit
 from receiver.heads import Heads
 from receiver.health import Healthz, Readyz
+from receiver.limits import Limits
 from receiver.metrics import Books, Metrics, MetricsPage
 from receiver.opening import Opening
 from receiver.problems import NOT_FOUND, Refused, render

@@ -99,6 +99,11 @@ class Patience(Retry):  # type: ignore[misc] # redis-py's types say nothing here
             logger.warning("worker waits for Redis error=%s", why)
 
 
+def hurry(pool: ConnectionPool) -> None:
+    """Let no command of a worker that leaves wait longer: each in turn would wait for a server that hangs."""
+    pool.connection_class.silence_s = LEAVING_S
+
+
 def arqs_redis(pool: ConnectionPool, patience: Patience) -> ArqRedis:
     """Return arq's own client over *pool*, by which it can always close.
 

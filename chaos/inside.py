@@ -1,4 +1,4 @@
-"""`python -m chaos.inside NOTES MODULE [ARGUMENT ...]`: run a part of the relay as its Procfile does, with traps in it.
+"""`python -m chaos.inside NOTES MARKS MODULE [ARGUMENT ...]`: run a part of the relay as its Procfile does, with traps.
 
 Orders come on stdin, a line each; when stdin ends, because the run has ended, however, so do we.
 
@@ -7,7 +7,8 @@ Orders come on stdin, a line each; when stdin ends, because the run has ended, h
     clock SECONDS            the process's time of day is so far off from now on; Redis's is not
     disk full | disk well    appends to the spill are written by half, and refused
 
-What has happened is noted in the file NOTES before it does.
+What has happened is noted in the file NOTES before it does. In the file MARKS a worker writes the ids of each batch
+that it is about to send and that was counted in `maybe_duplicate`, a line a batch.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib import import_module
 from typing import Any
 
+from chaos.ids import ids_in
 from chaos.points import ACKNOWLEDGING, SPILLING, WORKING, Point
 
 _armed: dict[tuple[str, str], str] = {}
@@ -104,6 +106,31 @@ def bend_disk() -> None:
     os.pwrite = pwrite  # type: ignore[assignment] # it takes any bytes, ours too
 
 
+def marking(
+    read_batch: Callable[[Sequence[Any]], Any], marks: int
+) -> Callable[[Sequence[Any]], Any]:
+    """Return what reads a claimed batch and writes down the ids in it, if `lua/claim.lua` has counted them."""
+
+    @wraps(read_batch)
+    def read(claim: Sequence[Any]) -> Any:
+        fields, attempts = claim[3], claim[4]
+        if attempts.endswith(b":1"):  # a call was begun, and its answer is not known
+            items = [
+                item for name, item in zip(fields[::2], fields[1::2], strict=True) if name == b"p"
+            ]
+            ids = {found for item in items for found in ids_in(item)}
+            os.write(marks, " ".join(map(str, ids)).encode() + b"\n")
+        return read_batch(claim)
+
+    return read
+
+
+def mark_repetitions(marks: int) -> None:
+    """Let a worker write down what it sends though it may have been sent before."""
+    dispatch = import_module("workers.dispatch")
+    setattr(dispatch, "read_batch", marking(dispatch.read_batch, marks))  # noqa: B010 - not the module's own
+
+
 def obey() -> None:
     """Take orders until stdin ends, then end: nobody supervises us any more."""
     global _offset_s, _disk_is_full
@@ -122,14 +149,22 @@ def obey() -> None:
     os._exit(1)
 
 
+def _opened(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
 def main() -> None:
     """Be the module that is named, with traps."""
     global _notes
-    notes, module, *arguments = sys.argv[1:]
-    _notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    notes, marks, module, *arguments = sys.argv[1:]
+    _notes = _opened(notes)
     bend_time()
     bend_disk()
-    lay_traps(WORKING if module == "arq" else (*ACKNOWLEDGING, *SPILLING))
+    if module == "arq":
+        lay_traps(WORKING)
+        mark_repetitions(_opened(marks))
+    else:
+        lay_traps((*ACKNOWLEDGING, *SPILLING))
     threading.Thread(target=obey, daemon=True).start()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

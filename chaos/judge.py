@@ -51,6 +51,11 @@ def read_journal(lines: Iterable[bytes]) -> list[Arrival]:
     return [Arrival(each, at, statuses.get(call)) for call, at, ids in accepted for each in ids]
 
 
+def read_marks(lines: Iterable[bytes]) -> Counter[int]:
+    """Read what `chaos.inside` wrote: how often each id was sent as one that may have been sent before."""
+    return Counter(int(each) for line in lines for each in line.split())
+
+
 @dataclass(slots=True)
 class Evidence:
     """Everything the verdict rests on. *books* is what `pipeline.books.snapshot` says in the end."""
@@ -63,6 +68,7 @@ class Evidence:
     books: Mapping[str, Mapping[str, int]]
     recount: Mapping[str, Mapping[str, int]]
     maybe_duplicate: int
+    marked: Mapping[int, int]
     problems: Sequence[str] = ()
 
 
@@ -77,6 +83,7 @@ class Verdict:
     waiting: int = 0
     lost: list[int] = field(default_factory=list)
     duplicates: Counter[str] = field(default_factory=Counter)
+    marked: int = 0
     maybe_duplicate: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -95,6 +102,7 @@ def judge(evidence: Evidence) -> Verdict:
         dead=sum(number in only_dead for number in promised),
         waiting=sum(number in only_waits for number in promised),
         lost=[each for each in promised if each not in somewhere],
+        marked=sum(evidence.marked.values()),
         maybe_duplicate=evidence.maybe_duplicate,
         problems=list(evidence.problems),
     )
@@ -110,20 +118,24 @@ def _explain(verdict: Verdict, evidence: Evidence) -> None:
     """Find out why each id came that came more than once."""
     before: dict[int, Arrival] = {}
     unexplained: list[int] = []
+    repeated = Counter[int]()
     for arrival in sorted(evidence.arrivals, key=lambda each: each.at):
         first = before.get(arrival.id)
         before[arrival.id] = arrival
         if first is None:
             continue
+        repeated[arrival.id] += 1
         why = why_again(first, arrival, evidence.incidents)
         verdict.duplicates[why or "unexplained"] += 1
         if why is None:
             unexplained.append(arrival.id)
     if unexplained:
         verdict.problems.append(f"arrived twice, and nothing explains it: {_named(unexplained)}")
-    if (repeated := verdict.duplicates.total()) > evidence.maybe_duplicate:
+    if unmarked := [each for each, n in repeated.items() if n > evidence.marked.get(each, 0)]:
+        verdict.problems.append(f"arrived twice, and was not marked: {_named(unmarked)}")
+    if verdict.marked > evidence.maybe_duplicate:
         counted = f"only {evidence.maybe_duplicate} are counted in maybe_duplicate"
-        verdict.problems.append(f"{repeated} arrived twice, and {counted}")
+        verdict.problems.append(f"{verdict.marked} were marked, and {counted}")
 
 
 def why_again(first: Arrival, second: Arrival, incidents: Sequence[Incident]) -> str | None:

@@ -1,7 +1,7 @@
 """The parts of a run as real processes that come back when they end, as under any supervisor.
 
-Every process but Redis ends when its stdin does: however this program ends, nothing is left but Redis, which
-`Relay.close` stops. Each has a session of its own, so that Ctrl-C reaches only us, and is ended by its pid.
+Every process but Redis ends when its stdin does, and `survivors` kills all that are left when this program is killed.
+Each has a session of its own, so that Ctrl-C reaches only us, and is ended by its pid.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from random import SystemRandom
 from time import monotonic, time
 
 from chaos.schedule import REDIS, VENDORS, WORKERS
+from chaos.survivors import ROOT, Survivors
 from console.redis_server import EmbeddedRedis, RedisRefused
 from pipeline.settings import Settings
 
-ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "chaos-token-of-nobody"
 KEY = "sandbox"
 # below the ports that systems give to clients, so that nobody takes one while its server is away
@@ -69,6 +69,7 @@ class Part:
     command: list[str]
     environment: dict[str, str]
     log: Path
+    survivors: Survivors
     process: subprocess.Popen[bytes] | None = None
     #: signals we have sent and traps we have laid since it started: it may end of them
     expected: bool = False
@@ -82,6 +83,7 @@ class Part:
                 env=self.environment, stdin=subprocess.PIPE, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
+        self.survivors.note(self.process.pid)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, unless it has ended."""
@@ -108,8 +110,25 @@ class Part:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            self.survivors.forget(self.process.pid)
             if self.process.stdin is not None:
                 self.process.stdin.close()
+
+
+class _Redis(EmbeddedRedis):
+    """The server, which dies with us, too."""
+
+    survivors: Survivors
+
+    def _spawn(self, binary: Path, lock: int) -> None:
+        super()._spawn(binary, lock)
+        self.survivors.note(self.pid)
+
+    def stop(self) -> None:
+        """Stop it, if it runs."""
+        super().stop()
+        if self.pid:
+            self.survivors.forget(self.pid)
 
 
 class Relay:
@@ -117,9 +136,12 @@ class Relay:
 
     def __init__(self, home: Path, redis_maxmemory: int = 1 << 30) -> None:
         self.home = home
-        self.redis = EmbeddedRedis(home, appendfsync="always", maxmemory=redis_maxmemory)
+        self.survivors = Survivors()
+        self.redis = _Redis(home, appendfsync="always", maxmemory=redis_maxmemory)
+        self.redis.survivors = self.survivors
         self.redis_lock = asyncio.Lock()
         self.notes = home / "notes"
+        self.marks = home / "marks"
         self.journal = home / "journal"
         self.incidents: list[Incident] = []
         self.ended_by_itself: Counter[str] = Counter()
@@ -144,7 +166,7 @@ class Relay:
         return parts + [self._inside(name, arq, {}) for name in WORKERS]
 
     def _inside(self, name: str, command: list[str], more: Mapping[str, str]) -> Part:
-        return self._part(name, ["chaos.inside", str(self.notes), *command], more)
+        return self._part(name, ["chaos.inside", str(self.notes), str(self.marks), *command], more)
 
     def _part(self, name: str, command: list[str], more: Mapping[str, str] | None = None) -> Part:
         ours = {"COVERAGE_PROCESS_CONFIG", *(name.upper() for name in Settings.model_fields)}
@@ -166,10 +188,12 @@ class Relay:
             "LOG_LEVEL": "WARNING",
             **(more or {}),
         }
-        return Part(name, command, environment, self.home / f"{name.replace(' ', '-')}.log")
+        log = self.home / f"{name.replace(' ', '-')}.log"
+        return Part(name, command, environment, log, self.survivors)
 
     def start(self) -> None:
         """Start everything."""
+        self.survivors.watch()
         self.redis.start()
         for part in self.parts.values():
             part.start()
@@ -242,6 +266,7 @@ class Relay:
             part.close()
         self.signal_redis(signal.SIGCONT)
         self.redis.stop()
+        self.survivors.close()
 
 
 def incident_name(part: str) -> str:

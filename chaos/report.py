@@ -49,6 +49,7 @@ def lines(asked: Asked, run: Run, verdict: Verdict) -> Iterator[str]:
     )
     yield (
         f"arrived twice: {verdict.duplicates.total()} ({_counted(verdict.duplicates) or 'none'});"
+        f" marked by their ids when they were sent again: {verdict.marked},"
         f" counted in `maybe_duplicate`: {verdict.maybe_duplicate}"
     )
     yield (

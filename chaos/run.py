@@ -16,12 +16,13 @@ import httpx
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
-from chaos.judge import Arrival, Evidence, read_journal
+from chaos.ids import ids_in
+from chaos.judge import Arrival, Evidence, read_journal, read_marks
 from chaos.parts import Relay
 from chaos.points import SPILLING
 from chaos.schedule import RECEIVERS, REDIS, VENDORS, WORKERS, Act, Kind, draw
 from chaos.sender import Sender
-from chaos.vendors import ID, POISONED
+from chaos.vendors import POISONED
 from pipeline import books, keys
 from pipeline.home import Home
 from pipeline.outcomes import Stage
@@ -398,8 +399,8 @@ async def _evidence(doing: Run) -> Evidence:
         recount = await books.recount(redis)
         dead, waiting = await _dead_ids(redis), await _waiting_ids(redis)
     spilled = _spilled(relay)
-    with relay.journal.open("rb") as journal:
-        doing.arrivals = read_journal(journal)
+    with relay.journal.open("rb") as journal, relay.marks.open("rb") as marks:
+        doing.arrivals, marked = read_journal(journal), read_marks(marks)
     rows = {str(stage): dict(numbers) for stage, numbers in recount.items()}
     rows[Stage.UNPACK]["waiting"] += told.get("spilled", 0)
     return Evidence(
@@ -411,12 +412,13 @@ async def _evidence(doing: Run) -> Evidence:
         books=told["stages"],
         recount=rows,
         maybe_duplicate=told["maybe_duplicate"],
+        marked=marked,
         problems=relay.problems,
     )
 
 
 def _ids(values: Any) -> set[int]:
-    return {int(found) for value in values if value for found in ID.findall(value)}
+    return {found for value in values if value for found in ids_in(value)}
 
 
 async def _dead_ids(redis: Redis) -> set[int]:

@@ -10,7 +10,6 @@ The addresses of `POISONED` are refused with 400, always.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 import time
@@ -21,14 +20,13 @@ from typing import Any
 
 import orjson
 
+from chaos.ids import ids_in
 from sandbox.__main__ import listen, server
 from sandbox.app import create
 from sandbox.desk import Call
 from sandbox.faults import Fault, Faults, poisoned
 from sandbox.memory import Memory
 
-#: the id of what was sent, wherever it shows
-ID = re.compile(rb"chaos-(\d+)-")
 POISONED = tuple(f"poisoned{n}@example.com" for n in range(4))
 
 #: the status of an answer that broke off
@@ -76,8 +74,7 @@ class Journal(Memory):
     def _accepted(self, endpoint: str, raw: bytes) -> None:
         number = f"{os.getpid()}.{next(self._numbers)}"
         _call.set(number)
-        ids = [int(found) for found in ID.findall(raw)]
-        self._write({"c": number, "t": time.time(), "e": endpoint, "i": ids})
+        self._write({"c": number, "t": time.time(), "e": endpoint, "i": ids_in(raw)})
 
     def _write(self, line: dict[str, object]) -> None:
         os.write(self._file, orjson.dumps(line) + b"\n")

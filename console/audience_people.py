@@ -11,13 +11,12 @@ import typer
 
 from console.audience_filters import FiltersOption, SegmentOption, wanted_people
 from console.commands import AsJson, BadUsage
-from console.people_at_vendors import FEW, AudienceId, Limit, Reading, Row, table, turn
+from console.people_at_vendors import FEW, AudienceId, Limit, Reading, Row, table
 from console.vendors import ask_audiencelab
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from pipeline.settings import Settings
     from workers.clients.audiencelab import AudienceLab, Page, Preview
 
 PREVIEW_EXAMPLE = """Example: relay audiences preview --filters '{"city": ["Bergen"]}' --limit 5"""
@@ -80,11 +79,10 @@ def records(
     size = min(page_size, most or page_size)
     reading = Reading("audiences records", audience_id, limit, as_json)
 
-    async def people(lab: AudienceLab, redis: Redis, settings: Settings) -> AsyncGenerator[Row]:
+    async def people(lab: AudienceLab) -> AsyncGenerator[Row]:
         from workers.clients.audiencelab import walk
 
         async def page(number: int) -> Page[dict[str, object]]:
-            await turn(redis, settings)
             reading.facts = {"page": number}
             return await lab.audience_records(audience_id, number, size)
 

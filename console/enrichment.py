@@ -21,7 +21,6 @@ from console.vendors import ask_audiencelab, check_id, check_text, key_of
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from pipeline.settings import Settings
     from workers.clients.audiencelab import AudienceLab, EnrichmentJob, Page
 
 enrich = typer.Typer(
@@ -215,7 +214,7 @@ def show(job_id: JobId, as_json: AsJson = False) -> None:
 def result(job_id: JobId, limit: Limit = None, as_json: AsJson = False) -> None:
     """Read whom a job has found: some as a table, all as JSON Lines with --json; it is audited."""
 
-    async def people(lab: AudienceLab, redis: Redis, settings: Settings) -> AsyncGenerator[Row]:
+    async def people(lab: AudienceLab) -> AsyncGenerator[Row]:
         job = await lab.enrichment_job(job_id)
         async with aclosing(lab.enrichment_rows(job)) as rows:
             async for row in rows:

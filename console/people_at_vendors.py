@@ -6,7 +6,6 @@ stands in the audit, as exports of visitors do.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from console.vendors import ask_audiencelab, check_id, key_of
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from pipeline.settings import Settings
     from workers.clients.audiencelab import AudienceLab
 
 Row = Mapping[str, object]
@@ -46,18 +44,6 @@ def table(rows: Sequence[Row]) -> None:
     print_table(names, [[row.get(name) or "" for name in names] for row in rows])
 
 
-async def turn(redis: Redis, settings: Settings) -> None:
-    """Wait for a call of AUDIENCELAB_RATE, which is shared with the workers."""
-    from pipeline.scripts import script
-
-    while settings.audiencelab_rate:
-        gap_ms = 1000 / settings.audiencelab_rate
-        wait_ms = await script(redis, "turn")(args=["audiencelab", gap_ms, 0])
-        if not wait_ms:
-            return
-        await asyncio.sleep(wait_ms / 1000)
-
-
 @dataclass(slots=True)
 class Reading:
     """What a command was told about people of *what*, a word of the audit such as `audiences records`."""
@@ -70,17 +56,14 @@ class Reading:
     #: what a failure tells beside: where it was
     facts: Mapping[str, object] = field(default_factory=dict, init=False)
 
-    def carry_out(
-        self, people: Callable[[AudienceLab, Redis, Settings], AsyncGenerator[Row]]
-    ) -> None:
-        """Print the *people*; what fails among JSON Lines is one more line."""
+    def carry_out(self, people: Callable[[AudienceLab], AsyncGenerator[Row]]) -> None:
+        """Print the *people*, read at the rate that the workers share; what fails is one more of the JSON Lines."""
         import orjson
 
-        settings = load()
-        key_of(settings, "audiencelab_api_key")
+        key_of(load(), "audiencelab_api_key")
         check_id(self.id)
         try:
-            ask_audiencelab(lambda lab, redis: self._read(redis, people(lab, redis, settings)))
+            ask_audiencelab(lambda lab, redis: self._read(redis, people(lab)), in_turn=True)
         except BadUsage:
             raise
         except Failed as failed:

@@ -24,15 +24,9 @@ def status(as_json: AsJson = False) -> None:
         raise wrong_settings(error.problems) from None
 
     async def read(redis: Redis) -> dict[str, Any]:
-        from pipeline import books, paces
-        from workers.width import WIDTH
+        from pipeline import books
 
-        told = await books.snapshot(redis, home)
-        rates, calls = await paces.read(redis, settings), await paces.read_calls(redis, WIDTH)
-        return told | {
-            "rates": {vendor: pace.view() for vendor, pace in rates.items()},
-            "calls": {str(stage): one.view() for stage, one in calls.items()},
-        }
+        return await books.snapshot(redis, home, settings)
 
     try:
         snapshot = run(read)
@@ -112,7 +106,14 @@ def _show_paces(snapshot: dict[str, Any]) -> None:
             )
             say(f"{vendor} is asked {rate} at most.")
     for stage, calls in snapshot["calls"].items():
-        if calls["why"]:
+        # a pause is told by itself, and nobody misses a stage that is switched off
+        if calls["now"] < calls["most"] and not snapshot["paused"][stage]:
             say(
                 f"{stage} makes {calls['now']} calls at a time, not {calls['most']}: {calls['why']}"
+            )
+    for stage, line in snapshot["retried"].items():
+        if any(line.values()):
+            say(
+                f"Retried, in {stage}: {line['single']} to be made into batches, {line['batches']} batches,"
+                f" {line['held']} held back. While other work waits they have one of five calls."
             )

@@ -56,7 +56,7 @@ async def _subscribed(redis: Redis, emails: Sequence[str]) -> Subscription:
 
     settings = load()
     await _check_not_forgotten(redis, emails)
-    async with audiencepoint(settings) as point:
+    async with audiencepoint(settings, redis) as point:
         words = {"addresses": len(emails), "format": settings.email_format}
         async with Order(redis, "subscribe", words, again=AGAIN) as order:
             hashed = settings.email_format == "sha256"

@@ -1,6 +1,6 @@
 """Bulk jobs: many visitors whom AudienceLab is asked about at once, by a job that takes minutes or hours.
 
-Sealing a job takes its visitors out of `enrich:batches` and puts them into `enrich:bulk`, in *parts* of a size
+Sealing a job takes its visitors out of one line's batches and puts them into `enrich:bulk`, in *parts* of a size
 that one move can take out; nothing else holds them, so the books go on counting them as waiting. The job's hash
 knows its parts and how far it has come, the sorted set of all jobs when each is due: arq only wakes the workers.
 A job has a name of its own before the vendor hears of it, by which it is found again when nobody knows whether it
@@ -43,6 +43,8 @@ class BulkJob:
     now_ms: int
     #: calls of the stage that have succeeded
     successes: int
+    #: the line that they came from, and go back to: the stage's own, or that of what was retried
+    line: str = STAGE
     #: AudienceLab's id, once it has made the job; and since when, or since when nobody knows
     vendor_id: str = ""
     made_ms: int = 0
@@ -165,6 +167,7 @@ def read(name: str, stored: Mapping[str, str], now_ms: int, successes: int) -> B
         visitors=int(stored.get("visitors", 0)),
         now_ms=now_ms,
         successes=successes,
+        line=stored.get("line", STAGE),
         vendor_id=stored.get("id", ""),
         made_ms=int(stored.get("made_ms") or now_ms),
         is_begun=stored.get("begun") == "1",

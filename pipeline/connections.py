@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
+from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -26,9 +26,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipeline.home import Home, HomeError, Server
 from pipeline.settings import Settings
+from pipeline.silence import Watched
 
-# On Python 3.11 a worker has no other way to notice a network gone silent (see below): after 15 s
-# of silence three probes, 5 s apart.
+# A connection that rests notices in no other way that the network has gone silent: after 15 s of silence
+# three probes, 5 s apart.
 _KEEPALIVE = {
     getattr(socket, name): seconds
     for name, seconds in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
@@ -80,20 +81,28 @@ def connection_pool(settings: Settings, role: Role) -> ConnectionPool:
     else:
         pool = ConnectionPool.from_url(parts.geturl(), **options)
     kind = pool.connection_class
-    pool.connection_class = type(f"Quick{kind.__name__}", (Quick, kind), {})
+    manners = (Watched, Quick) if role is Role.WORKER else (Quick,)
+    pool.connection_class = type(f"Quick{kind.__name__}", (*manners, kind), {})
     return pool
 
 
 class Quick:
-    """Two steps of redis-py's asyncio connections that cost more than the commands, made cheap; a third made safe.
+    """Three steps of redis-py's asyncio connections that cost more than the commands, made cheap and safe.
 
     It packs commands in Python, although hiredis is installed; and before each command it asks whether the
     connection is still good by a read with a time-out of zero, which takes a turn of the event loop. A
     reader that has come to its end says the same: nothing else is left in it, because a failed command
-    disconnects.
+    disconnects. Where there is a time-out it makes a task of each write, for `asyncio.wait_for`, which on
+    Python 3.11 can swallow a cancellation: SIGTERM would sometimes be ignored.
     """
 
     _reader: asyncio.StreamReader | None
+    _writer: asyncio.StreamWriter
+    socket_timeout: float | None
+    is_connected: bool
+    connect: Callable[[], Awaitable[None]]
+    check_health: Callable[[], Awaitable[None]]
+    disconnect: Callable[..., Awaitable[None]]
 
     def pack_command(self, *args: str | bytes | float) -> list[bytes]:
         """Return the command as Redis reads it; redis-py writes some in two words, `SCRIPT LOAD`."""
@@ -107,13 +116,33 @@ class Quick:
         reader = self._reader
         return reader is None or reader.at_eof() or reader.exception() is not None
 
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send a command; uvloop says "the handler is closed" where asyncio says that nobody is there."""
+    async def send_packed_command(
+        self, command: Iterable[bytes] | bytes, check_health: bool = True
+    ) -> None:
+        """Send a command."""
+        if not self.is_connected:
+            await self.connect()
+        elif check_health:
+            await self.check_health()
         try:
-            await super().send_packed_command(command, check_health)  # type: ignore[misc]
-        except RuntimeError as error:
-            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
-            raise RedisConnectionError(f"The connection has closed: {error}") from error
+            self._writer.writelines([command] if isinstance(command, bytes) else command)
+            await self.until_written()
+        except BaseException as error:  # what was sent by half cannot be taken back
+            await self.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise RedisTimeoutError("Timeout writing to socket") from None
+            # uvloop says "the handler is closed" where asyncio says that nobody is there
+            if isinstance(error, OSError | RuntimeError):
+                raise RedisConnectionError(f"The connection has closed: {error}") from error
+            raise
+
+    async def until_written(self) -> None:
+        """Wait until what was written is on its way."""
+        if self.socket_timeout is None:
+            await self._writer.drain()
+        else:
+            async with asyncio.timeout(self.socket_timeout):
+                await self._writer.drain()
 
 
 class LedPool(SentinelConnectionPool):  # type: ignore[misc] # redis-py's types say nothing here
@@ -173,18 +202,12 @@ def _manners(role: Role) -> dict[str, object]:
                 "socket_timeout": 0.2,
             }
         case Role.WORKER:
-            patient: dict[str, object] = {
+            return {
                 "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 30),
                 "retry_on_error": list(_TRANSIENT),
                 "socket_connect_timeout": 5,
                 "health_check_interval": 15,
             }
-            # Python 3.11's asyncio.wait_for, which redis-py puts around reads and writes when
-            # there is a time-out, can swallow a cancellation: SIGTERM would sometimes be ignored.
-            # 3.12 does not.
-            if sys.version_info >= (3, 12):
-                patient["socket_timeout"] = 20
-            return patient
         case Role.CONSOLE:
             return {
                 "retry": Retry(ExponentialBackoff(cap=0.5, base=0.1), 3),

@@ -14,7 +14,7 @@ which is why two relays must not share a database.
 | {relay}:paused               | hash   | until resumed        | pauses, setback, moves | take, claim, status |
 | {relay}:destination:STAGE    | hash   | for ever             | claim, setback, refusal, moves | claim, dispatch |
 | {relay}:rate:VENDOR          | hash   | minutes              | claim, turn, poll      | claim, turn, poll   |
-| {relay}:pace:VENDOR          | hash   | an hour, until as configured | slow_down, claim, turn, poll | same, status |
+| {relay}:pace:VENDOR          | hash   | an hour, until as configured | slow_down, moves | claim, turn, status |
 | {relay}:turns               | hash   | for ever             | claim, turn, bulk      | claim               |
 | {relay}:width:WORKER         | hash   | seconds              | heartbeat              | status              |
 | {relay}:seen                 | hash   | for ever             | move, sweep            | move, sweep         |

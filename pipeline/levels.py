@@ -17,14 +17,13 @@ _QUEUES = [(stage, name) for stage, names in keys.QUEUES.items() for name in nam
 
 @dataclass(slots=True)
 class Level:
-    """One stage: sealed *batches*, what is *in_hands* of workers, what came back from the dead letters, in entries.
+    """One stage: sealed *batches*, and what is *in_hands* of workers, in entries.
 
     *oldest_s* is None when nothing waits.
     """
 
     batches: int = 0
     in_hands: int = 0
-    retried: int = 0
     oldest_s: float | None = None
 
     def view(self) -> dict[str, float | int | None]:
@@ -32,7 +31,6 @@ class Level:
         return {
             "batches": self.batches,
             "in_hands": self.in_hands,
-            "retried": self.retried,
             "oldest_s": self.oldest_s,
         }
 
@@ -47,8 +45,6 @@ async def read(redis: Redis) -> tuple[int, dict[Stage, Level]]:
         level.in_hands += int(in_hands)
         if name.endswith((":batches", ":held", ":bulk")):
             level.batches += int(length)
-        if name.startswith(keys.retried(stage)):
-            level.retried += int(length)
         if since:
             age_s = max(0.0, round((int(now) - int(since)) / 1000, 1))
             level.oldest_s = max(age_s, level.oldest_s or 0.0)

@@ -178,6 +178,10 @@ class Move:
         """Note that the stage's vendor took a call; ends a pause that the relay made itself."""
         self._effect("succeeded", stage)
 
+    def hold(self, stage: Stage, successes: int) -> None:
+        """Let held batches of *stage* wait until it has had more than so many *successes*."""
+        self._effect("hold", stage, successes)
+
     def remember(self, key: str, keep_ms: int) -> None:
         """Set a marker that leaves by itself after *keep_ms* (1 or more); *key* without the prefix."""
         self._effect("remember", key, max(1, int(keep_ms)))

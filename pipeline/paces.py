@@ -1,21 +1,21 @@
 """Paces: how fast each vendor is asked, which is what the settings say until it asks for fewer requests.
 
-A 429 halves the rate that all workers share; every call that is made after it raises it a little, up to the configured
-one again (`lua/pace.lua` has the arithmetic). The quota's 429 is none of this: no pace helps against it, so the stage
-pauses. Pauses, back-off and `Retry-After` stand beside it. Where no rate is configured there is nothing to halve:
-there the number of calls at a time is what gives way (`workers.width`). Each worker has its own, and tells with its
-heartbeat where it makes fewer calls than it may; what it told is gone soon after it is.
+A 429 halves the rate that all workers share; every call that goes well after it raises it a little, up to the
+configured one again (`lua/pace.lua` has the arithmetic). The quota's 429 is none of this: no pace helps against it, so
+the stage pauses. Pauses, back-off and `Retry-After` stand beside it. Where no rate is configured there is nothing to
+halve: there the number of calls at a time is what gives way (`workers.width`). Each worker has its own, and tells with
+its heartbeat where it makes fewer calls than it may; what it told is gone soon after it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 from typing import TYPE_CHECKING
 
 from pipeline import heartbeats, keys
-from pipeline.clock import iso, redis_now_ms
+from pipeline.clock import iso
 from pipeline.outcomes import Stage
 from pipeline.scripts import script
 
@@ -26,8 +26,16 @@ if TYPE_CHECKING:
 
 #: the stages that call somebody
 CALLING = (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD, Stage.NOTIFY)
+#: calls of one stage by one worker at a time, when all is well
+WIDTH = 8
+#: whose calls have a rate
+VENDORS = ("audiencepoint", "audiencelab")
 #: below it a rate is the configured one: what shows is two digits
 _WHOLE = 0.995
+
+
+View = dict[str, float | str | None]
+Pause = Mapping[str, str | None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class Pace:
     why: str | None = None
     halved_at_ms: int | None = None
 
-    def view(self) -> dict[str, float | str | None]:
+    def view(self) -> View:
         """Return it as `relay status --json` shows it."""
         since = None if self.halved_at_ms is None else iso(self.halved_at_ms)
         return {
@@ -48,6 +56,22 @@ class Pace:
             "why": self.why,
             "slowed_at": since,
         }
+
+
+async def turn(redis: Redis, vendor: str, calls_per_s: float, rank: int) -> float:
+    """Use one call of the rate of *vendor* outside the stages: 0 when it may be made now.
+
+    Else the seconds to wait before asking again. *calls_per_s* is the configured rate, and *rank* 0 is served first.
+    """
+    if not calls_per_s:
+        return 0.0
+    wait_ms: int = await script(redis, "turn")(args=[vendor, 1000 / calls_per_s, rank])
+    return wait_ms / 1000
+
+
+async def went_well(redis: Redis, vendor: str) -> None:
+    """Note a call outside the stages that *vendor* answered well."""
+    await script(redis, "went_well")(args=[vendor])
 
 
 async def slow_down(
@@ -63,18 +87,12 @@ async def slow_down(
     return bool(await script(redis, "slow_down")(args=args))
 
 
-async def read(redis: Redis, settings: Settings) -> dict[str, Pace]:
-    """Return the pace of each vendor that has a rate in the settings."""
-    rates = {
-        "audiencepoint": settings.audiencepoint_rate,
-        "audiencelab": settings.audiencelab_rate,
-    }
-    async with redis.pipeline(transaction=False) as pipe:
-        for vendor in rates:
-            pipe.hmget(keys.pace(vendor), "share", "gap", "why", "halved")
-        rows = await pipe.execute()
+def rates_view(settings: Settings, rows: Sequence[Sequence[bytes | None]]) -> dict[str, View]:
+    """Return the pace of each vendor as `relay status --json` shows it, of what `lua/status.lua` answers."""
+    configured = (settings.audiencepoint_rate, settings.audiencelab_rate)
     return {
-        vendor: _pace(rate, *row) for (vendor, rate), row in zip(rates.items(), rows, strict=True)
+        vendor: _pace(rate, *row).view()
+        for vendor, rate, row in zip(VENDORS, configured, rows, strict=True)
     }
 
 
@@ -100,32 +118,28 @@ async def tell_widths(redis: Redis, worker: str, narrowed: Mapping[Stage, tuple[
         await pipe.execute()
 
 
-@dataclass(slots=True)
-class Calls:
-    """How many calls of a stage all workers may have on their way: *now*, at *most*, and *why* they are fewer."""
+def calls_view(
+    settings: Settings, paused: Mapping[str, Pause], widths: Sequence[Mapping[str, bytes]]
+) -> dict[str, View]:
+    """Return how many calls of each stage all workers may have on their way, as `relay status --json` shows it.
 
-    now: int
-    most: int
-    why: str | None = None
-
-    def view(self) -> dict[str, int | str | None]:
-        """Return it as `relay status --json` shows it."""
-        return {"now": self.now, "most": self.most, "why": self.why}
+    *widths* has what each worker that lives has told: one that told nothing makes all the calls it may.
+    """
+    return {str(stage): _calls(settings, stage, paused[stage], widths) for stage in CALLING}
 
 
-async def read_calls(redis: Redis, most_each: int) -> dict[Stage, Calls]:
-    """Return the calls of each stage that makes any; a worker makes *most_each* where it told nothing else."""
-    fresh = await redis_now_ms(redis) - heartbeats.FRESH_MS
-    workers = [name.decode() for name in await redis.zrangebyscore(keys.WORKERS, fresh, "+inf")]
-    async with redis.pipeline(transaction=False) as pipe:
-        for worker in workers:
-            pipe.hgetall(keys.width(worker))
-        rows = await pipe.execute()
-    calls = {stage: Calls(0, 0) for stage in CALLING}
-    for row in rows:
-        for stage, total in calls.items():
-            number, _, why = row.get(stage.encode(), b"").decode(errors="replace").partition("|")
-            total.now += int(number or most_each)
-            total.most += most_each
-            total.why = why or total.why
-    return calls
+def _calls(
+    settings: Settings, stage: Stage, pause: Pause, widths: Sequence[Mapping[str, bytes]]
+) -> View:
+    if settings.is_off(stage):
+        return {"now": 0, "most": 0, "why": "switched off"}
+    most = WIDTH * len(widths)
+    if pause and (pause["by"] == "operator" or pause["until"] is None):
+        return {"now": 0, "most": most, "why": "paused"}
+    if pause:  # the probe
+        return {"now": min(1, most), "most": most, "why": "paused until one goes well"}
+    now, why = 0, None
+    for told in widths:
+        number, _, words = told.get(stage, b"").decode(errors="replace").partition("|")
+        now, why = now + int(number or WIDTH), words or why
+    return {"now": now, "most": most, "why": why}

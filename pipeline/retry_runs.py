@@ -18,7 +18,7 @@ from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from pipeline import dead_letters, heartbeats, keys
+from pipeline import books, dead_letters, heartbeats, keys
 from pipeline.clock import iso, redis_now_ms
 from pipeline.dead_letters import Filter, Place
 from pipeline.outcomes import Reason, Stage
@@ -32,9 +32,10 @@ RATE = 50.0
 #: a run without a beat for this long was killed; it beats at least once a second
 BEAT_FRESH_MS = 5_000
 LARGEST_CHUNK = 100
-#: What is retried has a line of its own where it leads to a call, but is unpacked and merged among live work. Above
-#: these numbers the run waits: some seconds of a stage's work; few for the one that may call a slow vendor.
-MOST_WAITING = dict.fromkeys(Stage, 1_000) | {Stage.ENRICH: 50}
+#: What is retried has a line of its own where it leads to a call, and its share of the calls, however much new work
+#: waits. The run waits while so much is in that line, so that a stop leaves little behind: as much as one bulk job asks
+#: about. A stage without such a line works on it among all else: there what counts is all that waits.
+MOST_WAITING = 1_000
 HOLD_S = 0.5
 
 
@@ -142,7 +143,7 @@ class Retrier:
     """Puts letters back to work at a rate, and tells after each chunk.
 
     *rate* is letters a second, 0 is no limit and no regard for what waits. *ring* is called with the stages
-    that got work, *tell* with how many letters were dealt with, *hold* with the stage that has too much work.
+    that got work, *tell* with how many letters were dealt with, *hold* with the stage in which too much waits.
     When *stopping* is set, the chunk that is under way is finished and no other begun.
     """
 
@@ -222,16 +223,29 @@ class Retrier:
                 continue
 
     async def _too_much(self, stages: set[Stage]) -> bool:
-        """Tell whether live work would be starved; without a worker there is none to be starved."""
+        """Tell whether enough is under way; without a worker nothing is, and nobody is kept waiting."""
         for stage in stages:
-            waiting = int(await self._redis.hget(keys.BOOKS, f"{stage}:waiting") or 0)
-            if waiting >= MOST_WAITING[stage]:
+            waiting = await self._waiting(stage)
+            if waiting >= MOST_WAITING:
                 age_s = await heartbeats.youngest_age_s(self._redis)
                 if age_s is None or age_s * 1000 > heartbeats.FRESH_MS:
                     return False
                 self._hold(stage, waiting)
                 return True
         return False
+
+    async def _waiting(self, stage: Stage) -> int:
+        """Return how much of what was retried waits in *stage*, counted no further than needed."""
+        line, raw = keys.retried(stage), keys.raw(stage)
+        if line not in keys.QUEUES[stage]:
+            return int(await self._redis.hget(keys.BOOKS, f"{stage}:waiting") or 0)
+        waiting = 0
+        for name in keys.QUEUES[stage]:
+            if name == raw or name.startswith(line):
+                waiting += await books.payloads(self._redis, name, most=MOST_WAITING - waiting)
+            if waiting >= MOST_WAITING:
+                break
+        return waiting
 
     async def _beat(self, run: Run) -> bool:
         """Note that the run goes on; return False when it is no longer ours."""

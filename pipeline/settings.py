@@ -365,6 +365,15 @@ class Settings(BaseSettings):
             send_id=self.send_id,
         )
 
+    def is_off(self, stage: str) -> bool:
+        """Tell whether no calls of *stage* are wanted."""
+        off = {
+            "enrich": self.enrich == "off",
+            "subscribe": self.subscribe == "off",
+            "notify": self.scores_webhook_url is None,
+        }
+        return off.get(stage, False)
+
     def webhook_keys(self) -> list[bytes]:
         """Return the keys that sign what goes to SCORES_WEBHOOK_URL."""
         secret = self.scores_webhook_secret

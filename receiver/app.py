@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline import books, heartbeats, paces
+from pipeline import books, heartbeats
 from pipeline.inbox import Inbox, NotPossible
 from pipeline.settings import Settings
 from pipeline.sources import Source
@@ -23,10 +23,11 @@ from pipeline.wake import Bell, arq_redis
 from receiver import access_log, heads
 from receiver.answers import answer
 from receiver.bodies import Bodies, Memory
-from receiver.group_commit import GroupCommit, Limits
+from receiver.group_commit import GroupCommit
 from receiver.heads import Heads
 from receiver.health import Healthz, Readyz
-from receiver.metrics import Books, Metrics, MetricsPage, Rates
+from receiver.limits import Limits
+from receiver.metrics import Books, Metrics, MetricsPage
 from receiver.opening import Opening
 from receiver.problems import NOT_FOUND, Refused, render
 from receiver.refusals import Refusals
@@ -234,14 +235,8 @@ def _heartbeat_age(redis: Redis) -> Callable[[], Awaitable[float | None]]:
     return lambda: heartbeats.youngest_age_s(redis)
 
 
-def _books(settings: Settings, redis: Redis) -> Callable[[], Awaitable[tuple[Books, Rates]]]:
-    async def read() -> tuple[Books, Rates]:
-        stages: Books = (await books.snapshot(redis))["stages"]
-        now = await paces.read(redis, settings)
-        rates = {name: (pace.configured, pace.now) for name, pace in now.items() if pace.configured}
-        return stages, rates
-
-    return read
+def _books(settings: Settings, redis: Redis) -> Callable[[], Awaitable[Books]]:
+    return lambda: books.snapshot(redis, settings=settings)
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

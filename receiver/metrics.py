@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -33,11 +34,8 @@ log = logging.getLogger(__name__)
 # Prometheus's own time-out is 10 s; a Redis that answers no sooner than this is as good as gone.
 _BOOKS_WITHIN_S = 0.5
 
-Books = Mapping[str, Mapping[str, int]]
-"""The seven numbers of each stage: stage -> counter -> count."""
-
-Rates = Mapping[str, tuple[float, float]]
-"""Calls a second of each vendor that has a limit: as configured, and as it takes now."""
+Books = Mapping[str, Any]
+"""What `relay status --json` prints (`pipeline.books.snapshot`), rates and calls included."""
 
 
 class Buckets:
@@ -123,9 +121,7 @@ class Metrics(Collector):
 class MetricsPage:
     """`GET /metrics`."""
 
-    def __init__(
-        self, metrics: Metrics, books: Callable[[], Awaitable[tuple[Books, Rates]]]
-    ) -> None:
+    def __init__(self, metrics: Metrics, books: Callable[[], Awaitable[Books]]) -> None:
         self._metrics = metrics
         self._books = books
 
@@ -147,39 +143,45 @@ class MetricsPage:
     async def _stages(self) -> bytes:
         try:
             async with asyncio.timeout(_BOOKS_WITHIN_S):
-                books, rates = await self._books()
+                books = await self._books()
         except Exception as error:
             log.warning("metrics without the books error=%s", type(error).__name__)
-            books, rates = {}, {}
+            books = {}
         registry = CollectorRegistry()
-        registry.register(_Stages(books, rates))
+        registry.register(_Stages(books))
         return generate_latest(registry)
 
 
 class _Stages(Collector):
-    def __init__(self, books: Books, rates: Rates) -> None:
+    def __init__(self, books: Books) -> None:
         self._books = books
-        self._rates = rates
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "relay_redis_up", "Whether Redis told the books.", 1 if self._books else 0
         )
         # Gauges, not counters: a retried dead letter goes back from `dead` to `waiting`.
-        items = GaugeMetricFamily(
-            "relay_stage_items", "The stages' books.", labels=("stage", "state")
-        )
-        for stage, numbers in self._books.items():
-            for state, count in numbers.items():
-                items.add_metric((stage, state), count)
-        yield items
-        calls = GaugeMetricFamily(
-            "relay_vendor_rate", "Calls a second at most.", labels=("vendor", "rate")
-        )
-        for vendor, (configured, now) in self._rates.items():
-            calls.add_metric((vendor, "configured"), configured)
-            calls.add_metric((vendor, "now"), now)
-        yield calls
+        books = self._books
+        items = "The stages' books."
+        yield _gauges("relay_stage_items", items, ("stage", "state"), books.get("stages", {}))
+        rates = {name: rate for name, rate in books.get("rates", {}).items() if rate["configured"]}
+        yield _gauges("relay_vendor_rate", "Calls a second at most.", ("vendor", "rate"), rates)
+        calls = "Calls that all workers may have on their way."
+        yield _gauges("relay_stage_calls", calls, ("stage", "calls"), books.get("calls", {}))
+        retried = "Entries of queues of what was retried."
+        yield _gauges("relay_stage_retried", retried, ("stage", "queue"), books.get("retried", {}))
+
+
+def _gauges(
+    name: str, meaning: str, labels: tuple[str, str], rows: Mapping[str, Mapping[str, object]]
+) -> GaugeMetricFamily:
+    """Return the numbers of *rows* by their two names; what else stands there is for people."""
+    family = GaugeMetricFamily(name, meaning, labels=labels)
+    for row, values in rows.items():
+        for word, value in values.items():
+            if isinstance(value, int | float):
+                family.add_metric((row, word), value)
+    return family
 
 
 def _by_label(name: str, meaning: str, label: str, counts: Counter[str]) -> CounterMetricFamily:

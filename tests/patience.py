@@ -17,7 +17,7 @@ from pipeline.connections import receiver_redis
 from pipeline.settings import Settings
 from receiver import health, metrics, webhooks
 from receiver.app import make_app
-from receiver.group_commit import Limits
+from receiver.limits import Limits
 
 PATIENCE_S = 20.0
 _OF_TIME = {

@@ -36,7 +36,7 @@ from workers.clients.crm import Crm
 from workers.clients.http import DEADLINE_S, VendorHttp, new_client
 from workers.context import HOUR_MS, Context
 from workers.drains import Drains, drain
-from workers.patience import Patience, arqs_redis
+from workers.patience import Patience, arqs_redis, hurry
 from workers.poll_scores import keep_polling
 from workers.reconcile import keep_reconciling
 from workers.ringing import ring_for_work
@@ -120,6 +120,7 @@ def stopper(context: Context, patience: Patience) -> Callable[[], None]:
     def leave(_: object = None) -> None:
         context.stopping.set()
         patience.leave()
+        hurry(context.redis.connection_pool)
 
     def stop() -> None:
         leave()

@@ -108,7 +108,7 @@ class Bulk:
                 return float(claim[1]) / 1000
             case b"orphans":  # another Redis, older than its streams: nobody is left behind
                 taken = await self._context.queues.take(bulk_jobs.QUEUE, STAGE, most=100)
-                left = await self._give_back(taken.entries, 0)
+                left = await self._give_back(taken.entries, STAGE, 0)
                 logger.warning("bulk job lost visitors=%d", left)
                 return 0 if taken.entries else None
         return None
@@ -348,7 +348,7 @@ class Bulk:
             move.settle(STAGE, "ignored", len(people) - len(left))
         for n in left:
             if people[n].id not in told:
-                ask_singly(move, part.payloads[n], part.origins[n], job.successes)
+                ask_singly(move, job.line, part.payloads[n], part.origins[n], job.successes)
         return move
 
     # failing ---------------------------------------------------------------------------------------
@@ -378,13 +378,17 @@ class Bulk:
 
     async def _case(self, job: BulkJob, successes: int, failures: int) -> Case:
         """Return what is known of *job*: like a single item, it cannot be split, and may be to blame."""
-        redis = self._context.redis
+        lines = (STAGE, keys.retried(STAGE))
+        async with self._context.redis.pipeline(transaction=False) as pipe:
+            for queue in (*map(keys.batches, lines), *map(keys.held, lines)):
+                pipe.xlen(keys.queue(queue))
+            *waiting, held, held_retried = await pipe.execute()
         return Case(
             tries=job.tries,
             bugs=job.bugs,
             others_succeeded=job.mark is not None and job.tries > 0 and successes > job.mark,
-            others_wait=bool(await redis.xlen(keys.queue(keys.batches(STAGE)))),
-            others_held=bool(await redis.xlen(keys.queue(keys.held(STAGE)))),
+            others_wait=any(waiting),
+            others_held=bool(held or held_retried),
             was_held=job.was_held,
             failures=failures,
         )
@@ -412,17 +416,17 @@ class Bulk:
         context, redis = self._context, self._context.redis
         lease_s = context.timing.bulk_lease_s
         await bulk_jobs.give_up(redis, job, lease_s, why)
-        left = await self._give_back(await bulk_jobs.parts(redis, job), job.successes)
+        left = await self._give_back(await bulk_jobs.parts(redis, job), job.line, job.successes)
         await bulk_jobs.end(redis, job)
         logger.warning("bulk job given up job=%s visitors=%d why=%s", job.name, left, why)
         return "given up"
 
-    async def _give_back(self, parts: Sequence[Entry], successes: int) -> int:
-        """Let everybody in *parts* wait for a single call, marked as tried; return how many they are."""
+    async def _give_back(self, parts: Sequence[Entry], line: str, successes: int) -> int:
+        """Let everybody in *parts* wait in *line* for a single call, marked as tried; return how many they are."""
         for part in parts:
             move = Move(part.queue, [part.id])
             for payload, origin in zip(part.payloads, part.origins, strict=True):
-                ask_singly(move, payload, origin, successes)
+                ask_singly(move, line, payload, origin, successes)
             await self._context.mover.apply([move])
         return sum(len(part.payloads) for part in parts)
 
@@ -456,7 +460,7 @@ def told_about(
     return {name: person for name, person in told.items() if person or name not in open_ids}
 
 
-def ask_singly(move: Move, payload: bytes, origin: bytes, successes: int) -> None:
-    """Add to *move* that a visitor waits for a single call, marked as tried: no job takes them a second time."""
+def ask_singly(move: Move, line: str, payload: bytes, origin: bytes, successes: int) -> None:
+    """Add to *move* that a visitor waits in *line* for a single call, marked as tried: no job takes them again."""
     fields: list[Argument] = ["p", payload, "m", origin]
-    move.pass_on(keys.batches(STAGE), [*fields, "t", attempts(0, successes, 0)])
+    move.pass_on(keys.batches(line), [*fields, "t", attempts(0, successes, 0)])

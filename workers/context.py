@@ -82,7 +82,7 @@ class Context:
     _drains: set[asyncio.Task[None]] = field(default_factory=set)
 
     def drain_here(self, stage: Stage) -> None:
-        """Drain *stage* without a job: for the sweep, when no bell can be rung."""
+        """Drain *stage* without a job: when no bell can be rung, since a full server takes none."""
         if self.drain is not None:
             task = asyncio.create_task(self.drain(stage))
             self._drains.add(task)
@@ -104,4 +104,6 @@ class Context:
 
     async def ring(self, bells: Mapping[Stage, int], stages: Iterable[Stage]) -> None:
         """Wake the workers for *stages* with the numbers that a move answered."""
-        await self.bell.ring_all(bells, set(stages))
+        for stage in set(stages):
+            if not await self.bell.ring(stage, bells[stage]):
+                self.drain_here(stage)

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from redis.exceptions import RedisError
 
 from pipeline import keys, paces
+from pipeline.clock import redis_now_ms
 from pipeline.moves import Argument, Move, Result
 from pipeline.outcomes import Stage
 from pipeline.queues import Sealed
 from pipeline.scripts import script
 from workers.clients.errors import CallFailed, Rejected, Throttled
-from workers.clients.http import took_s
+from workers.clients.http import Answered, calls_noted
 from workers.fates import Case, Fate, Setback, Verdict, decide, last_line
 from workers.width import WIDTH, Width
 
@@ -248,17 +249,27 @@ class Dispatch:
 
     async def _called(self, batch: Batch) -> object:
         """Make the call, and learn from what came of it how many may be made at a time."""
-        began, seconds = self._width.begin(), list[float]()
-        took_s.set(seconds)  # of this task only
-        try:
-            answer = await self._errand.call(list(batch.items))
-        except CallFailed as failure:
-            if isinstance(failure, Throttled) or (failure.maybe_stored and failure.status is None):
-                self._width.failed(began, failure.sentence)
-            raise
-        if len(seconds) == 1:  # a batch of several calls waited for their turn between
-            self._width.answered(seconds[0])
+        began = self._width.begin()
+        with calls_noted() as calls:
+            try:
+                answer = await self._errand.call(list(batch.items))
+            except CallFailed as failure:
+                has_no_answer = failure.maybe_stored and failure.status is None
+                if has_no_answer or isinstance(failure, Throttled):
+                    self._width.failed(began, failure.sentence)
+                if isinstance(failure, Throttled):
+                    await self.slow_down(failure, await self._begun_ms(batch, calls))
+                raise
+        if len(calls) == 1:  # a batch of several calls waited for their turn between
+            self._width.answered(calls[0].seconds)
         return answer
+
+    async def _begun_ms(self, batch: Batch, calls: Sequence[Answered]) -> int:
+        """Return when the last of *calls* was begun, by Redis's clock; the first was begun when *batch* was claimed."""
+        if len(calls) < 2:
+            return batch.claimed_ms
+        now_ms = await redis_now_ms(self._context.redis)
+        return now_ms - int((monotonic() - calls[-1].begun) * 1000)
 
     def _log_unexpected(self, batch: Batch, failure: Exception) -> None:
         where = traceback.extract_tb(failure.__traceback__)[-1]
@@ -322,17 +333,16 @@ class Dispatch:
             "call failed stage=%s batch=%s items=%d fate=%s error=%s",
             stage, batch.id, len(batch.items), verdict.fate, sentence(failure),
         )  # fmt: skip
-        if isinstance(failure, Throttled):
-            await self.slow_down(failure, batch.claimed_ms)
         if verdict.fate is Fate.RETRY:
             await self.set_back(verdict.setback or Setback(""), batch, sent)
             return verdict.fate
         again = attempts(verdict.tries, successes, sent)
-        await self._context.mover.apply([await self._taken_out(batch, failure, verdict, again)])
+        move = await self._taken_out(batch, failure, verdict, again)
+        if verdict.fate is Fate.HOLD:
+            move.hold(stage, successes)
+        await self._context.mover.apply([move])
         if verdict.setback:
             await self.set_back(verdict.setback, None, sent, held=verdict.fate is Fate.HOLD)
-        elif verdict.fate is Fate.HOLD:
-            await self._context.redis.hset(keys.destination(stage), "held", successes)
         return verdict.fate
 
     async def _taken_out(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from workers.context import Context
 
 MOST_ENTRIES = 100
+#: a fifth is left to what came back from the dead letters, which has as much of the calls
+MOST_NEW = 80
 #: contract of the stage: "not found is remembered for 30 days"
 REMEMBER_MS = 30 * 86_400_000
 
@@ -42,13 +44,11 @@ async def merge_all(context: Context, until: float) -> None:
 async def merge_some(context: Context) -> int:
     """Merge one take of what waits, then of what came back from the dead letters; return how many entries they had."""
     merged = 0
-    for line in (Stage.ENRICH, keys.retried(Stage.ENRICH)):
-        taken = await context.queues.take(line, Stage.ENRICH, most=MOST_ENTRIES - merged)
+    for line, most in ((Stage.ENRICH, MOST_NEW), (keys.retried(Stage.ENRICH), MOST_ENTRIES)):
+        taken = await context.queues.take(line, Stage.ENRICH, most=most - merged)
         if taken.entries:
             await merge_entries(context, taken.entries)
         merged += len(taken.entries)
-        if merged >= MOST_ENTRIES:
-            break
     return merged
 
 

@@ -17,7 +17,7 @@ from arq import ArqRedis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError, OutOfMemoryError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -36,6 +36,8 @@ RETRIES = 30
 LEAVING_S = 3.0
 #: how often a worker that waits to be started says so
 TELL_EVERY_S = 30.0
+#: refusals of writes that pass without anybody's doing here: no disk, no replica
+FOR_A_WHILE = ("MISCONF", "NOREPLICAS")
 GONE = (RedisConnectionError, RedisTimeoutError, OSError)
 
 
@@ -97,6 +99,11 @@ class Patience(Retry):  # type: ignore[misc] # redis-py's types say nothing here
             logger.warning("worker waits for Redis error=%s", why)
 
 
+def hurry(pool: ConnectionPool) -> None:
+    """Let no command of a worker that leaves wait longer: each in turn would wait for a server that hangs."""
+    pool.connection_class.silence_s = LEAVING_S
+
+
 def arqs_redis(pool: ConnectionPool, patience: Patience) -> ArqRedis:
     """Return arq's own client over *pool*, by which it can always close.
 
@@ -129,11 +136,17 @@ class _ArqsRedis(ArqRedis):
     async def psetex(self, name: Any, time_ms: Any, value: Any) -> bool:
         """Set a key that expires; arq does it only for its sign of life, which is read by nobody.
 
-        A full server refuses it, and arq would end with its first poll: a worker could not start there and drain it.
+        A server that is full, cannot write to its disk or misses its replica refuses it for a while, and arq would end
+        with its first poll: a worker could not start there and drain it. Any other refusal ends the worker, which finds
+        the right server when it is started again (READONLY: a primary that is none any more), or tells what is wrong.
         """
         try:
             return bool(await super().psetex(name, time_ms, value))
-        except ResponseError:
+        except OutOfMemoryError:
+            return False
+        except ResponseError as refusal:
+            if not str(refusal).startswith(FOR_A_WHILE):
+                raise
             return False
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:

@@ -51,8 +51,7 @@ async def ring_for_work(context: Context) -> None:
             number = int(await script(context.redis, "raise_bells")(args=[stage]))
         if has_work:
             context.bell.forget(stage)
-            if not await context.bell.ring(stage, number):
-                context.drain_here(stage)  # a full server takes no new job, and must be drained
+            await context.ring({stage: number}, [stage])
 
 
 @dataclass(frozen=True, slots=True)

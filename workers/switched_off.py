@@ -31,13 +31,7 @@ MOST_SEALED = 240
 
 def is_off(context: Context, stage: Stage) -> bool:
     """Tell whether the settings want no calls of *stage*."""
-    settings = context.settings
-    off = {
-        Stage.ENRICH: settings.enrich == "off",
-        Stage.SUBSCRIBE: settings.subscribe == "off",
-        Stage.NOTIFY: settings.scores_webhook_url is None,
-    }
-    return off.get(stage, False)
+    return context.settings.is_off(stage)
 
 
 async def finish(

@@ -59,6 +59,8 @@ _FORWARD, _OURS, _HASHED = Stage.FORWARD, Form.OURS, Form.HASHED
 LARGE = 1 << 18
 #: entries a take; each holds the deliveries of one flush
 MOST_ENTRIES = 100
+#: how soon a full server is looked at again; what it has to wait for are calls
+FULL_AGAIN_S = 0.05
 
 
 class OurFault(Exception):
@@ -105,7 +107,7 @@ async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
     has_looked = False
     try:
         while not context.stopping.is_set() and monotonic() < until:
-            most_bytes = await context.room.bytes_to_unpack()
+            most_bytes = await context.room.bytes_to_unpack() or await others_have_left(context)
             if not most_bytes:
                 return  # the sweep looks again in a second
             taken = await context.queues.take(
@@ -130,6 +132,16 @@ async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
             logger.info("unpack: deliveries wait for a proof deliveries=%d", len(waiting))
         if written is not None:
             await written
+
+
+async def others_have_left(context: Context) -> int:
+    """Wait a little for what is on its way to leave a full server; return how many bytes may be taken then, or 0."""
+    until = monotonic() + context.timing.patience_s
+    while not context.stopping.is_set() and monotonic() < until:
+        await asyncio.sleep(FULL_AGAIN_S)
+        if most_bytes := await context.room.bytes_to_unpack():
+            return most_bytes
+    return 0
 
 
 async def unproven(context: Context, most_bytes: int, *, anew: bool) -> list[Entry]:

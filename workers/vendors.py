@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from workers.clients import audiencelab, audiencepoint
@@ -16,13 +17,18 @@ if TYPE_CHECKING:
     from pipeline.dialects import Keeper
     from pipeline.settings import Settings
 
+Turn = Callable[[], Awaitable[None]]
+
 
 def audiencepoint_client(
-    settings: Settings, key: SecretStr, connections: httpx.AsyncClient
+    settings: Settings, key: SecretStr, connections: httpx.AsyncClient, turn: Turn | None = None
 ) -> AudiencePoint:
-    """Return AudiencePoint's client. Raises `ValueError` for a *key* that cannot stand in a header."""
-    headers = audiencepoint.headers(key.get_secret_value())
-    http = VendorHttp(audiencepoint.VENDOR, settings.audiencepoint_base_url, headers, connections)
+    """Return AudiencePoint's client, which waits for *turn* before each call.
+
+    Raises `ValueError` for a *key* that cannot stand in a header.
+    """
+    headers, url = audiencepoint.headers(key.get_secret_value()), settings.audiencepoint_base_url
+    http = VendorHttp(audiencepoint.VENDOR, url, headers, connections, turn=turn)
     paths = Paths(
         events=settings.audiencepoint_events_path,
         subscription=settings.audiencepoint_subscription_path,
@@ -39,12 +45,13 @@ def audiencelab_client(
     connections: httpx.AsyncClient,
     worked: dict[str, str],
     keeper: Keeper,
+    turn: Turn | None = None,
 ) -> AudienceLab:
     """Return AudienceLab's client, which begins with the forms that *worked* and tells *keeper* of others.
 
-    Raises `ValueError` for a *key* that cannot stand in a header.
+    It waits for *turn* before each call. Raises `ValueError` for a *key* that cannot stand in a header.
     """
-    headers = audiencelab.headers(key.get_secret_value())
-    http = VendorHttp(audiencelab.VENDOR, settings.audiencelab_base_url, headers, connections)
+    headers, url = audiencelab.headers(key.get_secret_value()), settings.audiencelab_base_url
+    http = VendorHttp(audiencelab.VENDOR, url, headers, connections, turn=turn)
     dialects = Dialects(settings.audiencelab_dialect, worked, keeper.learned)
     return AudienceLab(http, hash_filter=settings.audiencelab_hash_filter, dialects=dialects)

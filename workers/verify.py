@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from pipeline import verifications, visitors
+from pipeline import paces, verifications, visitors
 from pipeline.addresses import digest, is_hash
 from pipeline.clock import redis_now_ms
-from pipeline.scripts import script
 from workers.clients.audiencepoint import AudiencePoint
 from workers.sweep import rest
 
@@ -76,8 +75,10 @@ class Verify:
 
     async def _ask(self, judged: Judged, name: str, address: str) -> None:
         judged.calls += 1
-        said = await self._client.verify(address)
-        await verifications.keep(self._context.redis, name, said.result, said.suggestion)
+        said, redis = await self._client.verify(address), self._context.redis
+        if self._context.settings.audiencepoint_rate:
+            await paces.went_well(redis, self._vendor)
+        await verifications.keep(redis, name, said.result, said.suggestion)
         if said.result in UNWANTED:
             judged.unwanted[name] = said.result
 
@@ -90,14 +91,12 @@ class Verify:
 
     async def _turn(self, until: float) -> bool:
         """Wait for a call of the vendor's rate; False when there is none before monotonic *until* or a stop."""
-        calls_per_s = self._context.settings.audiencepoint_rate
-        gap_ms = 1000 / calls_per_s if calls_per_s else 0
+        redis, calls_per_s = self._context.redis, self._context.settings.audiencepoint_rate
         while not self._context.stopping.is_set() and monotonic() < until:
-            args = [self._vendor, gap_ms, self._rank]
-            wait_ms = await script(self._context.redis, "turn")(args=args)
-            if not wait_ms:
+            wait_s = await paces.turn(redis, self._vendor, calls_per_s, self._rank)
+            if not wait_s:
                 return True
-            await rest(self._context, min(wait_ms / 1000, max(until - monotonic(), 0.0)))
+            await rest(self._context, min(wait_s, max(until - monotonic(), 0.0)))
         return False
 
     async def _to_ask(self, addresses: Mapping[str, str], judged: Judged) -> dict[str, str]:

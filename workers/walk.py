@@ -27,7 +27,6 @@ from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox, NotStored
 from pipeline.outcomes import Stage
-from pipeline.scripts import script
 from pipeline.sources.audiencelab_columns import tells_of_events
 from workers.clients.audiencelab import AudienceLab, Course, Page, walk
 from workers.clients.audiencelab.pixels import Pixel
@@ -178,13 +177,9 @@ class Walker:
 
     async def turn(self, keep: Callable[[], Awaitable[None]]) -> None:
         """Wait for a call of the rate that all processes share; *keep* is called meanwhile."""
-        while self.calls_per_s:
-            gap_ms = 1000 / self.calls_per_s
-            wait_ms = await script(self.redis, "turn")(args=[VENDOR, gap_ms, self.rank])
-            if not wait_ms:
-                return
+        while wait_s := await paces.turn(self.redis, VENDOR, self.calls_per_s, self.rank):
             await keep()
-            await self.rest(min(wait_ms / 1000, LONGEST_WAIT_S))
+            await self.rest(min(wait_s, LONGEST_WAIT_S))
 
     async def heed(self, failure: Unavailable) -> None:
         """Ask less often, all of us, when that is what *failure* is about."""
@@ -203,8 +198,9 @@ class Walker:
             pipe.info("memory")
             pipe.xlen(keys.queue(Stage.UNPACK))
             pipe.xlen(keys.queue(Stage.ENRICH))
-            memory, deliveries, sightings = await pipe.execute()
-        limit = int(memory.get("maxmemory", 0))
+            pipe.xlen(keys.queue(keys.retried(Stage.ENRICH)))
+            memory, deliveries, new, retried = await pipe.execute()
+        limit, sightings = int(memory.get("maxmemory", 0)), new + retried
         if limit and int(memory["used_memory"]) >= FULL_AT * limit:
             return "Redis is nearly full"
         if deliveries >= MOST_DELIVERIES:
@@ -279,7 +275,7 @@ class _OneWalk:
             await walker.turn(self._keep)
             await self._keep()
             try:
-                return await walker.unless_stopped(ask())
+                answer = await walker.unless_stopped(ask())
             except Unavailable as failure:
                 await walker.heed(failure)
                 wait_s = max(walker.backoff_s(tries), failure.retry_after_s or 0.0)
@@ -291,6 +287,10 @@ class _OneWalk:
                     "import waits kind=%s page=%d tries=%d error=%s",
                     *(self.one.kind, self._number, tries, failure.sentence),
                 )
+            else:
+                if walker.calls_per_s:
+                    await paces.went_well(walker.redis, VENDOR)
+                return answer
             await self._patience(wait_s)
 
     async def _patience(self, wait_s: float) -> None:

@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
+from pipeline import paces
 from pipeline.outcomes import Stage
 
-#: calls of one stage by one worker at a time, when all is well
-WIDTH = 8
+#: the most of them
+WIDTH = paces.WIDTH
 #: an answer that comes sooner is in good time whatever is usual: our own machine being busy costs as much
 IN_TIME_S = 0.25
 #: as many times the usual is late

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pipeline import books, history, levels, paces
+from pipeline import books, history, levels
 from pipeline.outcomes import Stage
-from workers.width import WIDTH
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -53,10 +52,9 @@ class Gauges:
             return self._last[1]
 
     async def _read(self) -> dict[str, Any]:
-        status = await books.snapshot(self._redis, self._settings.data_home())
+        home = self._settings.data_home()
+        status = await books.snapshot(self._redis, home, self._settings)
         now, full = await levels.read(self._redis)
-        rates = await paces.read(self._redis, self._settings)
-        calls = await paces.read_calls(self._redis, WIDTH)
         stages = {Stage(name): row for name, row in status["stages"].items()}
         reading = _Reading(
             now,
@@ -68,11 +66,7 @@ class Gauges:
             str(stage): {**full[stage].view(), **_speed(stage, before, reading, row["waiting"])}
             for stage, row in stages.items()
         }
-        return status | {
-            "flow": flow,
-            "rates": {vendor: pace.view() for vendor, pace in rates.items()},
-            "calls": {str(stage): one.view() for stage, one in calls.items()},
-        }
+        return status | {"flow": flow}
 
     async def _before(self, reading: _Reading) -> _Reading | None:
         """Return what *reading* is compared with, and keep it for those to come."""

@@ -50,7 +50,6 @@ _FLOW = _object(
     {
         "batches": _COUNT,
         "in_hands": _COUNT,
-        "retried": _COUNT,
         "oldest_s": _RATE,
         "in_per_minute": _RATE,
         "out_per_minute": _RATE,
@@ -69,6 +68,7 @@ _STATUS = _object(
         "flow": _of_each_stage(_FLOW),
         "rates": {"type": "object"},
         "calls": {"type": "object"},
+        "retried": {"type": "object"},
     },
     others=True,
 )

@@ -192,6 +192,12 @@ end
 -- succeeded STAGE
 effects.succeeded = function() succeeded(arg()) end
 
+-- hold STAGE SUCCESSES: a batch waits until others have succeeded since
+effects.hold = function()
+  local stage, successes = arg(), arg()
+  redis.call('HSET', P .. 'destination:' .. stage, 'held', successes)
+end
+
 -- remember KEY KEEP_MS: a marker that leaves by itself
 effects.remember = function()
   local key, keep = arg(), arg()

@@ -1,5 +1,5 @@
 -- Pace: which part of a vendor's configured rate is used, from LEAST to 1. Halved when the vendor asks for fewer
--- requests, raised a little with every call that is made (additive increase, multiplicative decrease): it swings below
+-- requests, raised a little with every call that goes well (additive increase, multiplicative decrease): it swings below
 -- what the vendor takes. Arithmetic only: neither Redis nor a clock is asked here. `gap` is the time between two calls
 -- of the configured rate, in milliseconds.
 local LEAST = 0.05
@@ -9,7 +9,7 @@ local SLOWEST_MS = 60000 -- one call a minute is always made, unless fewer are c
 -- The share after the vendor asked for fewer requests.
 local function slower(share, gap) return math.min(share, math.max(share / 2, LEAST, gap / SLOWEST_MS)) end
 
--- The share after one more call. It counts for as much time as lies between two calls, at most for one step: waiting
+-- The share after one more call that went well. It counts for as much time as lies between two calls, at most for one step: waiting
 -- without work raises nothing.
 local function faster(share, gap) return math.min(1, share + STEP * math.min(1, gap / share / STEP_MS)) end
 

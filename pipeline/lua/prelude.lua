@@ -59,7 +59,7 @@ local function now_ms()
 end
 
 -- A vendor that asked for fewer requests is called at a slower pace (pace.lua) by all who share its rate. After an hour
--- without a call nobody knows what it takes now, and the configured rate is tried again.
+-- without a call that went well nobody knows what it takes now, and the configured rate is tried again.
 local PACE_KEPT_MS = 3600000
 -- A share belongs to the configured gap it was learned at: where the setting is another one, it begins anew.
 local function share_at(state, gap)
@@ -73,9 +73,12 @@ local function paced(vendor, gap)
   return gap / share, share
 end
 
-local function climb(vendor, gap, share)
+-- A call went well: a slower pace than the configured one rises a little.
+local function climb(vendor)
   local key = P .. 'pace:' .. vendor
-  share = faster(share, gap)
+  local state = redis.call('HMGET', key, 'share', 'gap')
+  if not (state[1] and state[2]) then return end
+  local share = faster(tonumber(state[1]), tonumber(state[2]))
   if share >= 1 then redis.call('DEL', key) return end
   redis.call('HSET', key, 'share', share)
   redis.call('PEXPIRE', key, PACE_KEPT_MS)
@@ -102,12 +105,11 @@ end
 local function take_call(vendor, gap, rank, now, next_call)
   if gap <= 0 then return end
   local key = P .. 'rate:' .. vendor
-  local wide, share = paced(vendor, gap)
+  local wide = paced(vendor, gap)
   even_when_full()
   redis.call('HSET', key, 'next', string.format('%.3f', math.max(next_call, now) + wide))
   redis.call('HDEL', key, rank)
   redis.call('PEXPIRE', key, 600000)
-  if share < 1 then climb(vendor, gap, share) end
 end
 
 -- What came back from the dead letters is due after so many calls to its vendor for other work, of all its stages.
@@ -159,8 +161,14 @@ local function begin_probe(stage, place, now, lease)
   redis.call('HSET', P .. 'destination:' .. stage, 'probing', until_ms, 'probe', place)
 end
 
+-- Whose rate a stage's calls share. `notify` has none.
+local VENDORS = {
+  enrich = 'audiencelab', subscribe = 'audiencepoint', forward = 'audiencepoint', polling = 'audiencepoint',
+}
+
 -- A call to the stage's vendor went well, so a pause that the relay made itself is over.
 local function succeeded(stage)
+  if VENDORS[stage] then climb(VENDORS[stage]) end
   local key = P .. 'destination:' .. stage
   redis.call('HINCRBY', key, 'successes', 1)
   redis.call('HDEL', key, 'failures', 'due', 'probing', 'probe', 'refusals', 'words', 'roots')

@@ -11,6 +11,8 @@ then on appends go into another one, and nothing changes in it any more. Drained
     segment    one file whose lock this process holds
     new_files  how a file is begun
     own        the spill of one process: what it keeps, adopts, and gives back in order
+    drained    what has been given back, and is removed
+    pages      a file that is read as it is needed
     looks      what lies in a folder, whoever owns it
 
 Nothing here knows asyncio: every method may block for as long as the disk does, and may be called from any thread.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.home import Home
 from pipeline.spill.folder import ASIDE, begun_ms, files_in, mark_of, name_of, used_bytes
+from pipeline.spill.pages import Pages
 from pipeline.spill.records import records_in
 
 
@@ -56,11 +59,20 @@ def _survey(home: Home) -> Survey:
     looks, unreadable = [], 0
     for path in files_in(home.spill_dir):
         try:
-            ends = records_in(path.read_bytes(), mark_of(path)).ends
-            looks.append(Look(name_of(path), begun_ms(path), ends))
+            looks.append(_look_at(path))
         except FileNotFoundError:  # drained meanwhile
             continue
         except OSError:
             unreadable += 1
     aside = len(list(home.spill_dir.glob(f"*{ASIDE}")))
     return Survey(looks, used_bytes(home.spill_dir), aside, unreadable)
+
+
+def _look_at(path: Path) -> Look:
+    """Read one file, record by record; raises `OSError`."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        ends = records_in(Pages(handle), mark_of(path)).ends
+    finally:
+        os.close(handle)
+    return Look(name_of(path), begun_ms(path), ends)

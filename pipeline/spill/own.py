@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.home import Home, HomeError
-from pipeline.spill.folder import ASIDE, files_in, sync, used_bytes, why
+from pipeline.spill.drained import Drained
+from pipeline.spill.folder import files_in, sync, used_bytes, why
 from pipeline.spill.new_files import NewFiles, clear
 from pipeline.spill.records import HEAD_BYTES, frame
 from pipeline.spill.segment import Segment, taken
@@ -48,8 +49,8 @@ class Spill:
         # while a file is read nobody closes it
         self._reading = threading.Lock()
         self._segments: dict[str, Segment] = {}
-        # kept locked, so that nobody drains them again: what could not be removed, what could not be read
-        self._drained: dict[str, Segment] = {}
+        self._drained = Drained(self._lock)
+        # what cannot be read, kept locked
         self._passed_over: dict[str, Segment] = {}
         self._not_taken: set[str] = set()
         self._current: Segment | None = None
@@ -141,21 +142,17 @@ class Spill:
 
     def finish(self, segment: Segment) -> None:
         """Remove a file that was drained; one that has damage is kept aside, and told."""
-        stem = segment.path.stem
         with self._lock:
-            if self._segments.pop(stem, None) is not segment:
+            if self._segments.pop(segment.path.stem, None) is not segment:
                 return  # closed meanwhile
-            segment.data = b""
-            # how far it was drained is known; still it would be read again and again
-            self._drained[stem] = segment
-        try:
-            self._remove(segment)
-        except OSError as error:
-            log.warning("a drained file stays file=%s: %s", segment.path, why(error))
+            self._drained.note(segment)
+        self._drained.remove(segment)
 
     def adopt(self) -> int:
         """Take over the files whose owners are dead, unread; return how many hold something. Raises `SpillError`."""
-        self._tidy()
+        self._drained.tidy()
+        with suppress(OSError):
+            self._new_files.tidy()
         try:
             paths = files_in(self.folder)
         except OSError as error:
@@ -182,7 +179,8 @@ class Spill:
                 clear(self._spare.path)
                 os.close(self._spare.handle)
             self._current = self._spare = None
-            for files in (self._segments, self._drained, self._passed_over):
+            self._drained.close()
+            for files in (self._segments, self._passed_over):
                 for segment in files.values():
                     os.close(segment.handle)
                 files.clear()
@@ -197,26 +195,6 @@ class Spill:
             return None
         self._not_taken.discard(path.stem)
         return segment
-
-    def _remove(self, drained: Segment) -> None:
-        """Remove a drained file, or keep it aside, and let go of it; raises `OSError`."""
-        if drained.records and drained.records.is_damaged:
-            aside = drained.path.with_suffix(ASIDE)
-            drained.path.rename(aside)
-            log.error("a spilled file is damaged, and kept: file=%s", aside)
-        else:
-            drained.path.unlink(missing_ok=True)
-        with self._lock:
-            if self._drained.pop(drained.path.stem, None) is drained:
-                os.close(drained.handle)
-
-    def _tidy(self) -> None:
-        """Remove what could not be removed when it was drained, and what deaths have left."""
-        for segment in list(self._drained.values()):
-            with suppress(OSError):
-                self._remove(segment)
-        with suppress(OSError):
-            self._new_files.tidy()
 
     def _writable(self) -> Segment:
         if self._current is not None and self._current.size >= self._segment_bytes:

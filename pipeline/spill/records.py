@@ -16,6 +16,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 from zlib import crc32
 
 HEAD_BYTES = 20
@@ -33,6 +34,17 @@ def frame(mark: bytes, payload: bytes) -> bytes:
     return about + struct.pack("<I", crc32(about)) + payload
 
 
+class Data(Protocol):
+    """What a file holds: in memory (`bytes`), or read as it is needed (`pages.Pages`)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> bytes: ...
+
+    def find(self, wanted: bytes, start: int, /) -> int:
+        """Return the first place of *wanted* from *start* on, or -1."""
+
+
 @dataclass(slots=True)
 class Records:
     """Where the good records of a file lie: its payloads from *starts* to *ends*; and whether anything is damaged."""
@@ -46,21 +58,22 @@ class Records:
         return bisect_right(self.ends, place)
 
 
-def records_in(data: bytes, mark: bytes, rest: Callable[[], None] | None = None) -> Records:
+def records_in(data: Data, mark: bytes, rest: Callable[[], None] | None = None) -> Records:
     """Find every record of a file's *data*; none that was acknowledged is left out because of others.
 
     Who reads beside others gives *rest*: it is called now and then.
     """
-    found, view, at = Records(), memoryview(data), 0
-    begin, end_with, unpack = found.starts.append, found.ends.append, _HEAD.unpack_from
-    last = len(data) - HEAD_BYTES
+    found, size, at = Records(), len(data), 0
+    begin, end_with, unpack = found.starts.append, found.ends.append, _HEAD.unpack
+    last = size - HEAD_BYTES
     until_rest = REST_AFTER
     while at <= last:
-        there, length, total, own = unpack(data, at)
         start = at + HEAD_BYTES
+        head = data[at:start]
+        there, length, total, own = unpack(head)
         end = start + length
-        is_head = there == mark and own == crc32(view[at : at + _SUMMED])
-        if is_head and end <= len(data) and total == crc32(view[start:end]):
+        is_head = there == mark and own == crc32(head[:_SUMMED])
+        if is_head and end <= size and total == crc32(data[start:end]):
             begin(start)
             end_with(end)
             at = end
@@ -68,19 +81,19 @@ def records_in(data: bytes, mark: bytes, rest: Callable[[], None] | None = None)
             return found
         else:
             found.is_damaged = True
-            at = end if is_head and end <= len(data) else data.find(mark, at + 1)
+            at = end if is_head and end <= size else data.find(mark, at + 1)
             if at < 0:
                 return found
         until_rest -= 1
         if rest and not until_rest:
             rest()
             until_rest = REST_AFTER
-    if at < len(data) and not _is_torn(data, mark, at, None):
+    if at < size and not _is_torn(data, mark, at, None):
         found.is_damaged = True
     return found
 
 
-def _is_torn(data: bytes, mark: bytes, at: int, end: int | None) -> bool:
+def _is_torn(data: Data, mark: bytes, at: int, end: int | None) -> bool:
     """Tell whether all from this place on is what an append leaves that did not come to its end.
 
     *end* is that of the record, if its head is good. A power cut may keep a file's new length and not its last blocks:
@@ -98,7 +111,7 @@ def _is_torn(data: bytes, mark: bytes, at: int, end: int | None) -> bool:
     return cut - at < HEAD_BYTES and data[at:cut][: len(mark)] == mark[: cut - at]
 
 
-def _end_of_what_is_not_zero(data: bytes, at: int) -> int:
+def _end_of_what_is_not_zero(data: Data, at: int) -> int:
     end = len(data)
     while end > at:
         begin = max(at, end - _BLOCK)

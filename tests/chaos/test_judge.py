@@ -41,6 +41,7 @@ def evidence(**changed: object) -> Evidence:
         },
         "recount": {"forward": {"waiting": 0, "dead": 1}, "subscribe": {"waiting": 0, "dead": 0}},
         "maybe_duplicate": 0,
+        "marked": {},
     }
     return Evidence(**(good | changed))  # type: ignore[arg-type] # each test names its own
 
@@ -82,7 +83,7 @@ def test_what_waits_is_not_lost() -> None:
 
 def test_a_repetition_that_nothing_explains_is_a_problem() -> None:
     """What came again although the first call was answered well, and nothing happened, is named."""
-    verdict = judge(evidence(arrivals=again(20.0), maybe_duplicate=1))
+    verdict = judge(evidence(arrivals=again(20.0), maybe_duplicate=1, marked={0: 1}))
     assert verdict.duplicates == {"unexplained": 1}
     assert "arrived twice, and nothing explains it: chaos-0-" in verdict.problems
 
@@ -90,7 +91,7 @@ def test_a_repetition_that_nothing_explains_is_a_problem() -> None:
 @pytest.mark.parametrize("status", [504, 0, CUT_OFF, None])
 def test_a_call_without_a_good_answer_explains_a_repetition(status: int | None) -> None:
     """A 504, a reset, half an answer and vendors that died in the call are reasons to call again."""
-    verdict = judge(evidence(arrivals=again(20.0, status), maybe_duplicate=1))
+    verdict = judge(evidence(arrivals=again(20.0, status), maybe_duplicate=1, marked={0: 1}))
     assert verdict.duplicates.total() == 1
     assert verdict.problems == []
 
@@ -99,7 +100,9 @@ def test_a_call_without_a_good_answer_explains_a_repetition(status: int | None) 
 def test_a_mishap_in_between_explains_a_repetition(part: str) -> None:
     """Whoever had to note the answer was killed between the two arrivals."""
     killed = Incident("kill -9", part, began=12.0, ended=14.0)
-    verdict = judge(evidence(arrivals=again(20.0), maybe_duplicate=1, incidents=[killed]))
+    verdict = judge(
+        evidence(arrivals=again(20.0), maybe_duplicate=1, marked={0: 1}, incidents=[killed])
+    )
     assert verdict.duplicates == {f"{part.split()[0]}: kill -9": 1}
     assert verdict.problems == []
 
@@ -111,14 +114,28 @@ def test_a_mishap_in_between_explains_a_repetition(part: str) -> None:
 def test_other_mishaps_explain_nothing(part: str, began: float, ended: float) -> None:
     """A receiver notes no answers, and what was over before or came after is no reason."""
     other = Incident("kill -9", part, began=began, ended=ended)
-    verdict = judge(evidence(arrivals=again(20.0), maybe_duplicate=1, incidents=[other]))
+    verdict = judge(
+        evidence(arrivals=again(20.0), maybe_duplicate=1, marked={0: 1}, incidents=[other])
+    )
     assert verdict.duplicates == {"unexplained": 1}
 
 
-def test_a_repetition_has_to_be_counted() -> None:
-    """More repetitions than `maybe_duplicate` says are a problem, however well explained."""
-    (problem,) = judge(evidence(arrivals=again(20.0, 504))).problems
-    assert problem == "1 arrived twice, and only 0 are counted in maybe_duplicate"
+def test_a_repetition_has_to_be_marked() -> None:
+    """An id that came again is one that its worker marked, as often as it came again, however well explained."""
+    twice = [*again(20.0, 504), Arrival(1, 21.0, 200)]
+    (problem, *_) = judge(evidence(arrivals=twice, maybe_duplicate=5, marked={0: 1})).problems[1:]
+    assert problem == "arrived twice, and was not marked: chaos-1-"
+    three = [*again(20.0, 504), *again(30.0, 504)[-1:]]
+    (problem, *_) = judge(evidence(arrivals=three, maybe_duplicate=5, marked={0: 1})).problems[1:]
+    assert problem == "arrived twice, and was not marked: chaos-0-"
+
+
+def test_what_is_marked_has_to_be_counted() -> None:
+    """Fewer in `maybe_duplicate` than the workers have marked are a problem; more are none."""
+    marked = {0: 1, 1: 2}
+    (problem,) = judge(evidence(maybe_duplicate=2, marked=marked)).problems
+    assert problem == "3 were marked, and only 2 are counted in maybe_duplicate"
+    assert judge(evidence(maybe_duplicate=4, marked=marked)).problems == []
 
 
 def test_books_that_do_not_balance_are_a_problem() -> None:

@@ -232,11 +232,8 @@ async def test_a_retry_that_was_replaced_stops(redis: Redis) -> None:
     assert await redis.hget(keys.RETRY_RUN, "beat_at_ms") != b"0"
 
 
-async def test_a_retry_holds_back_while_live_work_waits(redis: Redis) -> None:
-    """With a worker alive and much waiting nothing is retried; without a limit it is."""
-    await bury(redis, payloads=[b"1"] * 2)
-    await redis.hset(keys.BOOKS, "forward:waiting", retry_runs.MOST_WAITING[Stage.FORWARD])
-    await heartbeats.beat(redis, "worker")
+async def held_by(redis: Redis, rate: float = 10) -> list[tuple[Stage, int]]:
+    """Begin a run over all letters; return why it has held back, if it has: it is stopped then."""
     held: list[tuple[Stage, int]] = []
     stopping = asyncio.Event()
 
@@ -248,25 +245,55 @@ async def test_a_retry_holds_back_while_live_work_waits(redis: Redis) -> None:
         """No worker listens."""
 
     run = await retry_runs.begin(redis, Filter())
-    retrier = Retrier(redis, rate=10, ring=ring, stopping=stopping, hold=hold)
-    assert not await retrier.carry_on(run)
-    assert held == [(Stage.FORWARD, retry_runs.MOST_WAITING[Stage.FORWARD])]
+    retrier = Retrier(redis, rate=rate, ring=ring, stopping=stopping, hold=hold)
+    assert await retrier.carry_on(run) == (not held)
+    return held
+
+
+async def let_wait(redis: Redis, queue: str, entries: int, payloads: int = 1) -> None:
+    """Put *entries* of so many payloads into *queue*."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for _ in range(entries):
+            pipe.execute_command("XADD", keys.queue(queue), "*", *("p", "1", "m", "2") * payloads)
+        await pipe.execute()
+
+
+@pytest.mark.parametrize(
+    ("queue", "payloads"),
+    [("forward:retried", 1), ("forward:retried:batches", 25), ("forward:raw", 1)],
+)
+async def test_a_retry_holds_back_while_much_of_it_waits(
+    redis: Redis, queue: str, payloads: int
+) -> None:
+    """With a worker alive and much in the line of what was retried nothing more is; without a limit it is."""
+    await bury(redis, payloads=[b"1"] * 2)
+    most = retry_runs.MOST_WAITING
+    await let_wait(redis, queue, most // payloads, payloads)
+    await heartbeats.beat(redis, "worker")
+    assert await held_by(redis) == [(Stage.FORWARD, most)]
     assert await redis.zcard(keys.DEAD) == 2
-    unlimited = Retrier(redis, rate=0, ring=ring, stopping=asyncio.Event())
-    assert await unlimited.carry_on(run)
+    await held_by(redis, rate=0)
     assert await redis.zcard(keys.DEAD) == 0
 
 
+async def test_a_retry_has_its_share_behind_a_large_backlog(redis: Redis) -> None:
+    """However much new work waits, the line of what was retried is filled; in `unpack` there is none, and it waits."""
+    await bury(redis, payloads=[b"1"] * 2)
+    await heartbeats.beat(redis, "worker")
+    for stage in (Stage.FORWARD, Stage.UNPACK):
+        await redis.hset(keys.BOOKS, f"{stage}:waiting", 1_000_000)
+    assert await held_by(redis) == []
+    assert await redis.xlen(keys.queue("forward:retried")) == 2
+    await bury_delivery(redis, b"{")
+    assert await held_by(redis) == [(Stage.UNPACK, 1_000_000)]
+    assert await redis.zcard(keys.DEAD) == 1
+
+
 async def test_without_a_worker_nothing_is_held_back(redis: Redis) -> None:
-    """There is no live work to starve when nobody works."""
+    """Nobody is kept waiting when nobody works."""
     await bury(redis)
-    await redis.hset(keys.BOOKS, "forward:waiting", 1_000_000)
-
-    async def ring(stages: set[Stage]) -> None:
-        """No worker listens."""
-
-    run = await retry_runs.begin(redis, Filter())
-    assert await Retrier(redis, rate=10, ring=ring, stopping=asyncio.Event()).carry_on(run)
+    await let_wait(redis, "forward:retried", retry_runs.MOST_WAITING)
+    assert await held_by(redis) == []
     assert await redis.zcard(keys.DEAD) == 0
 
 

@@ -39,9 +39,15 @@ async def made(relay_at_vendors: Relay, people: str, *words: str) -> str:
 
 
 async def test_a_job_is_made_watched_and_read(
-    dialect: str, relay_at_vendors: Relay, box: Sandbox, redis: Redis, people: str
+    dialect: str,
+    relay_at_vendors: Relay,
+    box: Sandbox,
+    redis: Redis,
+    people: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From the file to those who were found; the audit has names and numbers, and no address."""
+    monkeypatch.setenv("AUDIENCELAB_RATE", "0")
     job_id = await made(relay_at_vendors, people)
     early = await relay_at_vendors("enrich", "jobs", "result", job_id, "--json")
     assert (early.status, early.json["kind"], early.json["read"]) == (1, "Unavailable", 0)

@@ -7,8 +7,8 @@ import hashlib
 import pytest
 from redis.asyncio import Redis
 
-from pipeline import keys
-from sandbox.faults import Fault
+from pipeline import keys, paces
+from sandbox.faults import Fault, quota_exceeded, throttled
 from sandbox.people import PEOPLE
 from tests.console.conftest import Relay
 from tests.vendors import Sandbox
@@ -182,10 +182,57 @@ async def test_a_strange_answer_is_one_sentence(
         assert "status" in answer.json
 
 
+@pytest.mark.parametrize("url", [None, "redis://127.0.0.1:1/0"])
 @pytest.mark.parametrize("words", LOOKUPS[1:], ids=lambda words: words[0])
 async def test_audiencepoint_is_asked_without_redis(
-    words: tuple[str, ...], relay_at_vendors: Relay, monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...],
+    url: str | None,
+    relay_at_vendors: Relay,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What changes nothing and remembers nothing needs no Redis."""
-    monkeypatch.delenv("REDIS_URL")
+    """What changes nothing and remembers nothing needs no Redis; where there is none, nobody shares the rate."""
+    if url is None:
+        monkeypatch.delenv("REDIS_URL")
+    else:
+        monkeypatch.setenv("REDIS_URL", url)
     assert (await relay_at_vendors(*words)).status == 0
+
+
+@pytest.mark.parametrize("words", LOOKUPS[1:], ids=lambda words: words[0])
+async def test_each_call_takes_a_turn_of_the_rate(
+    words: tuple[str, ...], relay_at_vendors: Relay, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AUDIENCEPOINT_RATE is shared with the workers, call by call: more than thirty addresses are two."""
+    monkeypatch.setenv("AUDIENCEPOINT_RATE", "50")
+    others = [f"person{n}@example.com" for n in range(0 if words[0] == "verify" else 40)]
+    assert (await relay_at_vendors(*words, *others)).status == 0
+    assert await redis.exists("{relay}:rate:audiencepoint")
+    turns = await redis.hget(keys.PREFIX + "turns", "audiencepoint")
+    assert turns == (b"2" if others else b"1")
+
+
+@pytest.mark.parametrize("words", LOOKUPS, ids=lambda words: words[0])
+async def test_a_429_slows_the_workers_down_too(
+    words: tuple[str, ...], relay_at_vendors: Relay, box: Sandbox, redis: Redis
+) -> None:
+    """What a vendor says to a call by hand it means for all; the quota's 429 is no matter of pace."""
+    pace = keys.pace("audiencelab" if words[0] == "enrich" else "audiencepoint")
+    box.faults.add(quota_exceeded("*"))
+    assert (await relay_at_vendors(*words)).status == 1
+    assert not await redis.exists(pace)
+    box.faults.clear()
+    box.faults.add(throttled("*"))
+    assert (await relay_at_vendors(*words)).status == 1
+    assert await redis.hget(pace, "share") == b"0.5"
+
+
+async def test_calls_that_go_well_raise_a_slower_pace(
+    relay_at_vendors: Relay, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two is known to have gone well when the second is made."""
+    monkeypatch.setenv("AUDIENCEPOINT_RATE", "50")
+    await paces.slow_down(redis, "audiencepoint", 50, "429", 1)
+    others = [f"person{n}@example.com" for n in range(40)]
+    assert (await relay_at_vendors("scores", *others)).status == 0
+    share = float(await redis.hget(keys.pace("audiencepoint"), "share") or 1)
+    assert share == pytest.approx(0.5002)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 from redis.asyncio import Redis
 
-from pipeline import heartbeats, keys, paces
+from pipeline import dead_letters, heartbeats, keys, paces
 from pipeline.home import Home
 from pipeline.inbox import Inbox
 from pipeline.outcomes import Stage
+from pipeline.queues import Queues
 from pipeline.spill import Spill, files_in
 from tests.console.conftest import Relay
 from tests.pipeline.burials import bury
@@ -26,6 +28,8 @@ async def test_status_has_the_contracts_shape(relay: Relay, redis: Redis) -> Non
     answer = await relay("status", "--json")
     assert (answer.status, answer.err) == (0, "")
     nothing = dict.fromkeys(keys.COUNTERS, 0)
+    idle = {"now": 0, "most": 0, "why": None}
+    empty = {"single": 0, "batches": 0, "held": 0}
     assert answer.json == {
         "stages": {
             **{str(stage): nothing for stage in Stage},
@@ -43,9 +47,10 @@ async def test_status_has_the_contracts_shape(relay: Relay, redis: Redis) -> Non
             "audiencelab": {"configured": 0.5, "now": 0.5, "why": None, "slowed_at": None},
         },
         "calls": {
-            stage: {"now": 0, "most": 0, "why": None}
-            for stage in ("enrich", "subscribe", "forward", "notify")
+            **dict.fromkeys(("enrich", "subscribe", "forward"), idle),
+            "notify": {**idle, "why": "switched off"},
         },
+        "retried": dict.fromkeys(("enrich", "subscribe", "forward", "notify"), empty),
     }
 
 
@@ -66,6 +71,39 @@ async def test_status_tells_what_was_slowed_and_why(relay: Relay, redis: Redis) 
     assert "forward makes 11 calls at a time, not 16: late | answers" in words
     await paces.tell_widths(redis, "one", {})
     assert (await relay("status", "--json")).json["calls"]["forward"]["now"] == 16
+
+
+async def test_a_stage_that_makes_no_calls_tells_none(
+    relay: Relay, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paused by somebody none, while the relay's own pause probes one, switched off none of none."""
+    monkeypatch.setenv("SUBSCRIBE", "off")
+    await heartbeats.beat(redis, "one")
+    await relay("pause", "forward")
+    until = {"by": "relay", "reason": "down", "since_ms": 1, "until_ms": 9_999_999_999_999}
+    await redis.hset(keys.PAUSED, "enrich", orjson.dumps(until))
+    calls = (await relay("status", "--json")).json["calls"]
+    assert calls == {
+        "enrich": {"now": 1, "most": 8, "why": "paused until one goes well"},
+        "subscribe": {"now": 0, "most": 0, "why": "switched off"},
+        "forward": {"now": 0, "most": 8, "why": "paused"},
+        "notify": {"now": 0, "most": 0, "why": "switched off"},
+    }
+    assert "calls at a time" not in (await relay("status")).out  # the pause is told already
+
+
+async def test_status_tells_how_much_of_what_was_retried_waits(relay: Relay, redis: Redis) -> None:
+    """So that one sees why a retry takes its time."""
+    ids = await bury(redis, payloads=[b"1"] * 9)
+    await dead_letters.retry_all(redis, ids[:5])
+    await Queues(redis, "one").seal(Stage.FORWARD, most=2, batches=9, ripe_s=0)
+    await dead_letters.retry_all(redis, ids[5:])
+    told = (await relay("status", "--json")).json["retried"]
+    assert told["forward"] == {"single": 4, "batches": 3, "held": 0}
+    words = "Retried, in forward: 4 to be made into batches, 3 batches, 0 held back."
+    out = (await relay("status")).out
+    assert words in out
+    assert "Retried, in enrich" not in out
 
 
 @pytest.fixture

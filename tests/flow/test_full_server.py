@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,23 @@ async def test_a_worker_starts_on_a_full_server_and_drains_it(
 
     assert (await bench.row(Stage.FORWARD))["done"] == 90
     assert await bench.count(Stage.SUBSCRIBE, "done") == 2
+    await bench.assert_balanced()
+
+
+async def test_what_fills_a_server_may_be_no_work(
+    small: Redis, make_bench: Callable[..., Workbench]
+) -> None:
+    """Where draining makes no room, each stage wakes the next all the same: nothing waits for another sweep."""
+    bench = make_bench()
+    bench.timing = replace(bench.timing, sweep_s=3600.0)  # only the one of the start
+    for n in range(5):
+        await bench.put("events", mail_events(30, first=30 * n))
+        await bench.put("pixel", (SAMPLES / "pixel-two-people.json").read_bytes())
+    await small.config_set("maxmemory", (await small.info("memory"))["used_memory"] // 2)
+
+    await bench.work_until(bench.is_idle)
+
+    assert (await bench.row(Stage.FORWARD))["done"] == 150
     await bench.assert_balanced()
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from pipeline import dead_letters, keys, paces, pauses
+from pipeline import books, dead_letters, keys, pauses
+from pipeline.addresses import digest
 from pipeline.dead_letters import Filter
 from pipeline.moves import Move, Mover
 from pipeline.origins import Origin
@@ -16,6 +17,7 @@ from pipeline.outcomes import Reason, Stage
 from pipeline.queues import Entry, Queues
 from sandbox.faults import poisoned, quota_exceeded, refused_alike, reset, throttled
 from tests.workbench import Workbench, close, mail_event, mail_events
+from workers import dispatch
 from workers.width import WIDTH
 
 pytestmark = pytest.mark.anyio
@@ -38,10 +40,9 @@ async def test_a_429_halves_the_rate_and_loses_nothing(make_bench: MakeBench) ->
     await bench.put("events", mail_events(90))
     await bench.work_until(bench.is_idle)
     assert 0.5 <= await share_of(bench) < 0.51
-    pace = (await paces.read(bench.redis, bench.settings))["audiencepoint"]
-    assert pace.why is not None
-    assert pace.why.startswith("AudiencePoint asks for fewer requests")
-    assert pace.configured == RATE
+    pace = (await books.snapshot(bench.redis, settings=bench.settings))["rates"]["audiencepoint"]
+    assert pace["why"].startswith("AudiencePoint asks for fewer requests")
+    assert pace["configured"] == RATE
     assert sorted(bench.arrived) == sorted(f"person{n}@example.com" for n in range(90))
     await bench.assert_balanced()
 
@@ -102,8 +103,14 @@ async def test_two_workers_share_the_pace_and_a_death_locks_nothing(make_bench: 
     await bench.assert_balanced()
 
 
-async def test_new_work_is_not_kept_waiting_by_a_thousand_letters(make_bench: MakeBench) -> None:
-    """While new events wait, a batch of what was retried leaves for four of the new ones, and then the rest of it."""
+async def test_new_work_is_not_kept_waiting_by_a_thousand_letters(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While new events wait, a batch of what was retried leaves for four of the new ones, and then the rest of it.
+
+    One call at a time, so that batches arrive in the order in which they were claimed.
+    """
+    monkeypatch.setattr(dispatch, "WIDTH", 1)
     bench = make_bench(email_format="plain")
     for first in range(0, 1_000, 250):
         await bury(bench, first, 250)
@@ -120,9 +127,36 @@ async def test_new_work_is_not_kept_waiting_by_a_thousand_letters(make_bench: Ma
     await bench.work_until(bench.is_idle)
     is_new = [int(mail[6:].split("@")[0]) >= 5_000 for mail in bench.arrived]
     assert len(is_new) == 2_200
-    last = max(at for at, new in enumerate(is_new) if new)
-    # forty batches of new ones: ten of the others, and those that overtake them while eight calls are under way
-    assert is_new[:last].count(False) <= 30 * (10 + 8)
+    # forty batches of new ones, and after each four of them one of the others
+    assert is_new[: 50 * 30 : 30] == ([True] * 4 + [False]) * 10
+    assert not any(is_new[50 * 30 :])
+    await bench.assert_balanced()
+
+
+async def test_letters_of_one_stage_leave_a_slow_rate_to_the_new_work_of_another(
+    make_bench: MakeBench,
+) -> None:
+    """Five calls of `subscribe` do not wait for the thirty-four that a thousand letters of `forward` need."""
+    bench = make_bench(email_format="plain", audiencepoint_rate=10)
+    for first in range(0, 1_000, 250):
+        await bury(bench, first, 250)
+    for stage in (Stage.FORWARD, Stage.SUBSCRIBE):
+        await pauses.pause(bench.redis, stage, "until all is there")
+    letters = await dead_letters.newest(bench.redis, Filter(), limit=2_000)
+    await dead_letters.retry_all(bench.redis, [letter.id for letter in letters])
+    move = Move("unpack", [(await taken(bench)).id])
+    for n in range(150):
+        mail = f"new{n}@example.com"
+        move.subscribe(digest(mail), mail, Origin("pixel", 5))
+    move.settle(Stage.UNPACK, "done")
+    await Mover(bench.redis, "one", 3_600_000).apply([move])
+    for stage in (Stage.FORWARD, Stage.SUBSCRIBE):
+        await pauses.resume(bench.redis, stage)
+    async with bench.at_work():
+        await bench.until(lambda: len(bench.box.memory.addresses) == 150)
+        assert await bench.count(Stage.FORWARD, "waiting") > 0
+        await bench.until(bench.is_idle)
+    assert await bench.count(Stage.FORWARD, "done") == 1_000
     await bench.assert_balanced()
 
 
@@ -197,7 +231,8 @@ async def test_no_answer_narrows_the_width_of_its_worker(make_bench: MakeBench) 
         assert 4 <= width.calls < WIDTH
 
         async def is_told() -> bool:
-            calls = (await paces.read_calls(bench.redis, WIDTH))[Stage.FORWARD]
-            return calls.now == width.calls and calls.why is not None
+            told = await books.snapshot(bench.redis, settings=bench.settings)
+            calls = told["calls"]["forward"]
+            return bool(calls["now"] == width.calls and calls["why"])
 
         await bench.until(is_told)

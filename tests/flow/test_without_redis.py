@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -112,6 +113,22 @@ def test_a_stop_does_not_wait_for_a_redis_that_is_gone(
         if is_first:
             one.process.terminate()
         assert one.process.wait(KILLED_AFTER_S) == 0
+        assert "worker stopped" in one.said()
+        assert "Traceback" not in one.said()
+
+
+def test_a_stop_does_not_wait_for_a_redis_that_hangs(
+    own_redis: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """Nor for one that takes connections and answers nothing."""
+    with worker(own_redis.url, tmp_path / "log") as one:
+        one.wait_for("worker started")
+        os.kill(own_redis.pid, signal.SIGSTOP)
+        try:
+            one.process.terminate()
+            assert one.process.wait(KILLED_AFTER_S) == 0
+        finally:
+            os.kill(own_redis.pid, signal.SIGCONT)
         assert "worker stopped" in one.said()
         assert "Traceback" not in one.said()
 

@@ -18,14 +18,15 @@ from tests.pipeline.work import META, add, apply, batch, claim, take
 pytestmark = pytest.mark.anyio
 
 BATCHES = keys.batches(Stage.ENRICH)
+RETRIED = keys.retried(Stage.ENRICH)
 
 
-async def ask_about(redis: Redis, visitors: int, *more: str) -> None:
-    """Let so many visitors wait to be asked about; *more* fields say what each has been through."""
+async def ask_about(redis: Redis, visitors: int, *more: str, line: str = Stage.ENRICH) -> None:
+    """Let so many visitors wait in *line* to be asked about; *more* fields say what each has been through."""
     await add(redis, Stage.ENRICH, [b"%d" % n for n in range(visitors)])
     for entry in await take(redis, Stage.ENRICH, most=visitors):
         move = Move(entry.queue, [entry.id])
-        move.pass_on(BATCHES, batch(entry.payloads, *more))
+        move.pass_on(keys.batches(line), batch(entry.payloads, *more))
         await apply(redis, move)
 
 
@@ -88,6 +89,33 @@ async def test_only_what_was_never_tried_is_sealed(redis: Redis) -> None:
     assert await bulk_jobs.seal(redis, 5) == 0
     assert await bulk_jobs.seal(redis, 4) == 5
     assert await lengths(redis) == (7, 1)
+
+
+async def test_what_was_retried_has_jobs_of_its_own(redis: Redis) -> None:
+    """A job is of one line and knows which: whoever it gives back goes there. The books know everybody."""
+    await ask_about(redis, 7)
+    await ask_about(redis, 5, line=RETRIED)
+    assert [await bulk_jobs.seal(redis, 4) for _ in range(3)] == [5, 7, 0]
+    jobs = [await claimed(redis), await claimed(redis)]
+    found = {job.line: job.visitors for job in jobs if job}
+    assert found == {"enrich": 7, "enrich:retried": 5}
+    await check(redis, 12)
+
+
+async def test_what_was_retried_has_half_of_the_jobs(redis: Redis) -> None:
+    """However many letters came back, five jobs of ten are left to new work; and it has the others while it waits."""
+    for _ in range(bulk_jobs.MOST_JOBS):
+        await ask_about(redis, 2, line=RETRIED)
+        await bulk_jobs.seal(redis, 1)
+    assert await redis.zcard(keys.BULK) == bulk_jobs.MOST_JOBS / 2
+    for _ in range(bulk_jobs.MOST_JOBS):
+        await ask_about(redis, 2)
+        await bulk_jobs.seal(redis, 1)
+    lines = [
+        await redis.hget(keys.bulk_job(name.decode()), "line")
+        for name in await redis.zrange(keys.BULK, 0, -1)
+    ]
+    assert sorted(lines) == [b"enrich"] * 5 + [b"enrich:retried"] * 5
 
 
 @pytest.mark.parametrize("what", ["paused", "ten jobs"])

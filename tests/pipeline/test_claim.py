@@ -17,6 +17,7 @@ from tests.pipeline.work import (
     batch,
     check_books,
     claim,
+    full,
     numbers,
     refuse,
     seal,
@@ -298,6 +299,19 @@ async def test_deleted_batches_are_stepped_over(redis: Redis) -> None:
 
 
 # held batches -------------------------------------------------------------------------------------
+
+
+async def test_a_full_server_notes_what_a_held_batch_waits_for(redis: Redis) -> None:
+    """It is one step with the holding, so neither is without the other."""
+    await seal(redis, Stage.FORWARD, [b"1"])
+    claimed = await claim(redis)
+    async with full(redis):
+        move = Move(claimed.queue, [claimed.id])
+        move.pass_on(keys.held(Stage.FORWARD), batch(claimed.payloads, "t", "1:7:0"))
+        move.hold(Stage.FORWARD, 7)
+        await apply(redis, move)
+    assert await redis.hget(keys.destination(Stage.FORWARD), "held") == b"7"
+    assert await redis.xlen(keys.queue(keys.held(Stage.FORWARD))) == 1
 
 
 async def test_held_batches_wait_until_others_have_succeeded(redis: Redis) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -84,8 +86,9 @@ async def test_the_receiver_does_not_retry_a_refused_connection(tmp_path: Path) 
     assert attempts == 1
 
 
-async def test_the_receiver_does_not_wait_for_a_server_that_hangs(tmp_path: Path) -> None:
-    """A server that takes the connection and then says nothing is given up by the client itself."""
+@asynccontextmanager
+async def hanging() -> AsyncIterator[str]:
+    """Give the URL of a server that takes every connection and then says nothing."""
     release = asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -93,16 +96,42 @@ async def test_the_receiver_does_not_wait_for_a_server_that_hangs(tmp_path: Path
         writer.close()
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    settings = settings_for(tmp_path, f"redis://127.0.0.1:{port}")
-    async with receiver_redis(settings) as client:
-        with pytest.raises((RedisTimeoutError, RedisConnectionError)):
-            await client.ping()
+    yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     release.set()
     server.close()
+
+
+async def test_the_receiver_does_not_wait_for_a_server_that_hangs(tmp_path: Path) -> None:
+    """A server that takes the connection and then says nothing is given up by the client itself."""
+    async with hanging() as url:
+        settings = settings_for(tmp_path, url)
+        async with receiver_redis(settings) as client:
+            with pytest.raises((RedisTimeoutError, RedisConnectionError)):
+                await client.ping()
     options = connection_pool(settings, Role.RECEIVER).connection_kwargs
     assert options["socket_timeout"] <= 0.2
     assert options["socket_connect_timeout"] <= 0.2
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("value", [b"", b"x" * 30_000_000])
+async def test_nobody_waits_for_ever_for_a_server_that_hangs(
+    role: Role, value: bytes, tmp_path: Path
+) -> None:
+    """Whoever asks gives up a connection on which nothing is answered, or nothing taken, and tries another."""
+    async with hanging() as url:
+        pool = connection_pool(settings_for(tmp_path, url), role)
+        options = {"retry": Retry(NoBackoff(), 1), "lib_name": None, "lib_version": None}
+        if role is Role.WORKER:
+            assert 0 < pool.connection_class.silence_s <= 10
+            pool.connection_class.silence_s = 0.05
+        else:
+            assert 0 < pool.connection_kwargs["socket_timeout"] <= 30
+            options["socket_timeout"] = 0.05
+        pool.connection_kwargs |= options
+        async with Redis.from_pool(pool) as client:
+            with pytest.raises((RedisTimeoutError, RedisConnectionError)):
+                await client.set("key", value)
 
 
 async def test_a_worker_outlives_a_restart_of_redis(tmp_path: Path) -> None:
@@ -117,14 +146,39 @@ async def test_a_worker_outlives_a_restart_of_redis(tmp_path: Path) -> None:
             assert await answer == b"value"
 
 
-def test_a_worker_on_311_has_no_socket_time_out(tmp_path: Path) -> None:
-    """On 3.11 a socket time-out could swallow SIGTERM; keep-alive and health checks stand in."""
+async def test_an_answer_that_has_come_is_read_however_late(redis_url: str, tmp_path: Path) -> None:
+    """A worker that was busy or stood still for longer than silence may last keeps its connection."""
+    pool = connection_pool(settings_for(tmp_path, redis_url), Role.WORKER)
+    pool.connection_class.silence_s = 0.05
+    async with Redis.from_pool(pool) as client:
+        before = await client.client_id()
+        task = asyncio.ensure_future(client.ping())
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop stands still
+        assert await task
+        assert await client.client_id() == before
+
+
+def test_a_worker_tries_again_what_failed_on_the_way(tmp_path: Path) -> None:
+    """A connection that is refused or goes silent is a reason to try again."""
     settings = settings_for(tmp_path, "redis://127.0.0.1:1")
     options = connection_pool(settings, Role.WORKER).connection_kwargs
-    assert ("socket_timeout" in options) == (sys.version_info >= (3, 12))
     assert options["socket_keepalive"]
     assert options["health_check_interval"] > 0
     assert OSError in options["retry_on_error"]
+
+
+async def test_no_cancellation_is_swallowed(redis_url: str, tmp_path: Path) -> None:
+    """Whoever is cancelled in the middle of a command ends, at whatever turn of the loop: SIGTERM is obeyed."""
+    async with worker_redis(settings_for(tmp_path, redis_url)) as client:
+        for turns in range(1, 40):
+            await client.ping()
+            task = asyncio.ensure_future(client.ping())
+            for _ in range(turns % 8):
+                await asyncio.sleep(0)
+            if task.cancel():
+                await asyncio.wait([task])
+                assert task.cancelled()
 
 
 @pytest.mark.parametrize("role", Role)

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from redis import Redis as PlainRedis
 from redis.asyncio import Redis
 
-from pipeline import keys, paces
+from pipeline import books, keys, paces
 from pipeline.clock import redis_now_ms
 from pipeline.outcomes import Stage
 from pipeline.scripts import script
 from pipeline.settings import Settings
-from tests.pipeline.work import claim, full, seal
+from tests.pipeline.work import claim, full, seal, set_back, succeed
 
 #: of the arithmetic in `pipeline/lua/pace.lua`
 LEAST, STEP = 0.05, 0.05
 PACE = keys.pace("audiencepoint")
+RATES = ("audiencepoint", "audiencelab")
 CONFIGURED = Settings.model_validate({"audiencepoint_rate": 5, "audiencelab_rate": 0})
 
 #: what comes to a vendor: a call that goes well, or one that is asked to slow down
@@ -134,6 +135,17 @@ async def slow_down(redis: Redis, begun_ms: int | None = None, rate: float = 5.0
     return await paces.slow_down(redis, "audiencepoint", rate, "asks for fewer", begun_ms)
 
 
+async def told(redis: Redis, configured: Settings = CONFIGURED) -> dict[str, paces.View]:
+    """Return the rates as `relay status --json` shows them."""
+    rates: dict[str, paces.View] = (await books.snapshot(redis, settings=configured))["rates"]
+    return rates
+
+
+def whole(rate: float) -> paces.View:
+    """Return what is told of a rate that nothing has slowed."""
+    return {"configured": rate, "now": rate, "why": None, "slowed_at": None}
+
+
 async def share_of(redis: Redis) -> float:
     """Return the share that is written down; 1 for none."""
     return float(await redis.hget(PACE, "share") or 1)
@@ -167,20 +179,46 @@ async def test_both_workers_keep_to_the_pace(redis: Redis) -> None:
 
 
 @pytest.mark.anyio
-async def test_it_climbs_only_with_calls(redis: Redis) -> None:
-    """Each call raises it; asking and waiting do not, and at the configured rate nothing is kept."""
-    for number in range(3):
+async def test_it_climbs_only_with_what_is_answered_well(redis: Redis) -> None:
+    """Each success raises it; waiting, a call and its failure do not. At the configured rate nothing is kept."""
+    for number in range(4):
         await seal(redis, Stage.FORWARD, [b"%d" % number])
     await slow_down(redis, 1, rate=0.25)
-    for _ in range(3):
-        assert (await claim(redis, gap_ms=4_000)).word in ("batch", "wait")
-    await redis.hset(keys.PREFIX + "rate:audiencepoint", "next", 1)  # its time has come
-    assert (await claim(redis, gap_ms=4_000)).word == "batch"
-    assert await share_of(redis) == pytest.approx(0.54 + 0.05 * 4_000 / 0.54 / 10_000, abs=1e-4)
+    failed = await claim(redis, gap_ms=4_000)
+    await set_back(redis, failed, base_ms=0)
+    assert await share_of(redis) == 0.5
+    for share in (0.54, 0.54 + 0.05 * 4_000 / 0.54 / 10_000):
+        await redis.hset(keys.PREFIX + "rate:audiencepoint", "next", 1)  # its time has come
+        called = await claim(redis, gap_ms=4_000)
+        assert (await claim(redis, gap_ms=4_000)).word == "wait"
+        await succeed(redis, called)
+        assert await share_of(redis) == pytest.approx(share, abs=1e-4)
     await redis.hset(PACE, "share", 0.9999)
     await redis.hset(keys.PREFIX + "rate:audiencepoint", "next", 1)
-    assert (await claim(redis, gap_ms=4_000)).word == "batch"
+    await succeed(redis, await claim(redis, gap_ms=4_000))
     assert not await redis.exists(PACE)
+
+
+@pytest.mark.anyio
+async def test_each_vendors_success_is_its_own(redis: Redis) -> None:
+    """What AudiencePoint answers well says nothing of AudienceLab, nor does a call of `notify` of either."""
+    for vendor in ("audiencepoint", "audiencelab"):
+        await paces.slow_down(redis, vendor, 0.25, "asks for fewer", 1)
+    for stage, climbing in (
+        (Stage.NOTIFY, ""),
+        (Stage.ENRICH, "audiencelab"),
+        (Stage.SUBSCRIBE, "audiencepoint"),
+        (Stage.FORWARD, "audiencepoint"),
+    ):
+        before = {each: await redis.hget(keys.pace(each), "share") for each in RATES}
+        await seal(redis, stage, [b"1"])
+        await succeed(redis, await claim(redis, stage), stage)
+        after = {each: await redis.hget(keys.pace(each), "share") for each in RATES}
+        assert [each for each in RATES if before[each] != after[each]] == [climbing] * bool(
+            climbing
+        )
+    await paces.went_well(redis, "audiencelab")
+    assert await redis.hget(keys.pace("audiencelab"), "share") > after["audiencelab"]
 
 
 @pytest.mark.anyio
@@ -188,7 +226,7 @@ async def test_a_changed_setting_begins_anew(redis: Redis) -> None:
     """A share of five a second is none of another rate: no call waits for it, none is told, a 429 halves the whole."""
     await slow_down(redis, 1)
     lower = Settings.model_validate({"audiencepoint_rate": 1.25, "audiencelab_rate": 0})
-    assert (await paces.read(redis, lower))["audiencepoint"] == paces.Pace(1.25, 1.25)
+    assert await told(redis, lower) == {"audiencepoint": whole(1.25), "audiencelab": whole(0)}
     turn = script(redis, "turn")
     assert await turn(args=["audiencepoint", 30_000, 0]) == 0
     assert await turn(args=["audiencepoint", 30_000, 0]) <= 30_000
@@ -235,13 +273,8 @@ async def test_polling_takes_a_fifth_of_the_pace(redis: Redis) -> None:
 @pytest.mark.anyio
 async def test_it_is_told_with_the_vendors_words(redis: Redis) -> None:
     """What is configured, what is used now, why, and since when; nothing where all is well."""
-    assert await paces.read(redis, CONFIGURED) == {
-        "audiencepoint": paces.Pace(5, 5),
-        "audiencelab": paces.Pace(0, 0),
-    }
+    assert await told(redis) == {"audiencepoint": whole(5), "audiencelab": whole(0)}
     await slow_down(redis, 1)
-    pace = (await paces.read(redis, CONFIGURED))["audiencepoint"]
-    assert (pace.configured, pace.now, pace.why) == (5, 2.5, "asks for fewer")
-    view = pace.view()
-    assert sorted(view) == ["configured", "now", "slowed_at", "why"]
-    assert isinstance(view["slowed_at"], str)
+    pace = (await told(redis))["audiencepoint"]
+    assert isinstance(pace.pop("slowed_at"), str)
+    assert pace == {"configured": 5, "now": 2.5, "why": "asks for fewer"}

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,8 @@ from pipeline.spill import (
     used_bytes,
 )
 from pipeline.spill import segment as segment_module
+from pipeline.spill.pages import PAGE_BYTES, Pages
+from pipeline.spill.records import HEAD_BYTES
 
 MARK = b"01234567"
 MANY = 1 << 20
@@ -40,8 +43,12 @@ PAYLOADS = st.lists(st.binary(max_size=40), max_size=8)
 
 
 def found_in(data: bytes) -> tuple[list[bytes], bool]:
-    """Return the payloads in *data*, and whether it is damaged."""
+    """Return the payloads in *data*, and whether it is damaged: the same in memory and read as it is needed."""
     records = records_in(data, MARK)
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        assert records_in(Pages(file.fileno(), page_bytes=24), MARK) == records
     pairs = zip(records.starts, records.ends, strict=True)
     return [data[start:end] for start, end in pairs], records.is_damaged
 
@@ -495,3 +502,31 @@ def test_a_survey_counts_what_lies_behind_a_place(spill: Spill, home: Home) -> N
     with pytest.raises(BlockingIOError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(handle)
+
+
+def test_a_survey_holds_no_file_in_memory(home: Home) -> None:
+    """However much lies there, it is looked at page by page."""
+    spill = Spill(home, 1 << 25)
+    spill.append([b"x" * 100_000] * 80)
+    tracemalloc.start()
+    try:
+        told = survey(home)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    spill.close()
+    assert told.deliveries == 80
+    assert most < 4 * PAGE_BYTES < told.used_bytes
+
+
+def test_what_its_owner_cuts_off_meanwhile_is_a_torn_end(spill: Spill, home: Home) -> None:
+    """A file may become shorter while it is looked at: what lies before is read, and nothing is called damaged."""
+    spill.append([b"1"])
+    spill.append([b"2" * 200])
+    (path,) = files_in(home.spill_dir)
+    with path.open("r+b") as file:
+        pages = Pages(file.fileno())
+        file.truncate(HEAD_BYTES + 1)  # what remains are whole appends
+        records = records_in(pages, mark_of(path))
+    assert len(records.ends) == 1
+    assert not records.is_damaged

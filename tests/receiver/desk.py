@@ -14,13 +14,16 @@ from pipeline.inbox import Inbox, NotStored
 from pipeline.queues import fields
 from pipeline.spill import Piece, Spill
 from pipeline.wake import Bell, arq_redis
-from receiver.group_commit import GroupCommit, Limits
+from receiver.group_commit import GroupCommit
+from receiver.limits import Limits
 from receiver.metrics import Metrics
 from receiver.opening import Opening
 from receiver.room import RoomWatch
 from receiver.spilling import Spilling
 
 MANY = 1 << 26
+#: what is drained together, as one stream entry
+BATCH = Limits().deliveries_per_entry
 PATIENCE_S = 60.0
 
 
@@ -111,7 +114,7 @@ class Desk:
         room = RoomWatch(self.inbox)
         self.spilling = Spilling(self.spill, self.inbox, bell, self.opening, room, self.metrics)
         if has_looked:  # and nothing was there
-            self.spilling._go_on()
+            self.spilling._precedence.end()
         self.commit = GroupCommit(self.inbox, bell, self.metrics, limits, self.spilling)
         self.tasks = [asyncio.create_task(self.commit.run())]
 

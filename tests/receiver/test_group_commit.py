@@ -16,7 +16,8 @@ from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox, NoAnswer, NotStored
 from pipeline.settings import Settings
 from pipeline.wake import Bell, arq_redis
-from receiver.group_commit import GroupCommit, Limits
+from receiver.group_commit import GroupCommit
+from receiver.limits import Limits
 from receiver.metrics import Metrics
 
 pytestmark = pytest.mark.anyio

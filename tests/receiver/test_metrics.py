@@ -7,7 +7,8 @@ from httpx import AsyncClient
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from pipeline import paces
+from pipeline import heartbeats, paces
+from pipeline.outcomes import Stage
 from tests.receiver.conftest import TOKEN, MakeClient
 
 pytestmark = pytest.mark.anyio
@@ -58,6 +59,20 @@ async def test_the_rates_are_told(client: AsyncClient, redis: Redis) -> None:
     assert found["relay_vendor_rateaudiencepoint,configured"] == 5
     assert found["relay_vendor_rateaudiencepoint,now"] == 2.5
     assert found["relay_vendor_rateaudiencelab,now"] == 0.5
+
+
+async def test_calls_at_a_time_and_what_was_retried_are_told(
+    client: AsyncClient, redis: Redis
+) -> None:
+    """Of all workers that live, and of the line that a retry goes through."""
+    await heartbeats.beat(redis, "one")
+    await paces.tell_widths(redis, "one", {Stage.FORWARD: (3, "late")})
+    await redis.xadd("{relay}:queue:forward:retried", {"p": "1", "m": "2"})
+    found = await numbers(client)
+    assert found["relay_stage_callsforward,now"] == 3
+    assert found["relay_stage_callsforward,most"] == 8
+    assert found["relay_stage_retriedforward,single"] == 1
+    assert found["relay_stage_retriedenrich,held"] == 0
 
 
 async def test_metrics_answer_without_redis(make_client: MakeClient) -> None:

@@ -14,8 +14,8 @@ import pipeline.spill.segment
 from pipeline.home import Home
 from pipeline.inbox import NotStored
 from pipeline.spill import Spill, survey
-from receiver import spilling as spilling_module
-from receiver.group_commit import Limits
+from receiver import spill_drain
+from receiver.limits import Limits
 from tests.receiver.conftest import TOKEN, MakeClient
 from tests.receiver.desk import MANY, Desk, delivery, stored, until
 
@@ -56,7 +56,7 @@ async def test_a_look_that_fails_closes_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Deliveries are stored meanwhile, it is told once, and with the next look that succeeds files are adopted."""
-    monkeypatch.setattr(spilling_module, "ADOPT_EVERY_S", 0.01)
+    monkeypatch.setattr(spill_drain, "ADOPT_EVERY_S", 0.01)
     caplog.set_level(logging.WARNING)
     looks = 0
     adopt = Spill.adopt
@@ -103,7 +103,7 @@ async def test_a_file_that_can_never_be_read_is_passed_over(
     redis: Redis, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while the others go on without it; it stays where it is."""
-    monkeypatch.setattr(spilling_module, "READ_WITHIN_S", 0.0)
+    monkeypatch.setattr(spill_drain, "READ_WITHIN_S", 0.0)
     desk, failures = Desk(redis, home, Limits(answer_within_s=10), segment_bytes=1), [1]
     _fail_reads(monkeypatch, failures)
     desk.inbox.refuses = NotStored("refused on purpose")

@@ -13,10 +13,9 @@ from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.home import Home
 from pipeline.inbox import NotStored
 from pipeline.spill import Spill, files_in, name_of
-from receiver.group_commit import Limits
-from receiver.spilling import BATCH
+from receiver.limits import Limits
 from tests.receiver.conftest import MakeClient
-from tests.receiver.desk import MANY, PATIENCE_S, Desk, delivery, stored, until
+from tests.receiver.desk import BATCH, MANY, PATIENCE_S, Desk, delivery, stored, until
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,8 @@ from pipeline import bulk_jobs, dead_letters, forgetting, keys, pauses, visitors
 from pipeline.addresses import digest
 from pipeline.moves import Move, Mover
 from pipeline.origins import Origin
-from pipeline.outcomes import Person, Stage, VisitorEvent
+from pipeline.outcomes import Person, Reason, Stage, VisitorEvent
+from pipeline.queues import Queues
 from pipeline.wake import QUEUE_NAME
 from sandbox.faults import Fault
 from sandbox.people import PEOPLE
@@ -172,6 +173,46 @@ async def test_a_refused_job_is_not_repeated(bulky: Workbench) -> None:
     await work_on(bulky, crowd(9))
     assert calls(bulky) == (0, 12)
     assert bulky.box.memory.calls_to("create-enrichment") == 1
+    await check_all_done(bulky, 12)
+
+
+async def come_back(bench: Workbench, people: Sequence[Person]) -> None:
+    """Let a sighting of each of *people* come back from the dead letters."""
+    await bench.put("pixel", b"{}")
+    taken = await Queues(bench.redis, "test").take(Stage.UNPACK, Stage.UNPACK, most=1)
+    move = Move(Stage.UNPACK, [taken.entries[0].id])
+    for n, each in enumerate(people):
+        event = VisitorEvent(each, f"{n}", seen_at="2026-01-01T00:00:00Z", event_type="page")
+        move.bury(Stage.ENRICH, Reason.REFUSED, "no", orjson.dumps(event), Origin("pixel", 0))
+        move.new_dead(Stage.ENRICH)
+    move.settle(Stage.UNPACK, "done")
+    await Mover(bench.redis, "test", 1000).apply([move])
+    await dead_letters.retry_all(bench.redis, [letter.id for letter in await bench.dead()])
+
+
+async def test_many_that_come_back_are_asked_about_by_one_job(bulky: Workbench) -> None:
+    """Letters by the hundred are as few calls as new sightings are."""
+    await come_back(bulky, crowd(9))
+    await bulky.work_until(bulky.is_idle)
+    assert calls(bulky) == (1, 0)
+    await check_all_done(bulky, 12)
+
+
+async def test_who_came_back_stays_in_the_line_when_a_job_is_refused(bulky: Workbench) -> None:
+    """Single calls for them are held to the share of what was retried, as before."""
+    bulky.box.faults.add(Fault(endpoint="create-enrichment", status=400, body={"error": "no"}))
+    bulky.box.faults.add(Fault(endpoint="enrich", status=503))
+    await come_back(bulky, crowd(9))
+
+    async def is_given_back() -> bool:
+        tally = await bulk_jobs.tally(bulky.redis)
+        return (tally.given_up, tally.under_way) == (1, 0)
+
+    await bulky.work_until(is_given_back)
+    assert await bulky.redis.xlen(keys.queue(keys.batches(keys.retried(Stage.ENRICH)))) == 12
+    assert await bulky.redis.xlen(keys.queue(keys.batches(Stage.ENRICH))) == 0
+    bulky.box.faults.clear()
+    await bulky.work_until(bulky.is_idle)
     await check_all_done(bulky, 12)
 
 

@@ -17,6 +17,8 @@ from sandbox.people import PEOPLE
 from sandbox.samples import SAMPLES
 from tests.vendors import KEY
 from tests.workbench import Workbench
+from tests.workers.test_sweep import context_of
+from workers.merge import merge_some
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +55,25 @@ def named(address: str, uuid: str | None = None) -> Person:
         personal_emails=[address],
         fields={"FIRST_NAME": "Ada"},
     )
+
+
+async def test_a_fifth_of_a_take_is_left_to_what_came_back(bench: Workbench) -> None:
+    """However many new sightings there are, some of those from the dead letters are merged with them."""
+    await see(bench, named("ada@example.com"))
+    (_, fields), *_ = await bench.redis.xrange(keys.queue(Stage.ENRICH))
+    for queue, more in ((Stage.ENRICH, 199), (keys.retried(Stage.ENRICH), 30)):
+        for _ in range(more):
+            await bench.redis.xadd(keys.queue(queue), fields)
+    await bench.redis.hincrby(keys.BOOKS, "enrich:in", 229)
+    await bench.redis.hincrby(keys.BOOKS, "enrich:waiting", 229)
+    context = context_of(bench)
+    lengths = []
+    for _ in range(3):
+        await merge_some(context)
+        queues = (Stage.ENRICH, keys.retried(Stage.ENRICH))
+        lengths.append([await bench.redis.xlen(keys.queue(queue)) for queue in queues])
+    assert lengths == [[120, 10], [40, 0], [0, 0]]
+    await bench.assert_balanced()
 
 
 async def test_sightings_of_one_person_are_merged(bench: Workbench) -> None:

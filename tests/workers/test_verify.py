@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import dead_letters, forgetting, keys, pauses, verifications, visitors
+from pipeline import dead_letters, forgetting, keys, paces, pauses, verifications, visitors
 from pipeline.addresses import digest
+from pipeline.clock import redis_now_ms
 from pipeline.outcomes import Person, Stage
-from sandbox.faults import broken, poisoned, refused_alike, slow
+from sandbox.faults import Fault, broken, poisoned, refused_alike, slow, throttled
 from tests.workbench import Workbench
 from tests.workers.test_enrich import named, see
 from workers.clients.http import DEADLINE_S
@@ -267,6 +268,24 @@ async def test_each_question_is_a_call_of_the_rate(make_bench: MakeBench) -> Non
 async def _now_ms(bench: Workbench) -> int:
     seconds, micros = await bench.redis.time()
     return int(seconds) * 1000 + int(micros) // 1000
+
+
+async def test_a_429_to_a_later_question_is_news(make_bench: MakeBench) -> None:
+    """It was begun after the rate was halved meanwhile, although its batch was claimed before: it is halved again."""
+    bench = make_bench(email_format="plain", verify="before_subscribe", audiencepoint_rate=500)
+    bench.box.faults.add(
+        Fault(endpoint="email-verification", latency_s=0.3, times=1),
+        throttled("email-verification", times=1),
+    )
+    await see_all(bench, *addresses("verified", "role"))
+    async with bench.at_work():
+        await bench.until(lambda: bool(bench.box.memory.verified))
+        now_ms = await redis_now_ms(bench.redis)
+        assert await paces.slow_down(bench.redis, "audiencepoint", 500, "another stage", now_ms)
+        await bench.until(bench.is_idle)
+    share = float(await bench.redis.hget(keys.pace("audiencepoint"), "share"))
+    assert 0.25 < share < 0.26  # each answer that went well has raised it since
+    assert await bench.row(Stage.SUBSCRIBE) == {"in": 2, "done": 2}
 
 
 async def test_who_is_forgotten_meanwhile_is_neither_asked_about_nor_subscribed(

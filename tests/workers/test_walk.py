@@ -305,6 +305,21 @@ async def test_a_page_waits_until_the_inbox_is_unpacked(stroll: Stroll) -> None:
         assert (await walking).rows == 200
 
 
+async def test_a_page_waits_until_sightings_are_merged(
+    stroll: Stroll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New ones and those from the dead letters count alike."""
+    monkeypatch.setattr(walk, "MOST_SIGHTINGS", 2)
+    redis = stroll.bench.redis
+    lines = [keys.queue(Stage.ENRICH), keys.queue(keys.retried(Stage.ENRICH))]
+    for line in lines:
+        await redis.xadd(line, {"p": "1", "m": "2"})
+    walking = asyncio.create_task(stroll.walk(segment(20)))
+    await stroll.bench.until(lambda: "2 sightings wait to be merged" in stroll.held)
+    await redis.xtrim(lines[1], maxlen=0)
+    assert (await walking).rows == 20
+
+
 async def test_a_nearly_full_redis_is_waited_for(stroll: Stroll) -> None:
     """Above the mark nothing is asked for; with room again the walk goes on by itself."""
     redis = stroll.bench.redis

@@ -18,8 +18,10 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from http.cookiejar import CookieJar
 from ipaddress import IPv6Address, ip_address
@@ -62,8 +64,7 @@ _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
-#: a task that wants to know how long its calls took puts a list here: seconds until the whole answer came
-took_s: ContextVar[list[float] | None] = ContextVar("took_s", default=None)
+_answered: ContextVar[list[Answered] | None] = ContextVar("_answered", default=None)
 
 _NEVER_SENT = (
     httpx.ConnectError,
@@ -74,6 +75,25 @@ _NEVER_SENT = (
     httpx.WriteTimeout,
     httpx.LocalProtocolError,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A call that was answered, whatever was said: when it was begun (monotonic), and how long the answer took."""
+
+    begun: float
+    seconds: float
+
+
+@contextmanager
+def calls_noted() -> Iterator[list[Answered]]:
+    """Give the calls that this task makes inside and that are answered, as they come."""
+    calls: list[Answered] = []
+    before = _answered.set(calls)
+    try:
+        yield calls
+    finally:
+        _answered.reset(before)
 
 
 def new_client(
@@ -165,8 +185,12 @@ class VendorHttp:
         client: httpx.AsyncClient,
         *,
         deadline_s: float = DEADLINE_S,
+        turn: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Make the header list. Raises `ValueError` for a value that cannot stand in a header."""
+        """Make the header list. *turn* is waited for before each call, for as long as it takes.
+
+        Raises `ValueError` for a value that cannot stand in a header.
+        """
         for name, value in headers.items():
             if not _HEADER_VALUE.fullmatch(value):
                 # the value is a key: it is not shown
@@ -178,6 +202,7 @@ class VendorHttp:
         self._base_url = base_url.rstrip("/")
         self._client = client
         self._deadline_s = deadline_s
+        self._turn = turn
         self._url = lru_cache(maxsize=MOST_URLS)(self._parse)
         self._headers = [
             (b"Accept", b"*/*"),
@@ -194,14 +219,16 @@ class VendorHttp:
 
         Raises `Unavailable` when no whole answer came, `Misconfigured` for an unusable base URL.
         """
-        begun, seconds = monotonic(), took_s.get()
+        if self._turn is not None:
+            await self._turn()
+        begun, calls = monotonic(), _answered.get()
         try:
             async with asyncio.timeout(self._deadline_s):
                 answer = await self._exchange(request)
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._failed(error) from None
-        if seconds is not None:
-            seconds.append(monotonic() - begun)
+        if calls is not None:
+            calls.append(Answered(begun, monotonic() - begun))
         return answer
 
     async def _exchange(self, request: Request) -> Answer:

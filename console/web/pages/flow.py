@@ -131,7 +131,6 @@ def texts(figures: Mapping[str, Any]) -> dict[str, str]:
             f"{stage}-oldest": duration(flow["oldest_s"]),
             f"{stage}-in_hands": number(flow["in_hands"]),
             f"{stage}-drains": duration(flow["drains_in_s"]),
-            f"{stage}-retried": number(flow["retried"]),
         }
     return told
 

@@ -291,7 +291,7 @@ async def prove(context: Context, opened: Opened) -> Proofs:
     """Find out which deliveries are false, and of which that cannot be said now. Raises `OurFault`."""
     found = Proofs()
     for delivery in opened.deliveries:
-        if delivery.id in opened.faults:
+        if delivery.source not in proofs.ASKED or delivery.id in opened.faults:
             continue
         try:
             await proofs.check(context, delivery)

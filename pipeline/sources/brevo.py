@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipeline.mail_events import utc_second
 from pipeline.outcomes import EventType
 from pipeline.sources import Rules, mail
 from pipeline.sources.json_sender import JsonSender, one_or_many
@@ -60,7 +61,7 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     return {
         "type": verdict,
         "email": item.get("email"),
-        "time": tuple(map(item.get, _TIMES)),
+        "time": _time(item),
         "send_id": mail.send_id(
             rules, campaign=(item.get("camp_id"),), message=(item.get("message-id"),)
         ),
@@ -81,6 +82,13 @@ def _verdict(name: str, rules: Rules) -> mail.Verdict:
     if name.startswith(_OF_CONTACTS):
         return mail.NOT_A_MAIL_EVENT
     return _IGNORED.get(name, mail.UNMAPPED)
+
+
+def _time(item: Mapping[str, object]) -> str | None:
+    for field in _TIMES:
+        if found := utc_second(item.get(field)):
+            return found
+    return None
 
 
 # text messages are told to the same URL, with `msg_status` instead of `event`

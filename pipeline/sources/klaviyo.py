@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipeline.mail_events import utc_second
 from pipeline.outcomes import EventType, Reason, Unreadable
 from pipeline.sources import Rules, Unauthentic, mail, signatures
 from pipeline.sources.json_body import read_json
@@ -90,10 +91,11 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
     verdict = _verdict(topic, properties)
     if not isinstance(verdict, EventType):
         return verdict
+    written = utc_second(attributes.get("datetime"))
     told: mail.Told = {
         "type": verdict,
         "email": _address(payload),
-        "time": (attributes.get("datetime"), attributes.get("timestamp")),
+        "time": written or attributes.get("timestamp"),
         # the id of the campaign's or the flow's message, so it serves both meanings of SEND_ID
         "send_id": mail.first_id(properties.get("$message")),
         "provider_id": mail.text(item.get("external_id")) or event.get("id"),

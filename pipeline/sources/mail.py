@@ -59,10 +59,9 @@ class Wrong(Exception):
 class Told(TypedDict, total=False):
     """One event as its sender tells it, field by field, of whatever type each is; what is not told may be left out.
 
-    *time* in any form that `mail_events.utc_second` reads; of several, in a tuple, the first that can be read counts.
-    *ip*, *user_agent* and what was read from it are the person's; *machine_open* only where the sender says so
-    itself. *recipient* is the sender's own id of the person: beside an address it teaches whose it is, without one
-    it stands for it.
+    *time* in any form that `mail_events.utc_second` reads; *ip*, *user_agent* and what was read from it are
+    the person's; *machine_open* only where the sender says so itself. *recipient* is the sender's own id of the
+    person: beside an address it teaches whose it is, without one it stands for it.
     """
 
     # a dictionary: one is made for every event, and an object costs more than twice as much
@@ -92,8 +91,7 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
     email = str(written) if has_address else bare_address(written)
     if recipient and not email:
         return _unaddressed(told, item, now)
-    time = told["time"]
-    occurred_at_utc = _first_time(time) if type(time) is tuple else mail_events.utc_second(time)
+    occurred_at_utc = mail_events.utc_second(told["time"])
     send_id = bare_id(told["send_id"])
     event = MailEvent(email, kind, occurred_at_utc or "", send_id)
     event.provider_id = text(told.get("provider_id")) or None
@@ -108,10 +106,6 @@ def event_of(told: Told, item: object, now: float) -> Outcome:
     else:
         error = mail_events.problem_of_sender(event, now, has_address=has_address)
     return Invalid(Stage.FORWARD, error, as_json(item)) if error else event
-
-
-def _first_time(times: Iterable[object]) -> str | None:
-    return next((found for time in times if (found := mail_events.utc_second(time))), None)
 
 
 def _unaddressed(told: Told, item: object, now: float) -> Outcome:

@@ -58,11 +58,11 @@ def of_an_open(random: Random) -> Agent:
 
 def of_a_person(random: Random) -> Agent:
     """Return a person's own program, which is what clicks."""
-    return _all()[int(MOST ** random.random())]
+    return every_person()[int(MOST ** random.random())]
 
 
 @cache
-def _all() -> list[Agent]:
+def every_person() -> list[Agent]:
     """Return every program of people's, the most frequent first."""
     found = [*_telephones(), *_desktops(), *_mail_programs()]
     Random(1).shuffle(found)

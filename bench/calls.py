@@ -7,7 +7,7 @@ fields are those of the senders' own documentation, their sizes those of its sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -109,9 +109,11 @@ class Caller:
         step = self.events_per_call
         for start in range(first, first + count, step):
             size = min(step, first + count - start)
-            yield self._delivery([self.event(fact) for fact in facts(start, size)])
+            yield self.delivery(facts(start, size))
 
-    def _delivery(self, events: list[Event]) -> Delivery:
+    def delivery(self, told: Iterable[Fact]) -> Delivery:
+        """Return the call that tells of some facts."""
+        events = [self.event(fact) for fact in told]
         value = self.around(events) if self.around else events[0]
         if self.form is None:
             body, content_type = orjson.dumps(value), JSON
@@ -568,3 +570,12 @@ CALLERS = (
     Caller("braze", _braze, _under_events),
     Caller("sfmc", _sfmc, _array),
 )
+
+
+def of_every_agent(first: int) -> Iterator[Delivery]:
+    """Yield calls that tell of every user agent once, by clicks from number *first* on."""
+    (caller,) = (one for one in CALLERS if one.name == "mailjet")  # it does not read them itself
+    everyone = agents.every_person()
+    clicks = [Fact(first + n, "click", first + n, agent) for n, agent in enumerate(everyone)]
+    for start in range(0, len(clicks), BATCH):
+        yield caller.delivery(clicks[start : start + BATCH])

@@ -46,16 +46,15 @@ TOKEN_KEEP_MS = DAY_MS
 _CONFIRMED = b"yes"
 _NOT_CONTENT = frozenset(("signature", "parent-signature", "token"))
 
-__all__ = ["Later", "check"]
+__all__ = ["ASKED", "Later", "check"]
 
 
 async def check(context: Context, delivery: Delivery) -> None:
     """Return when *delivery* may be taken apart; raise `Unreadable` to bury it, `Later` to let it wait."""
-    ask = _ASKS.get(delivery.source)
-    if ask is None:
+    if delivery.source not in ASKED:
         return
     try:
-        await ask(context, delivery)
+        await _ASKS[delivery.source](context, delivery)
     except Unauthentic as error:
         raise Unreadable(Reason.SIGNATURE, str(error)) from None
 
@@ -164,3 +163,5 @@ _ASKS: dict[str, Callable[[Context, Delivery], Awaitable[None]]] = {
     ses.SES.name: _ask_for_ses,
     MAILGUN.name: _ask_for_mailgun,
 }
+#: the sources of which anything is asked
+ASKED = frozenset(_ASKS)

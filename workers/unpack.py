@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 SLICE = 500
 # by names of their own, as in `sources.mail`
 _FORWARD, _OURS, _HASHED = Stage.FORWARD, Form.OURS, Form.HASHED
-#: bytes of an entry that are read in a thread of their own: so long everything else of the worker would wait
+#: bytes that are read at once; of a larger entry in a thread of its own: so long all else of the worker would wait
 LARGE = 1 << 18
 #: entries a take; each holds the deliveries of one flush
 MOST_ENTRIES = 100
@@ -84,20 +84,33 @@ class Read:
 
 
 @dataclass(slots=True)
-class Opened:
-    """An entry whose deliveries were read; *faults* are those that our code failed on for the last time."""
-
-    entry: Entry
-    reads: list[Read] = field(default_factory=list)
-    faults: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class Proofs:
     """The deliveries of an entry that are not simply taken apart, by their ids: false ones, and those that wait."""
 
-    false: dict[str, Unreadable]
-    waiting: set[str]
+    false: dict[str, Unreadable] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Opened:
+    """An entry and what was read of it; *faults* are those that our code failed on for the last time."""
+
+    entry: Entry
+    deliveries: list[Delivery]
+    found: Proofs = field(default_factory=Proofs)
+    reads: list[Read] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def waits_on(self) -> bool:
+        """Whether all of it waited for proofs, and does so still."""
+        is_aside = self.entry.queue == keys.UNPROVEN
+        return is_aside and len(self.found.waiting) == len(self.deliveries)
+
+    def holds(self, fault: OurFault) -> bool:
+        """Tell whether the delivery that our code failed on is one of this entry's."""
+        is_known = fault.delivery_id in self.faults
+        return not is_known and any(one.id == fault.delivery_id for one in self.deliveries)
 
 
 async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
@@ -189,11 +202,10 @@ async def groups(
     """Read *entries*, and give about a slice of outcomes at a time: what they teach is then one round trip."""
     group: list[Opened] = []
     size = 0
-    for entry in entries:
-        opened = Opened(entry)
-        if await open_up(context, opened, waiting):
-            group.append(opened)
-            size += sum(len(one.outcomes) for one in opened.reads)
+    for some in handfuls(entries):
+        opened = await open_up(context, [opened_of(entry) for entry in some], waiting)
+        group += opened
+        size += sum(len(read.outcomes) for one in opened for read in one.reads)
         if size >= SLICE:
             yield group
             group, size = [], 0
@@ -201,29 +213,48 @@ async def groups(
         yield group
 
 
-async def open_up(context: Context, opened: Opened, waiting: set[str]) -> bool:
-    """Read every delivery of an entry; tell whether there is anything to move.
+def handfuls(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Part *entries*, in their order, into as many at a time as are not large together, or one."""
+    some: list[Entry] = []
+    size = 0
+    for entry in entries:
+        more = sum(map(len, entry.payloads))
+        if some and size + more > LARGE:
+            yield some
+            some, size = [], 0
+        some.append(entry)
+        size += more
+    if some:
+        yield some
 
-    There is not when all of it waits on, or our own code failed on it. The ids of deliveries that wait for a proof
-    are added to *waiting*.
+
+def opened_of(entry: Entry) -> Opened:
+    """Return an entry with its deliveries, of which nothing is read yet."""
+    return Opened(entry, [Delivery.unpack(payload) for payload in entry.payloads])
+
+
+async def open_up(context: Context, group: list[Opened], waiting: set[str]) -> list[Opened]:
+    """Read every delivery of some entries; return those entries of which there is anything to move.
+
+    There is not when all of one waits on, or our own code failed on it. The ids of deliveries that wait for a
+    proof are added to *waiting*.
     """
-    entry, faults = opened.entry, opened.faults
-    deliveries = [Delivery.unpack(payload) for payload in entry.payloads]
     while True:
         try:
-            found = await prove(context, [one for one in deliveries if one.id not in faults])
-            waiting |= found.waiting
-            if len(found.waiting) == len(deliveries) and entry.queue == keys.UNPROVEN:
-                return False
-            if sum(map(len, entry.payloads)) > LARGE:
-                opened.reads = await asyncio.to_thread(read_all, context, deliveries, found, faults)
+            for one in group:
+                one.found = await prove(context, one)
+                waiting |= one.found.waiting
+            ready = [one for one in group if not one.waits_on]
+            if sum(len(payload) for one in ready for payload in one.entry.payloads) > LARGE:
+                await asyncio.to_thread(read_all, context, ready)
             else:
-                opened.reads = read_all(context, deliveries, found, faults)
+                read_all(context, ready)
         except OurFault as fault:
-            if not await is_to_be_buried(context, opened, fault):
-                return False
+            failed = next(one for one in group if one.holds(fault))
+            if not await is_to_be_buried(context, failed, fault):
+                group = [one for one in group if one is not failed]
         else:
-            return True
+            return ready
 
 
 async def moves_of(context: Context, opened: Opened, waiting: set[str]) -> AsyncIterator[Move]:
@@ -242,7 +273,7 @@ async def moves_of(context: Context, opened: Opened, waiting: set[str]) -> Async
         except OurFault as fault:
             if not await is_to_be_buried(context, opened, fault, has_left=has_left):
                 return
-            if not await open_up(context, opened, waiting):
+            if not await open_up(context, [opened], waiting):
                 return
             await learn(context, opened.reads)
         else:
@@ -268,10 +299,12 @@ async def is_to_be_buried(
     return True
 
 
-async def prove(context: Context, deliveries: Sequence[Delivery]) -> Proofs:
-    """Find out which of *deliveries* are false, and of which that cannot be said now. Raises `OurFault`."""
-    found = Proofs({}, set())
-    for delivery in deliveries:
+async def prove(context: Context, opened: Opened) -> Proofs:
+    """Find out which deliveries are false, and of which that cannot be said now. Raises `OurFault`."""
+    found = Proofs()
+    for delivery in opened.deliveries:
+        if delivery.source not in proofs.ASKED or delivery.id in opened.faults:
+            continue
         try:
             await proofs.check(context, delivery)
         except Unreadable as unreadable:
@@ -354,11 +387,17 @@ def begun(cursor: str, outcomes: int) -> int:
     return int(position) if of == str(outcomes) else 0
 
 
-def read_all(
-    context: Context, deliveries: Sequence[Delivery], found: Proofs, faults: Mapping[str, str]
-) -> list[Read]:
-    """Let each delivery's source read it; pure, as `read` is. Raises `OurFault`."""
-    return [read(context, one, found, faults) for one in deliveries]
+def read_all(context: Context, group: Sequence[Opened]) -> None:
+    """Let each delivery's source read it; pure, as `read` is. Raises `OurFault`.
+
+    Those of one source are read one after the other: a processor that goes from source to source has forgotten the
+    code of each when its turn comes again, which costs half as much as the reading.
+    """
+    each = [(one, delivery) for one in group for delivery in one.deliveries]
+    each.sort(key=lambda pair: pair[1].source)
+    reads = {id(delivery): read(context, delivery, one.found, one.faults) for one, delivery in each}
+    for one in group:
+        one.reads = [reads[id(delivery)] for delivery in one.deliveries]
 
 
 def read(context: Context, delivery: Delivery, found: Proofs, faults: Mapping[str, str]) -> Read:

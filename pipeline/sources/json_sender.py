@@ -89,8 +89,10 @@ def _outcome(item: object, read: Read, rules: Rules, now: float) -> Outcome:
 def one_event(*names: str) -> Items:
     """Return the `items` of a sender that posts one object a call, told by any field of *names*."""
 
+    known = frozenset(names)
+
     def items(body: object) -> list[object]:
-        if _has(body, names):
+        if isinstance(body, dict) and not known.isdisjoint(body):
             return [body]
         raise Unreadable(Reason.UNKNOWN_SHAPE, f"not one event: no {' or '.join(names)}")
 
@@ -104,18 +106,16 @@ def one_or_many(*names: str) -> Items:
     comes back so.
     """
 
+    known = frozenset(names)
+
     def items(body: object) -> list[object]:
         if isinstance(body, list):
             return body
-        if _has(body, names):
+        if isinstance(body, dict) and not known.isdisjoint(body):
             return [body]
         raise Unreadable(Reason.UNKNOWN_SHAPE, "neither an array of events nor one event")
 
     return items
-
-
-def _has(body: object, names: Iterable[str]) -> bool:
-    return isinstance(body, dict) and any(name in body for name in names)
 
 
 # how a sender proves itself ---------------------------------------------------------------------------

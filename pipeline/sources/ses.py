@@ -83,7 +83,7 @@ class Ses:
         message = _message(envelope)
         event = _event(_json_in(message), "the message in the envelope is not an event of SES")
         outcomes = _outcomes(message, event, envelope, rules, now)
-        return [_wrapped(one, envelope) for one in outcomes]
+        return [_wrapped(one, envelope) if isinstance(one, Invalid) else one for one in outcomes]
 
 
 SES = Ses()
@@ -129,10 +129,8 @@ def _outcomes(
     return as_sent(outcomes_of(_each(kind, event), read, rules, now), message, _items)
 
 
-def _wrapped(outcome: Outcome, envelope: sns.Envelope) -> Outcome:
+def _wrapped(outcome: Invalid, envelope: sns.Envelope) -> Invalid:
     """Put a wrong event back into its envelope, which has its id and may have its time, to be read again."""
-    if not isinstance(outcome, Invalid):
-        return outcome
     kept = {name: envelope[name] for name in ("Type", "MessageId", "Timestamp") if name in envelope}
     kept["Message"] = outcome.payload.decode()
     return replace(outcome, payload=as_json(kept))

@@ -13,6 +13,7 @@ from bench.calls import Caller
 from bench.processes import Place, place
 from bench.results import WrongCount
 from bench.sizes import TINY
+from pipeline.outcomes import MailEvent
 from pipeline.sources.registry import SOURCES
 from sandbox.samples.mail import MAIL_SENDERS
 
@@ -70,3 +71,12 @@ def test_people_use_many_different_programs() -> None:
     seen = Counter(agents.of_a_person(random).text for _ in range(5_000))
     assert len(seen) > 1_000
     assert seen.most_common(1)[0][1] > 100
+
+
+def test_a_worker_is_measured_that_knows_every_user_agent() -> None:
+    """What is unpacked first tells of each of them once, by events that all count."""
+    first = mixed.warm_up(1_000)
+    told = [one for delivery in first.deliveries for one in parse.outcomes(delivery, NOW)]
+    texts = [one.user_agent for one in told if isinstance(one, MailEvent)]
+    assert sorted(map(str, texts)) == sorted(agent.text for agent in agents.every_person())
+    assert sum(first.sizes) == len(texts) > 10_000

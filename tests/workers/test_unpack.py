@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
 from pipeline.moves import Move
 from pipeline.outcomes import MailEvent, Outcome, Stage
+from pipeline.queues import Entry
 from tests.workbench import Workbench, mail_events
 from workers import unpack
 from workers.context import Context
@@ -160,6 +161,53 @@ async def test_deliveries_of_one_flush_have_their_own_fates(bench: Workbench) ->
     assert row["in"] == 5
     assert row.get("ignored", 0) >= 1
     await bench.assert_balanced()
+
+
+async def test_our_fault_in_one_of_several_entries_holds_up_none_of_the_others(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries are read together; where ours fails on one of them, it is tried three times and the others leave."""
+    tried: list[str] = []
+    read = unpack.read
+
+    def failing(
+        context: Context, delivery: Delivery, found: unpack.Proofs, faults: Mapping[str, str]
+    ) -> unpack.Read:
+        if delivery.id == wrong and wrong not in faults:
+            tried.append(wrong)
+            raise unpack.OurFault(wrong) from ZeroDivisionError()
+        return read(context, delivery, found, faults)
+
+    monkeypatch.setattr(unpack, "read", failing)
+    await bench.put("events", mail_events(2))
+    (wrong,) = await bench.put("brevo", b"{}")
+    await bench.put("events", mail_events(3, first=2))
+    await bench.work_until(bench.is_idle)
+
+    assert [(one.id, one.reason) for one in await bench.dead(Stage.UNPACK)] == [(wrong, "bug")]
+    assert tried == [wrong] * BUG_TRIES
+    assert await bench.row(Stage.UNPACK) == {"in": 3, "done": 2, "dead": 1}
+    assert await bench.row(Stage.FORWARD) == {"in": 5, "done": 5}
+    await bench.assert_balanced()
+
+
+async def test_what_is_read_source_by_source_is_put_where_it_belongs(bench: Workbench) -> None:
+    """Deliveries of several sources in several entries: each entry has what its own tell, in their order."""
+    now = int(time.time() * 1000)
+    bodies = [("scores", b"{}"), ("events", mail_events(1)), ("brevo", b"{}"), ("events", b"[]")]
+    came = [Delivery(new_delivery_id(), *bodies[n % 4], now, "application/json") for n in range(12)]
+    payloads = [one.pack() for one in came]
+    group = [
+        unpack.opened_of(Entry("unpack", "1-0", payloads[:5], [])),
+        unpack.opened_of(Entry("unpack", "2-0", payloads[5:], [])),
+    ]
+    async with bench.at_work() as worker:
+        unpack.read_all(worker.ctx["context"], group)
+
+    first, second = ([read.delivery for read in one.reads] for one in group)
+    assert (first, second) == (came[:5], came[5:])
+    found = [len(read.outcomes) for one in group for read in one.reads]
+    assert found == [0, 1, 0, 0] * 3
 
 
 async def test_what_was_stored_twice_and_cannot_be_read_is_one_letter(bench: Workbench) -> None:

@@ -9,7 +9,6 @@ for i, name in ipairs(queues) do
   lengths[i] = redis.call('XLEN', queue_key(name))
   oldest[i] = waiting_since(name)
 end
-end
 for i, file in ipairs(files) do places[i] = tonumber(redis.call('GET', P .. 'spilled:' .. file) or 0) end
 for i, vendor in ipairs(vendors) do
   paces[i] = redis.call('HMGET', P .. 'pace:' .. vendor, 'share', 'gap', 'why', 'halved')

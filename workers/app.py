@@ -38,7 +38,7 @@ from workers.drains import Drains, drain
 from workers.patience import Patience, arqs_redis
 from workers.poll_scores import keep_polling
 from workers.reconcile import keep_reconciling
-from workers.ringing import ring_for_work
+from workers.ringing import look, ring_for_work
 from workers.sweep import keep_beating, keep_sweeping, pause_without_keys
 from workers.timing import Timing
 from workers.vendors import audiencelab_client, audiencepoint_client
@@ -149,7 +149,7 @@ class _opened:
         self._context = await self._make()
         await heartbeats.beat(self._redis, self._context.consumer)
         try:
-            await pause_without_keys(self._context)
+            await pause_without_keys(self._context, await look(self._context))
             await ring_for_work(self._context)
         except BaseException:  # also a stop: nobody shall take it for one that lives
             await self.__aexit__()

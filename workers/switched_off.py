@@ -44,9 +44,7 @@ async def finish(
     context: Context, stage: Stage, until: float, end: Callable[[Entry], Awaitable[Move]]
 ) -> None:
     """Take every batch of *stage*, also held ones and parts of bulk jobs, out by the move that *end* makes of it."""
-    for queue in keys.QUEUES[stage]:
-        if not queue.endswith((":batches", ":held", ":bulk")):
-            continue
+    for queue in keys.sealed(stage):
         while not context.stopping.is_set() and monotonic() < until:
             batches = await take(context, stage, queue)
             if not batches:

@@ -34,6 +34,7 @@ which is why two relays must not share a database.
 | {relay}:workers              | zset   | an hour              | heartbeat              | readyz, sweep       |
 | {relay}:answer:CALLER        | string | 30 minutes           | scripts told apart     | the same, run twice |
 | {relay}:sweeping             | string | a second             | sweep                  | sweep               |
+| {relay}:rung                 | stream | the last one         | bell                   | arq's polling         |
 | {relay}:arq:queue            | zset   | until run            | bell (arq)             | arq                 |
 | {relay}:arq:queue:health-check | string | seconds            | arq                    | arq                 |
 | arq:job:ID                   | string | until run, 7 days    | bell (arq)             | arq                 |
@@ -69,6 +70,7 @@ CURSORS = PREFIX + "cursors"
 ATTEMPTS = PREFIX + "attempts"
 BELLS = PREFIX + "bells"
 PAUSED = PREFIX + "paused"
+RUNG = PREFIX + "rung"
 SEEN = PREFIX + "seen"
 DEAD = PREFIX + "dead"
 VISITORS = PREFIX + "visitors"

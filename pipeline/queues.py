@@ -41,6 +41,8 @@ class Taken:
 
     entries: list[Entry]
     is_paused: bool = False
+    others: int = 0
+    """How many entries, in whosever hands, the other queue has that was asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +95,16 @@ class Queues:
         *,
         most: int,
         most_bytes: int = 4_000_000,
+        other: str = "",
     ) -> Taken:
-        """Take up to *most* entries, and no more once they hold *most_bytes*."""
-        args: list[str | int] = [queue, stage, self.consumer, most, most_bytes]
-        state, rows = await self._with_groups(self._take, args)
+        """Take up to *most* entries, and no more once they hold *most_bytes*; look into the queue *other*, too."""
+        args: list[str | int] = [queue, stage, self.consumer, most, most_bytes, other]
+        state, rows, others = await self._with_groups(self._take, args)
         entries = [
             Entry(queue, row[0].decode(), *fields(row[1]), row[2].decode(), int(row[3] or 0))
             for row in rows
         ]
-        return Taken(entries, is_paused=state == -2)
+        return Taken(entries, is_paused=state == -2, others=others)
 
     async def seal(self, stage: Stage, *, most: int, batches: int, ripe_s: float) -> Sealed:
         """Seal up to *batches* batches of up to *most* items in each line; an incomplete one once it is ripe."""

@@ -64,7 +64,7 @@ def worker_settings(
         "on_startup": life.begin,
         "on_shutdown": life.end,
         "max_jobs": 50,
-        "poll_delay": 0.1,  # 0.05 costs over 2 % of a core when idle
+        "poll_delay": 0.1,  # while there is a job; where there is none arq is told (`workers.patience`)
         # a drain's time, a call begun at its end, some patience with Redis; arq locks a dead job as long
         "job_timeout": timing.drain_s + DEADLINE_S + 50,
         "keep_result": 0,  # here, not on the function: a kept result blocks its job id

@@ -79,8 +79,8 @@ async def let_go(context: Context, stand: Seen) -> None:
     redis, now_ms = context.redis, stand.now_ms
     keep_ms = int(context.settings.dead_keep_d * DAY_MS)
     if stand.oldest_letter_ms <= now_ms - keep_ms:
-        if dropped := await dead_letters.drop_old(redis, keep_ms):
-            logger.info("dead letters dropped by age letters=%d", dropped)
+        dropped = await dead_letters.drop_old(redis, keep_ms)
+        logger.info("dead letters dropped by age letters=%d", dropped)
     if seen.is_over(stand.oldest_slot_ms, now_ms, context.window_ms):
         await seen.forget_old_slots(redis, context.window_ms)
     too_old = now_ms - context.visitor_keep_ms

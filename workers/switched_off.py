@@ -74,6 +74,6 @@ async def finish_sealed(
 
 async def take(context: Context, stage: Stage, queue: str) -> list[Entry]:
     """Take batches of *queue* into this worker's hands; what they have been through does not matter any more."""
-    args: list[str | int] = [queue, stage, context.consumer, MOST_BATCHES, MOST_BYTES]
-    _, rows = await script(context.redis, "take")(args=args)
+    args: list[str | int] = [queue, stage, context.consumer, MOST_BATCHES, MOST_BYTES, ""]
+    _, rows, _ = await script(context.redis, "take")(args=args)
     return [Entry(queue, row[0].decode(), *fields(row[1])) for row in rows]

@@ -35,6 +35,7 @@ which is why two relays must not share a database.
 | {relay}:workers              | zset   | an hour              | heartbeat              | readyz, sweep       |
 | {relay}:answer:CALLER        | string | 30 minutes           | scripts told apart     | the same, run twice |
 | {relay}:sweeping             | string | a second             | sweep                  | sweep               |
+| {relay}:rung                 | stream | the last one         | bell                   | arq's polling         |
 | {relay}:arq:queue            | zset   | until run            | bell (arq)             | arq                 |
 | {relay}:arq:queue:health-check | string | seconds            | arq                    | arq                 |
 | arq:job:ID                   | string | until run, 7 days    | bell (arq)             | arq                 |
@@ -71,6 +72,7 @@ CURSORS = PREFIX + "cursors"
 ATTEMPTS = PREFIX + "attempts"
 BELLS = PREFIX + "bells"
 PAUSED = PREFIX + "paused"
+RUNG = PREFIX + "rung"
 SEEN = PREFIX + "seen"
 DEAD = PREFIX + "dead"
 DEAD_KINDS = PREFIX + "dead-kinds"
@@ -90,10 +92,35 @@ POLL = PREFIX + "poll"
 POLLING = PREFIX + "polling"
 
 
+def retried(stage: Stage) -> str:
+    """Return the line of *stage* that holds what came back from the dead letters."""
+    return f"{stage}:retried"
+
+
+def batches(line: str) -> str:
+    """Return the name of the queue that holds the sealed batches of *line*: a stage's name, or its `retried`."""
+    return f"{line}:batches"
+
+
+def held(line: str) -> str:
+    """Return the name of the queue of batches that wait for others to succeed first."""
+    return f"{line}:held"
+
+
+def bulk(stage: Stage) -> str:
+    """Return the name of the queue that holds the parts of bulk jobs."""
+    return f"{stage}:bulk"
+
+
+def raw(stage: Stage) -> str:
+    """Return the name of the queue of events that their source must read again."""
+    return f"{stage}:raw"
+
+
 def _lines(stage: Stage) -> tuple[str, ...]:
     """Return the queues of both lines of a stage that calls a vendor."""
-    lines = (stage, f"{stage}:retried")
-    return tuple(line + queue for line in lines for queue in ("", ":batches", ":held"))
+    lines = (stage, retried(stage))
+    return tuple(name for line in lines for name in (line, batches(line), held(line)))
 
 
 #: the queue of deliveries that wait for a proof
@@ -116,39 +143,28 @@ QUEUES: dict[Stage, tuple[str, ...]] = {
 COUNTERS = ("in", "waiting", "done", "duplicate", "ignored", "dead", "dropped")
 
 
+def sealed(stage: Stage) -> tuple[str, ...]:
+    """Return the queues of *stage* whose entries are batches, or parts of bulk jobs: what a call is made with."""
+    lines = (stage, retried(stage))
+    ready = {bulk(stage), *map(batches, lines), *map(held, lines)}
+    return tuple(name for name in QUEUES[stage] if name in ready)
+
+
+def calls_of(stage: Stage) -> tuple[str, ...]:
+    """Return the queues of *stage* that wait for calls to its vendor; others are worked on while calls are put off."""
+    if stage is Stage.ENRICH:  # what is not sealed there is merged, which needs no vendor
+        return sealed(stage)
+    return tuple(name for name in QUEUES[stage] if name != raw(stage))
+
+
 def queue(name: str) -> str:
     """Return the stream of the queue *name* (a word of `QUEUES`)."""
     return f"{PREFIX}queue:{name}"
 
 
-def retried(stage: Stage) -> str:
-    """Return the line of *stage* that holds what came back from the dead letters."""
-    return f"{stage}:retried"
-
-
-def batches(line: str) -> str:
-    """Return the name of the queue that holds the sealed batches of *line*: a stage's name, or its `retried`."""
-    return f"{line}:batches"
-
-
-def bulk(stage: Stage) -> str:
-    """Return the name of the queue that holds the parts of bulk jobs."""
-    return f"{stage}:bulk"
-
-
 def bulk_job(name: str) -> str:
     """Return the hash of one bulk job."""
     return f"{PREFIX}bulk:{name}"
-
-
-def held(line: str) -> str:
-    """Return the name of the queue of batches that wait for others to succeed first."""
-    return f"{line}:held"
-
-
-def raw(stage: Stage) -> str:
-    """Return the name of the queue of events that their source must read again."""
-    return f"{stage}:raw"
 
 
 def destination(stage: Stage) -> str:

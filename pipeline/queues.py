@@ -6,7 +6,7 @@ back, and what dead workers held, belongs to the consumer `released`, from which
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,13 @@ from redis.exceptions import ResponseError
 
 from pipeline import heartbeats, keys
 from pipeline.outcomes import Stage
-from pipeline.scripts import script
+from pipeline.scripts import Script, script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+#: entries that Redis gives back in one step, which keeps it busy for a few milliseconds
+A_PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Taken:
 
     entries: list[Entry]
     is_paused: bool = False
+    others: int = 0
+    """How many entries, in whosever hands, the other queue has that was asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +95,16 @@ class Queues:
         *,
         most: int,
         most_bytes: int = 4_000_000,
+        other: str = "",
     ) -> Taken:
-        """Take up to *most* entries, and no more once they hold *most_bytes*."""
-        args: list[str | int] = [queue, stage, self.consumer, most, most_bytes]
-        state, rows = await self._with_groups(self._take, args)
+        """Take up to *most* entries, and no more once they hold *most_bytes*; look into the queue *other*, too."""
+        args: list[str | int] = [queue, stage, self.consumer, most, most_bytes, other]
+        state, rows, others = await self._with_groups(self._take, args)
         entries = [
             Entry(queue, row[0].decode(), *fields(row[1]), row[2].decode(), int(row[3] or 0))
             for row in rows
         ]
-        return Taken(entries, is_paused=state == -2)
+        return Taken(entries, is_paused=state == -2, others=others)
 
     async def seal(self, stage: Stage, *, most: int, batches: int, ripe_s: float) -> Sealed:
         """Seal up to *batches* batches of up to *most* items in each line; an incomplete one once it is ripe."""
@@ -106,9 +112,7 @@ class Queues:
         sealed, wait, retried = await self._with_groups(self._seal, args)
         return Sealed(int(sealed), wait / 1000 if wait >= 0 else None, int(retried))
 
-    async def _with_groups(
-        self, run: Callable[..., Awaitable[Any]], args: Sequence[str | int]
-    ) -> Any:
+    async def _with_groups(self, run: Script, args: Sequence[str | int]) -> Any:
         """Run a script; when the groups are missing, make them and run it again."""
         try:
             return await run(args=args)
@@ -129,29 +133,28 @@ class Queues:
 
         Nothing is given back of the queue *spares*.
         """
-        names = [name for name in keys.QUEUES[stage] if name != spares]
-        return sum([await self.release_all(name) for name in names])
+        return await self.release_all(*(name for name in keys.QUEUES[stage] if name != spares))
 
-    async def release_all(self, queue: str) -> int:
-        """Give back whatever this consumer still holds of *queue*; return how many entries."""
-        released, page = 0, 1
-        while page:  # Redis gives back a thousand at a time
-            page = int(await self._with_groups(self._release, [queue, self.consumer]))
-            released += page
-        return released
+    async def release_all(self, *queues: str) -> int:
+        """Give back whatever this consumer still holds of *queues*; return how many entries."""
+        return await self._page_by_page(self._release, [self.consumer, len(queues), *queues])
 
     async def adopt(self) -> int:
-        """Give back what dead workers hold in any queue; return how many entries."""
-        return sum(await self._with_groups(self._adopt_all, []))
+        """Give back what dead workers hold in any queue; return how many entries.
 
-    async def _adopt_all(self, *, args: Sequence[str | int]) -> list[int]:
-        """Ask for all queues at once: one way to Redis each second is what an idle worker can afford."""
+        A missing queue is made anew.
+        """
         names = [name for queues in keys.QUEUES.values() for name in queues]
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                await self._adopt(args=[name, self.consumer, heartbeats.FRESH_MS], client=pipe)
-            adopted: list[int] = await pipe.execute()
-        return adopted
+        args: list[str | int] = [self.consumer, heartbeats.FRESH_MS, len(names), *names]
+        return await self._page_by_page(self._adopt, args)
+
+    async def _page_by_page(self, run: Script, args: Sequence[str | int]) -> int:
+        """Run a script that gives back so many entries at a time until nothing is left; return how many."""
+        given, page = 0, A_PAGE
+        while page == A_PAGE:
+            page = int(await self._with_groups(run, [A_PAGE, *args]))
+            given += page
+        return given
 
     async def failed(self, entry: Entry) -> int:
         """Count one more failed attempt at *entry*; return how many, 0 when it is no longer ours."""

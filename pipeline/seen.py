@@ -24,6 +24,11 @@ def mark(fingerprint: str) -> int:
     return int.from_bytes(blake2b(text, digest_size=8).digest()) >> 1
 
 
+def is_over(slot_ms: float, now_ms: float, window_ms: float) -> bool:
+    """Tell whether the slot that began at *slot_ms* is too old to count, as `lua/move.lua` looks at it."""
+    return slot_ms <= now_ms - 1.5 * window_ms
+
+
 async def forget_old_slots(redis: Redis, window_ms: int, most: int = 5_000) -> int:
     """Remove up to *most* buckets of slots older than the window; return how many. For the sweep."""
     return int(await script(redis, "forget_marks")(args=[window_ms, most]))

@@ -2,7 +2,8 @@
 
 A job carries a stage's name, never an event, so losing or doubling one is harmless: the sweep looks for
 work every second. Its id ends in a number that the drain raises, so that a bell rung during a run or after a
-crash makes a new job. This is the only file of the package that knows arq.
+crash makes a new job. With each job a note is left, in the same step: a worker that has none waits for the next
+note instead of asking (`workers/patience.py`). This is the only file of the package that knows arq.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any
 import orjson
 from arq import ArqRedis
 from redis.asyncio import ConnectionPool
+from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
+from pipeline import keys
 from pipeline.outcomes import Stage
 
 logger = logging.getLogger(__name__)
@@ -40,13 +43,26 @@ def deserialize(stored: bytes) -> dict[str, Any]:
 
 def arq_redis(pool: ConnectionPool) -> ArqRedis:
     """Return arq's client over *pool*, with the serializer and the queue the workers use."""
-    return ArqRedis(
+    return _Ringing(
         pool,
         job_serializer=serialize,
         job_deserializer=deserialize,
         default_queue_name=QUEUE_NAME,
         expires_extra_ms=EXPIRES_MS,
     )
+
+
+class _Ringing(ArqRedis):
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """Return a pipeline that leaves a note with each job."""
+        return _Noting(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class _Noting(Pipeline):  # type: ignore[misc] # redis-py's types say nothing here
+    def zadd(self, name: Any, mapping: Mapping[Any, Any], *args: Any, **options: Any) -> Pipeline:
+        """Add jobs to the queue, which arq does in a transaction, and in the same one the note."""
+        super().zadd(name, mapping, *args, **options)
+        return self.xadd(keys.RUNG, {"job": next(iter(mapping))}, maxlen=1, approximate=False)
 
 
 class Bell:

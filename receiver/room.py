@@ -1,8 +1,9 @@
 """How much room Redis has left, known without asking it on every request.
 
 The receiver stops storing at 85 % of `maxmemory`, so that the workers, whose moves need a little
-memory themselves, can always drain. Asked four times a second; what was stored since the last
-answer is added, so that a burst between two answers cannot run into the wall.
+memory themselves, can always drain. What was stored since the last answer is added, so that a burst
+between two answers cannot run into the wall. What others store meanwhile is not known: near the limit
+Redis is asked four times a second, with more room less often, as others need longer to fill it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from pipeline.inbox import Inbox
 log = logging.getLogger(__name__)
 
 FULL_AT = 0.85
+#: how often it is thought about; near the limit Redis is asked each time
 POLL_S = 0.25
+#: with the most room, and without a limit: one may be set while Redis runs
+LONGEST_S = 1.0
 
 
 class RoomWatch:
@@ -45,10 +49,22 @@ class RoomWatch:
 
     async def watch(self) -> None:
         """Ask for ever. While Redis does not answer the last answer holds: storing fails anyway."""
+        age_s = self.good_for_s
         while True:
-            try:
-                async with asyncio.timeout(POLL_S):
-                    await self.look()
-            except Exception as error:
-                log.debug("room unknown error=%s", type(error).__name__)
+            if age_s >= self.good_for_s:
+                try:
+                    async with asyncio.timeout(POLL_S):
+                        await self.look()
+                    age_s = 0.0
+                except Exception as error:
+                    log.debug("room unknown error=%s", type(error).__name__)
             await asyncio.sleep(POLL_S)
+            age_s += POLL_S
+
+    @property
+    def good_for_s(self) -> float:
+        """How long an answer is good: who fills by then what is free now would fill 15 % in `POLL_S`."""
+        if not self.limit_bytes:
+            return LONGEST_S
+        free = 1 - (self.used_bytes + self._stored_since) / self.limit_bytes
+        return min(POLL_S * free / (1 - FULL_AT), LONGEST_S)

@@ -18,7 +18,7 @@ from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_pref
 from arq.worker import Retry, Worker, create_worker, func, get_kwargs
 from redis.asyncio import ConnectionPool
 
-from pipeline import wake
+from pipeline import keys, wake
 
 pytestmark = pytest.mark.anyio
 
@@ -127,7 +127,11 @@ async def test_the_stored_form_of_a_job(arq: ArqRedis) -> None:
     assert stored == {"t": None, "f": "drain", "a": ["forward"], "k": {}}
     assert await arq.zrange(QUEUE, 0, -1, withscores=True) == [(b"one", enqueued_ms)]
     assert 0 < await arq.pttl(f"{job_key_prefix}one") <= wake.EXPIRES_MS
-    assert {name.decode() for name in await arq.keys("*")} == {QUEUE, f"{job_key_prefix}one"}
+    assert {name.decode() for name in await arq.keys("*")} == {
+        QUEUE,
+        f"{job_key_prefix}one",
+        keys.RUNG,
+    }
 
 
 async def test_an_expired_job_fails_without_its_function(arq: ArqRedis) -> None:

@@ -9,15 +9,16 @@ import asyncio
 import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from arq.worker import Worker
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from pipeline import books, dead_letters
+from pipeline import books, dead_letters, keys
 from pipeline.dead_letters import DeadLetter, Filter
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
@@ -139,6 +140,10 @@ class Workbench:
             # the polling ends by itself: cancelled in the middle of a command it would leave a warning
             worker.ctx["context"].stopping.set()
             worker.burst, worker.max_burst_jobs = True, 0
+            with suppress(
+                RedisError
+            ):  # full or away; polling that listens looks again within a second
+                await self.redis.xadd(keys.RUNG, {"job": "none"}, maxlen=1, approximate=False)
             await running
             await close(worker)
 

@@ -39,7 +39,7 @@ from workers.drains import Drains, drain
 from workers.patience import Patience, arqs_redis, hurry
 from workers.poll_scores import keep_polling
 from workers.reconcile import keep_reconciling
-from workers.ringing import ring_for_work
+from workers.ringing import look, ring_for_work
 from workers.sweep import keep_beating, keep_sweeping, pause_without_keys
 from workers.timing import Timing
 from workers.vendors import audiencelab_client, audiencepoint_client
@@ -65,7 +65,7 @@ def worker_settings(
         "on_startup": life.begin,
         "on_shutdown": life.end,
         "max_jobs": 50,
-        "poll_delay": 0.1,  # 0.05 costs over 2 % of a core when idle
+        "poll_delay": 0.1,  # while there is a job; where there is none arq is told (`workers.patience`)
         # a drain's time, a call begun at its end, some patience with Redis; arq locks a dead job as long
         "job_timeout": timing.drain_s + DEADLINE_S + 50,
         "keep_result": 0,  # here, not on the function: a kept result blocks its job id
@@ -151,7 +151,7 @@ class _opened:
         self._context = await self._make()
         await heartbeats.beat(self._redis, self._context.consumer)
         try:
-            await pause_without_keys(self._context)
+            await pause_without_keys(self._context, await look(self._context))
             await ring_for_work(self._context)
         except BaseException:  # also a stop: nobody shall take it for one that lives
             await self.__aexit__()

@@ -72,7 +72,7 @@ class Batch:
     @property
     def was_held(self) -> bool:
         """Tell whether it waited for others to succeed first."""
-        return self.queue.endswith(":held")
+        return self.queue == keys.held(self.line)
 
     @property
     def line(self) -> str:

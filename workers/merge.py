@@ -43,13 +43,16 @@ async def merge_all(context: Context, until: float) -> None:
 
 async def merge_some(context: Context) -> int:
     """Merge one take of what waits, then of what came back from the dead letters; return how many entries they had."""
-    merged = 0
-    for line, most in ((Stage.ENRICH, MOST_NEW), (keys.retried(Stage.ENRICH), MOST_ENTRIES)):
-        taken = await context.queues.take(line, Stage.ENRICH, most=most - merged)
-        if taken.entries:
-            await merge_entries(context, taken.entries)
-        merged += len(taken.entries)
-    return merged
+    stage, retried = Stage.ENRICH, keys.retried(Stage.ENRICH)
+    new = await context.queues.take(stage, stage, most=MOST_NEW, other=retried)
+    if new.entries:
+        await merge_entries(context, new.entries)
+    if not new.others:
+        return len(new.entries)
+    again = await context.queues.take(retried, stage, most=MOST_ENTRIES - len(new.entries))
+    if again.entries:
+        await merge_entries(context, again.entries)
+    return len(new.entries) + len(again.entries)
 
 
 async def merge_entries(context: Context, entries: Sequence[Entry]) -> None:

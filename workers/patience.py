@@ -3,6 +3,8 @@
 While it starts there is nothing that could be lost, and it waits as long as it takes. While it works each command is
 tried for half a minute. When it leaves, Redis may be gone for good: a stop that waited for each of its last commands in
 turn took over a minute, and was killed by then.
+
+Here is also how arq waits for its next job: where there is none it is told, and asks no more ten times a second.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from redis.exceptions import AuthenticationError, OutOfMemoryError, ResponseErro
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from pipeline import wake
+from pipeline import keys, wake
 
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
@@ -38,7 +40,10 @@ LEAVING_S = 3.0
 TELL_EVERY_S = 30.0
 #: refusals of writes that pass without anybody's doing here: no disk, no replica
 FOR_A_WHILE = ("MISCONF", "NOREPLICAS")
+#: a bell that leaves no note is seen at the latest after this
+LISTENS_S = 1.0
 GONE = (RedisConnectionError, RedisTimeoutError, OSError)
+BEFORE_ALL = "0-0"
 
 
 class Patience(Retry):  # type: ignore[misc] # redis-py's types say nothing here
@@ -123,6 +128,37 @@ class _ArqsRedis(ArqRedis):
             expires_extra_ms=wake.EXPIRES_MS,
         )
         self._patience = patience
+        self._was_empty = False
+        self._last_note: bytes | str = BEFORE_ALL
+
+    async def zrangebyscore(self, name: Any, *args: Any, **options: Any) -> list[bytes]:
+        """Return the jobs of the queue; when the last answer was that there is none, first wait for a bell's note.
+
+        Job and note are made in one step, and no note is waited for that is older than the last answer: so a job is
+        seen at once. While there is a job, whoever works on it, arq asks as often as it likes. Jobs that are not due
+        count, too (arq itself looks at their time): they are due now by the clock of whoever rang.
+        """
+        is_told = self._was_empty and await self._listen()
+        options["max"] = "+inf"
+        jobs: list[bytes] = await super().zrangebyscore(name, *args, **options)
+        if jobs and not is_told:
+            self._last_note = (
+                BEFORE_ALL  # what was read is no measure: after a fail-over notes may be older
+            )
+        self._was_empty = not jobs
+        return jobs
+
+    async def _listen(self) -> bool:
+        """Wait for a note, but not for long; tell whether there was one."""
+        try:
+            notes = await self.xread(
+                {keys.RUNG: self._last_note}, count=1, block=int(LISTENS_S * 1000)
+            )
+        except ResponseError:  # such as -UNBLOCKED: the master is a replica now
+            return False
+        if notes:
+            self._last_note = notes[0][1][-1][0]
+        return bool(notes)
 
     async def delete(self, *names: Any) -> int:
         """Delete keys; arq does it only when it closes, also when it never came to start."""

@@ -7,7 +7,8 @@ moment itself; a resumed stage is rung for by the next sweep.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,26 +25,18 @@ if TYPE_CHECKING:
 #: work that waited this long under one bell number: the job of that number is dead or stuck in arq
 STALE_S = 5.0
 
-#: what waits for a call to a vendor; other queues are worked on while calls are put off
-CALLS: dict[Stage, tuple[str, ...]] = {
-    Stage.ENRICH: tuple(
-        name for name in keys.QUEUES[Stage.ENRICH] if name.endswith((":batches", ":held", ":bulk"))
-    ),
-    Stage.SUBSCRIBE: keys.QUEUES[Stage.SUBSCRIBE],
-    Stage.FORWARD: tuple(
-        name for name in keys.QUEUES[Stage.FORWARD] if name != keys.raw(Stage.FORWARD)
-    ),
-    Stage.NOTIFY: keys.QUEUES[Stage.NOTIFY],
-}
+#: the stages that call somebody
+CALLING = (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD, Stage.NOTIFY)
+QUEUES = tuple(name for queues in keys.QUEUES.values() for name in queues)
 
 
-async def ring_for_work(context: Context) -> None:
-    """Ring for every stage that has something to do now.
+async def ring_for_work(context: Context, seen: Seen | None = None) -> None:
+    """Ring for every stage that has something to do now, as *seen* a moment ago.
 
     A job that died with its worker before its drain raised the number stays locked in arq for longer than
     anyone wants to wait; work that has waited long under one number gets a new one.
     """
-    seen = await look(context)
+    seen = seen or await look(context)
     for stage in Stage:
         has_work = has_something_to_do(context, stage, seen)
         number = seen.bells.get(stage, 0)
@@ -55,56 +48,71 @@ async def ring_for_work(context: Context) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Who paused a stage and why, and when the next call may be made (None: nobody knows)."""
+
+    by: str = ""
+    reason: str = ""
+    until_ms: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """How the stages stand at one moment. Times are Redis's, in Unix milliseconds."""
 
     now_ms: float
     bells: Mapping[str, int]
-    #: who paused a stage, and when the next call may be made (None: nobody knows)
-    paused: Mapping[str, tuple[str, float | None]]
+    paused: Mapping[str, Pause]
     #: when the back-off of a stage ends
     due_ms: Mapping[str, float]
     #: when the next bulk job is due (None: there is none; parts that are left have lost theirs)
     bulk_due_ms: float | None
     #: how many entries each queue has
     lengths: Mapping[str, int]
+    #: the oldest of what is kept for a time only; infinite where there is none
+    oldest_letter_ms: float
+    oldest_visitor_ms: float
+    oldest_slot_ms: float
 
 
 async def look(context: Context) -> Seen:
     """Read how the stages stand."""
-    names = [name for queues in keys.QUEUES.values() for name in queues]
-    async with context.redis.pipeline(transaction=False) as pipe:
-        pipe.time()
-        pipe.hgetall(keys.BELLS)
-        pipe.hgetall(keys.PAUSED)
-        pipe.zrange(keys.BULK, 0, 0, withscores=True)
-        for stage in CALLS:
-            pipe.hget(keys.destination(stage), "due")
-        for name in names:
-            pipe.xlen(keys.queue(name))
-        (seconds, micros), bells, paused, jobs, *numbers = await pipe.execute()
-    due, lengths = numbers[: len(CALLS)], numbers[len(CALLS) :]
-    pauses = {stage.decode(): orjson.loads(stored) for stage, stored in paused.items()}
+    args: list[str | int] = [len(CALLING), *CALLING, len(QUEUES), *QUEUES]
+    answer = await script(context.redis, "look")(args=args)
+    now, bells, paused, bulk_due, due, lengths, *oldest = answer
+    letter, visitor, slot = (float(at or math.inf) for at in oldest)
+    pauses = {stage: orjson.loads(stored) for stage, stored in _pairs(paused)}
     return Seen(
-        now_ms=seconds * 1000 + micros / 1000,
-        bells={stage.decode(): int(number) for stage, number in bells.items()},
-        paused={stage: (pause["by"], pause.get("until_ms")) for stage, pause in pauses.items()},
-        due_ms={stage: float(at or 0) for stage, at in zip(CALLS, due, strict=True)},
-        bulk_due_ms=jobs[0][1] if jobs else None,
-        lengths=dict(zip(names, lengths, strict=True)),
+        now_ms=float(now),
+        bells={stage: int(number) for stage, number in _pairs(bells)},
+        paused={
+            stage: Pause(pause["by"], pause.get("reason", ""), pause.get("until_ms"))
+            for stage, pause in pauses.items()
+        },
+        due_ms={stage: float(at) for stage, at in zip(CALLING, due, strict=True)},
+        bulk_due_ms=float(bulk_due) if bulk_due else None,
+        lengths=dict(zip(QUEUES, lengths, strict=True)),
+        oldest_letter_ms=letter,
+        oldest_visitor_ms=visitor,
+        oldest_slot_ms=slot,
     )
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield the fields of a hash as a script answers them."""
+    return ((name.decode(), value) for name, value in zip(flat[::2], flat[1::2], strict=True))
 
 
 def has_something_to_do(context: Context, stage: Stage, seen: Seen) -> bool:
     """Tell whether a drain of *stage* would find work that it may do now, or very soon."""
-    by, until_ms = seen.paused.get(stage, ("", 0.0))
-    if by == "operator":
+    pause = seen.paused.get(stage, Pause())
+    if pause.by == "operator":
         return False
     queues = set(keys.QUEUES[stage])
-    if stage in CALLS and not is_off(context, stage):
+    if stage in CALLING and not is_off(context, stage):
         soon_ms = seen.now_ms + context.timing.patience_s * 1000
-        if until_ms is None or max(until_ms, seen.due_ms[stage]) > soon_ms:
-            queues -= set(CALLS[stage])
+        if pause.until_ms is None or max(pause.until_ms, seen.due_ms[stage]) > soon_ms:
+            queues -= set(keys.calls_of(stage))
         if stage is Stage.ENRICH and (seen.bulk_due_ms or 0) > soon_ms:
             queues.discard(keys.bulk(stage))
     return any(seen.lengths[name] for name in queues)

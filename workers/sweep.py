@@ -11,12 +11,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from pipeline import dead_letters, heartbeats, keys, paces, pauses, seen
-from pipeline.clock import redis_now_ms
 from pipeline.outcomes import Stage
-from pipeline.queues import create_groups
 from pipeline.scripts import script
 from workers.context import DAY_MS
-from workers.ringing import ring_for_work
+from workers.ringing import CALLING, Pause, Seen, look, ring_for_work
 from workers.switched_off import is_off
 from workers.width import narrowed
 
@@ -65,41 +63,53 @@ async def sweep(context: Context) -> None:
     lock_ms = max(1, int(context.timing.sweep_s * 900))
     if not await script(context.redis, "lock_sweep")(args=[context.consumer, lock_ms]):
         return
-    await create_groups(context.redis)
     if adopted := await context.queues.adopt():
         logger.warning("work of dead workers taken over entries=%d", adopted)
         # a job that died with its worker keeps its number locked in arq
         await script(context.redis, "raise_bells")(args=list(Stage))
-    await pause_without_keys(context)
-    await ring_for_work(context)
-    await let_go(context)
+    stand = await look(context)
+    if await pause_without_keys(context, stand):
+        stand = await look(context)
+    await ring_for_work(context, stand)
+    await let_go(context, stand)
 
 
-async def let_go(context: Context) -> None:
-    """Let go of a bounded number of things that are too old."""
-    redis, settings = context.redis, context.settings
-    dropped = await dead_letters.drop_old(redis, int(settings.dead_keep_d * DAY_MS))
-    if dropped:
+async def let_go(context: Context, stand: Seen) -> None:
+    """Let go of a bounded number of things that are too old, where *stand* has any."""
+    redis, now_ms = context.redis, stand.now_ms
+    keep_ms = int(context.settings.dead_keep_d * DAY_MS)
+    if stand.oldest_letter_ms <= now_ms - keep_ms:
+        dropped = await dead_letters.drop_old(redis, keep_ms)
         logger.info("dead letters dropped by age letters=%d", dropped)
-    await seen.forget_old_slots(redis, context.window_ms)
-    too_old = await redis_now_ms(redis) - context.visitor_keep_ms
-    await redis.zremrangebyscore(keys.VISITORS, "-inf", too_old)
+    if seen.is_over(stand.oldest_slot_ms, now_ms, context.window_ms):
+        await seen.forget_old_slots(redis, context.window_ms)
+    too_old = now_ms - context.visitor_keep_ms
+    if stand.oldest_visitor_ms <= too_old:
+        await redis.zremrangebyscore(keys.VISITORS, "-inf", too_old)
 
 
-async def pause_without_keys(context: Context) -> None:
+async def pause_without_keys(context: Context, stand: Seen) -> bool:
     """Pause the stages whose vendor's key is not set, and lift such a pause where it is set now.
 
-    A stage that calls nobody needs no pause of the relay's own.
+    A stage that calls nobody needs no pause of the relay's own. Where *stand* says that nothing is to be changed
+    Redis is not asked; return whether it was.
     """
-    missing = stages_without_key(context)
-    for stage in (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD, Stage.NOTIFY):
+    missing, has_asked = stages_without_key(context), False
+    for stage in CALLING:
+        pause = stand.paused.get(stage, Pause())
+        reason = f"{pauses.NO_KEY}: set {missing.get(stage)} and restart the workers"
+        if pause.by == "operator" or (stage in missing and pause.reason == reason):
+            continue
         if stage in missing:
-            reason = f"{pauses.NO_KEY}: set {missing[stage]} and restart the workers"
             await pauses.pause_without_key(context.redis, stage, reason)
-        elif is_off(context, stage):
+        elif is_off(context, stage) and pause.by:
             await pauses.end_own_pause(context.redis, stage)
-        else:
+        elif pause.reason.startswith(pauses.NO_KEY):
             await pauses.end_pause_without_key(context.redis, stage)
+        else:
+            continue
+        has_asked = True
+    return has_asked
 
 
 def stages_without_key(context: Context) -> dict[Stage, str]:

@@ -38,9 +38,7 @@ async def finish(
     context: Context, stage: Stage, until: float, end: Callable[[Entry], Awaitable[Move]]
 ) -> None:
     """Take every batch of *stage*, also held ones and parts of bulk jobs, out by the move that *end* makes of it."""
-    for queue in keys.QUEUES[stage]:
-        if not queue.endswith((":batches", ":held", ":bulk")):
-            continue
+    for queue in keys.sealed(stage):
         while not context.stopping.is_set() and monotonic() < until:
             batches = await take(context, stage, queue)
             if not batches:
@@ -70,6 +68,6 @@ async def finish_sealed(
 
 async def take(context: Context, stage: Stage, queue: str) -> list[Entry]:
     """Take batches of *queue* into this worker's hands; what they have been through does not matter any more."""
-    args: list[str | int] = [queue, stage, context.consumer, MOST_BATCHES, MOST_BYTES]
-    _, rows = await script(context.redis, "take")(args=args)
+    args: list[str | int] = [queue, stage, context.consumer, MOST_BATCHES, MOST_BYTES, ""]
+    _, rows, _ = await script(context.redis, "take")(args=args)
     return [Entry(queue, row[0].decode(), *fields(row[1])) for row in rows]

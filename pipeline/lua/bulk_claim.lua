@@ -7,7 +7,7 @@
 -- one call of the rate more is used up.
 local stage, vendor = arg(), arg()
 local gap, rank, probe_lease, lease = number(), number(), number(), number()
-local now, queue = now_ms(), stage .. ':bulk'
+local now, queue = now_ms(), bulk_of(stage)
 local first = redis.call('ZRANGE', P .. 'bulk', 0, 0, 'WITHSCORES')
 if #first == 0 then return {redis.call('XLEN', queue_key(queue)) > 0 and 'orphans' or 'empty'} end
 local name, due = first[1], tonumber(first[2])

@@ -22,19 +22,19 @@ local state = redis.call('HMGET', destination, 'successes', 'held')
 local successes = tonumber(state[1] or 0)
 
 local function line(name)
-  local batches, held = name .. ':batches', name .. ':held'
+  local batches, held = batches_of(name), held_of(name)
   local lengths = {}
   for i, queue in ipairs({name, batches, held}) do lengths[i] = redis.call('XLEN', queue_key(queue)) end
   return {batches = batches, held = held, raw_waiting = lengths[1], held_waiting = lengths[3],
     waiting = lengths[1] + lengths[2] + lengths[3]}
 end
-local live, retried = line(stage), line(stage .. ':retried')
+local live, retried = line(stage), line(retried_line(stage))
 local held_waiting = live.held_waiting + retried.held_waiting
 local others_waiting = live.waiting + retried.waiting - held_waiting
 
 local function batch(queue, entry, attempts)
   local others, others_held = others_waiting, held_waiting
-  if string.match(queue, ':held$') then others_held = others_held - 1 else others = others - 1 end
+  if queue == live.held or queue == retried.held then others_held = others_held - 1 else others = others - 1 end
   local has_tombstones = redis.call('EXISTS', P .. 'tombstones')
   return {'batch', queue, entry[1], entry[2], attempts, successes, others, others_held, has_tombstones, now}
 end
@@ -101,7 +101,7 @@ for _, from in ipairs(lines) do
 end
 if not entry then return {'empty'} end
 
-count_turn(vendor, string.find(queue, ':retried:', 1, true))
+count_turn(vendor, is_of_retried(queue))
 take_call(vendor, gap, rank, now, next_call)
 local place = queue .. '/' .. entry[1]
 if probing then begin_probe(stage, place, now, lease) end

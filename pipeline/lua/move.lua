@@ -114,7 +114,7 @@ end
 -- fresh STAGE META [MARK, PAYLOAD, ...]: the same for each whose mark was not seen
 effects.fresh = function()
   local stage, meta, n = arg(), arg(), number() / 2
-  local key, fresh = queue_key(stage == reread and stage .. ':retried' or stage), 0
+  local key, fresh = queue_key(stage == reread and retried_line(stage) or stage), 0
   for _ = 1, n do
     local mark, payload = ARGV[at + 1], ARGV[at + 2]
     at = at + 2

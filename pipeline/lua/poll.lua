@@ -29,8 +29,8 @@ if calls == 0 then return {'go', 0, place} end
 
 -- What is ready to be sent goes first. Events that wait for their batch to fill do not: there are always some where
 -- traffic is light and steady. What a pause keeps waits for no call.
-for _, line in ipairs({'forward', 'forward:retried', 'subscribe', 'subscribe:retried'}) do
-  local ready = redis.call('XLEN', queue_key(line .. ':batches')) + redis.call('XLEN', queue_key(line .. ':held'))
+for _, line in ipairs({'forward', retried_line('forward'), 'subscribe', retried_line('subscribe')}) do
+  local ready = redis.call('XLEN', queue_key(batches_of(line))) + redis.call('XLEN', queue_key(held_of(line)))
   local stage = string.match(line, '^%a+')
   if ready > 0 and redis.call('HEXISTS', P .. 'paused', stage) == 0 then return {'wait', 1000, place} end
 end

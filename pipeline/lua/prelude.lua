@@ -6,6 +6,14 @@ local RELEASED = 'released'
 
 local function queue_key(name) return P .. 'queue:' .. name end
 
+-- The queues of a stage that calls a vendor, and of its two lines.
+local function retried_line(stage) return stage .. ':retried' end
+local function batches_of(line) return line .. ':batches' end
+local function held_of(line) return line .. ':held' end
+local function raw_of(stage) return stage .. ':raw' end
+local function bulk_of(stage) return stage .. ':bulk' end
+local function is_of_retried(queue) return string.find(queue, retried_line(''), 1, true) ~= nil end
+
 -- Redis looks at maxmemory before a script's first write only, and then refuses what may need memory. After a
 -- write that never needs any (it changes nothing here), all others pass: a full server can still drain.
 local function even_when_full() redis.call('HDEL', P .. 'books', '') end
@@ -68,9 +76,8 @@ local function share_at(state, gap)
 end
 
 local function paced(vendor, gap)
-  if gap <= 0 then return gap, 1 end
-  local share = share_at(redis.call('HMGET', P .. 'pace:' .. vendor, 'share', 'gap'), gap)
-  return gap / share, share
+  if gap <= 0 then return gap end
+  return gap / share_at(redis.call('HMGET', P .. 'pace:' .. vendor, 'share', 'gap'), gap)
 end
 
 -- A call went well: a slower pace than the configured one rises a little.
@@ -86,28 +93,26 @@ end
 
 -- The rate that all calls to one vendor share. Rank 0 is served first: somebody who waits for the next call leaves a
 -- mark, and whoever ranks lower leaves that call to them. Answer: the milliseconds to wait, nothing when a call may be
--- made now; then when the next one is free.
+-- made now; then the next call, for `take_call` in the same script: when it is free, and the gap after it.
 local function rate_wait(vendor, gap, rank, now)
-  local key, next_call = P .. 'rate:' .. vendor, 0
-  if gap <= 0 then return nil, next_call end
-  gap = paced(vendor, gap)
+  if gap <= 0 then return end
+  local key, next_call, wide = P .. 'rate:' .. vendor, 0, paced(vendor, gap)
   local rate = redis.call('HGETALL', key)
   for i = 1, #rate, 2 do
     if rate[i] == 'next' then next_call = tonumber(rate[i + 1])
-    elseif tonumber(rate[i]) < rank and tonumber(rate[i + 1]) > now then return math.ceil(gap), next_call end
+    elseif tonumber(rate[i]) < rank and tonumber(rate[i + 1]) > now then return math.ceil(wide) end
   end
-  if next_call <= now then return nil, next_call end
+  if next_call <= now then return nil, {free = next_call, wide = wide} end
   even_when_full()
-  redis.call('HSET', key, rank, math.ceil(next_call + gap))
-  return math.ceil(next_call - now), next_call
+  redis.call('HSET', key, rank, math.ceil(next_call + wide))
+  return math.ceil(next_call - now)
 end
 
 local function take_call(vendor, gap, rank, now, next_call)
   if gap <= 0 then return end
   local key = P .. 'rate:' .. vendor
-  local wide = paced(vendor, gap)
   even_when_full()
-  redis.call('HSET', key, 'next', string.format('%.3f', math.max(next_call, now) + wide))
+  redis.call('HSET', key, 'next', string.format('%.3f', math.max(next_call.free, now) + next_call.wide))
   redis.call('HDEL', key, rank)
   redis.call('PEXPIRE', key, 600000)
 end

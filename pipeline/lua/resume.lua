@@ -22,8 +22,8 @@ local function in_hands(held, id)
   return row and row[2] ~= RELEASED
 end
 
-for _, line in ipairs({stage, stage .. ':retried'}) do
-  local queue = line .. ':held'
+for _, line in ipairs({stage, retried_line(stage)}) do
+  local queue = held_of(line)
   local held = queue_key(queue)
   for _, entry in ipairs(redis.call('XRANGE', held, '-', '+')) do
     local id, fields = entry[1], entry[2]
@@ -36,7 +36,7 @@ for _, line in ipairs({stage, stage .. ':retried'}) do
       redis.call('XACK', held, GROUP, id)
       redis.call('XDEL', held, id)
       redis.call('HDEL', P .. 'attempts', place)
-      redis.call('XADD', queue_key(line .. ':batches'), '*', unpack(fields))
+      redis.call('XADD', queue_key(batches_of(line)), '*', unpack(fields))
     end
   end
 end

@@ -13,8 +13,8 @@ if stage == 'unpack' then
 else
   -- what is still in its sender's own words is read again first; what leads to a call keeps to its own line
   local queue = stage
-  if string.match(fields[5], '^[^|]*|%d*|r') then queue = stage .. ':raw'
-  elseif stage ~= 'scores' then queue = stage .. ':retried' end
+  if string.match(fields[5], '^[^|]*|%d*|r') then queue = raw_of(stage)
+  elseif stage ~= 'scores' then queue = retried_line(stage) end
   redis.call('XADD', queue_key(queue), '*', 'p', fields[4], 'm', fields[5])
 end
 if stage == 'subscribe' and fields[6] then

@@ -29,7 +29,7 @@ local function by_form(key, rows)
 end
 
 local function seal(line, now)
-  local key, batches = queue_key(line), queue_key(line .. ':batches')
+  local key, batches = queue_key(line), queue_key(batches_of(line))
   local rows = redis.call('XRANGE', key, '-', '+', 'COUNT', most * wanted)
   if #rows == 0 then return 0, -1 end
   local groups, sealed, wait = by_form(key, rows), 0, -1
@@ -59,7 +59,7 @@ end
 
 local now = now_ms()
 local sealed, wait = seal(stage, now)
-local retried, retried_wait = seal(stage .. ':retried', now)
+local retried, retried_wait = seal(retried_line(stage), now)
 close_books()
 if wait < 0 or (retried_wait >= 0 and retried_wait < wait) then wait = retried_wait end
 return {sealed, wait, retried}

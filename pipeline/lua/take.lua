@@ -1,11 +1,13 @@
 -- Take entries of one queue into a worker's hands, oldest first: what was given back, then what is new.
--- ARGV: the caller's name, the call's word, queue, stage, consumer, most entries, most bytes
--- Answer: {how it stands (0: here they are, -1: empty, -2: paused), {{id, fields, cursor, attempts}, ...}}
+-- ARGV: the caller's name, the call's word, queue, stage, consumer, most entries, most bytes, another queue or ''
+-- Answer: {how it stands (0: here they are, -1: empty, -2: paused), {{id, fields, cursor, attempts}, ...}, how many
+--         entries the other queue has}
 -- Second run: answers with the entries of the first one that are still in this consumer's hands; when there are
 -- none, it takes anew.
 local caller, word, queue, stage, consumer = arg(), arg(), arg(), arg(), arg()
-local most, most_bytes = number(), number()
+local most, most_bytes, other = number(), number(), arg()
 local key = queue_key(queue)
+local lie_there = other == '' and 0 or redis.call('XLEN', queue_key(other))
 
 local entries, bytes, largest = {}, 0, 0
 local function add(entry)
@@ -27,10 +29,10 @@ for id in string.gmatch(answered(caller, word) or '', '%S+') do
   local entry = redis.call('XRANGE', key, id, id)[1]
   if entry and is_held_by(key, id, consumer) then add_with_its_past(entry) end
 end
-if #entries > 0 then return {0, entries} end
+if #entries > 0 then return {0, entries, lie_there} end
 
 local pause = redis.call('HGET', P .. 'paused', stage)
-if pause and cjson.decode(pause).by == 'operator' then return {-2, {}} end
+if pause and cjson.decode(pause).by == 'operator' then return {-2, {}, lie_there} end
 
 while #entries < most and bytes < most_bytes do
   local entry = take_back(queue, consumer)
@@ -51,8 +53,8 @@ while #entries < most and bytes < most_bytes do
   if #new[1][2] < wanted then break end
   step = step * 2
 end
-if #entries == 0 then return {-1, {}} end
+if #entries == 0 then return {-1, {}, lie_there} end
 local ids = {}
 for i, entry in ipairs(entries) do ids[i] = entry[1] end
 keep_answer(caller, word, table.concat(ids, ' '))
-return {0, entries}
+return {0, entries, lie_there}

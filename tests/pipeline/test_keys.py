@@ -173,11 +173,38 @@ def test_the_functions_build_the_names_of_the_legend() -> None:
     assert keys.held(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]
 
 
+def test_what_waits_for_calls_is_every_queue_but_those_worked_on_without() -> None:
+    """Taking apart, merging and reading again call nobody; a call is made with batches, and parts of bulk jobs."""
+    without = {name for stage in Stage for name in keys.QUEUES[stage]}
+    for stage in (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD, Stage.NOTIFY):
+        without -= set(keys.calls_of(stage))
+        assert set(keys.sealed(stage)) <= set(keys.calls_of(stage)) <= set(keys.QUEUES[stage])
+    assert without == {
+        *("unpack", keys.UNPROVEN, "enrich", "enrich:retried", "enrich:raw", "forward:raw"),
+        *("scores", "scores:raw"),
+    }
+    assert keys.sealed(Stage.ENRICH) == (
+        *("enrich:batches", "enrich:held", "enrich:retried:batches", "enrich:retried:held"),
+        "enrich:bulk",
+    )
+    assert keys.sealed(Stage.SCORES) == ()
+
+
 def test_every_script_knows_the_same_words() -> None:
     """The prelude of all scripts says prefix, group, consumer and stages as the code does."""
     prelude = (LUA / "pace.lua").read_text() + (LUA / "prelude.lua").read_text()
     for word in (keys.PREFIX, keys.GROUP, keys.RELEASED, *Stage):
         assert f"'{word}'" in prelude
+    enrich = Stage.ENRICH
+    for function, made in (
+        ("retried_line(stage)", keys.retried(enrich)),
+        ("batches_of(line)", keys.batches(enrich)),
+        ("held_of(line)", keys.held(enrich)),
+        ("raw_of(stage)", keys.raw(enrich)),
+        ("bulk_of(stage)", keys.bulk(enrich)),
+    ):
+        of, end = function[:-1].split("(")[1], made.removeprefix(enrich)
+        assert f"local function {function} return {of} .. '{end}' end" in prelude
     for path in LUA.glob("*.lua"):
         assert text(path.stem).startswith(prelude)
 

@@ -136,6 +136,43 @@ async def test_work_of_a_dead_worker_is_taken_over(redis: Redis) -> None:
     await check_books(redis)
 
 
+async def test_more_than_a_page_is_given_back_of_many_queues(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many entries a dead worker held, and a living one gives back, and in whichever queues."""
+    monkeypatch.setattr("pipeline.queues.A_PAGE", 2)
+    one, two = Queues(redis, "one"), Queues(redis, "two")
+    await add(redis, Stage.FORWARD, [b"x"] * 5)
+    await add(redis, Stage.SCORES, [b"x"] * 4)
+    for queues in (one, two):
+        for stage in (Stage.FORWARD, Stage.SCORES):
+            await queues.take(stage, stage, most=9)
+        if queues is one:
+            assert await two.adopt() == 9
+    assert await two.release(Stage.FORWARD) == 5
+    assert (await held_by(redis, "scores"))["two"] == 4
+    assert await two.release_all("forward", "scores") == 4
+
+
+async def test_a_take_looks_into_another_queue(redis: Redis) -> None:
+    """It says how many entries lie there, whatever it finds itself."""
+    retried = keys.retried(Stage.FORWARD)
+    queues = Queues(redis, "one")
+
+    async def others(most: int = 1) -> tuple[int, int]:
+        taken = await queues.take("forward", Stage.FORWARD, most=most, other=retried)
+        return len(taken.entries), taken.others
+
+    assert await others() == (0, 0)
+    await redis.xadd(keys.queue(retried), {"p": b"1"})
+    assert await others() == (0, 1)
+    await add(redis, Stage.FORWARD, [b"x"])
+    assert await others() == (1, 1)
+    await pauses.pause(redis, Stage.FORWARD, "lunch")
+    assert await others() == (0, 1)
+    assert (await queues.take("forward", Stage.FORWARD, most=1)).others == 0
+
+
 async def test_an_idle_consumer_that_lives_stays(redis: Redis) -> None:
     """Only dead consumers are removed, and `released`, which is nobody, never is."""
     await put(redis)

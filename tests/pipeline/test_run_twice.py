@@ -324,8 +324,7 @@ async def test_release_happens_once(broken: Broken) -> None:
     """The second run finds nothing left in the worker's hands; the entries can be taken at once."""
     await put(broken.redis)
     await take(broken.redis)
-    args = ["unpack", "one"]
-    assert await script(broken.client, "release")(args=args) == 0
+    assert await script(broken.client, "release")(args=[9, "one", 1, "unpack"]) == 0
     await broken.check_nothing_more()
     assert len(await take(broken.redis, consumer="two")) == 1
 
@@ -335,7 +334,7 @@ async def test_adopt_then_removes_the_emptied_consumer(broken: Broken) -> None:
     await put(broken.redis)
     await take(broken.redis, consumer="dead")
     adopt = script(broken.client, "adopt")
-    assert await adopt(args=["unpack", "living", heartbeats.FRESH_MS]) == 0
+    assert await adopt(args=[9, "living", heartbeats.FRESH_MS, 1, "unpack"]) == 0
     rows = await broken.redis.xinfo_consumers(keys.queue("unpack"), keys.GROUP)
     assert [row["name"] for row in rows] == [b"released"]
     assert len(await take(broken.redis, consumer="living")) == 1

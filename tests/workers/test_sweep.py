@@ -45,6 +45,42 @@ async def test_the_sweep_gives_back_what_a_dead_worker_held(bench: Workbench) ->
     assert len(bench.arrived) == 3
 
 
+async def test_an_idle_sweep_asks_three_times(bench: Workbench) -> None:
+    """Who sweeps, what dead workers hold, how everything stands: one question each, and nothing more is asked."""
+    context = context_of(bench)
+    await sweep(context)  # pauses what has no key
+    await bench.redis.delete("{relay}:sweeping")
+    await bench.redis.config_resetstat()
+    await sweep(context)
+    asked = await bench.redis.info("commandstats")
+    assert asked["cmdstat_evalsha"]["calls"] == 3
+    assert not {"cmdstat_script|exists", "cmdstat_script|load", "cmdstat_multi"} & set(asked)
+    assert await bench.is_paused(Stage.FORWARD)
+
+
+async def test_the_sweep_lets_go_of_what_is_too_old(bench: Workbench) -> None:
+    """Visitors and slots of the seen window go by age; younger ones stay."""
+    context = context_of(bench)
+    now = await redis_now_ms(bench.redis)
+    old, window = now - context.visitor_keep_ms - 1, context.window_ms
+    await bench.redis.zadd(keys.VISITORS, {"old": old, "young": now})
+    slots = {str(now - window * 2): "1:9", str(now - window): "1:9"}
+    await bench.redis.hset(keys.SEEN, mapping=slots)
+    await sweep(context)
+    assert await bench.redis.zrange(keys.VISITORS, 0, -1) == [b"young"]
+    assert await bench.redis.hkeys(keys.SEEN) == [str(now - window).encode()]
+
+
+async def test_the_sweep_makes_missing_queues_anew(bench: Workbench) -> None:
+    """A server that was emptied while workers ran gets its queues back."""
+    await bench.redis.flushall()
+    await sweep(context_of(bench))
+    for name in [name for queues in keys.QUEUES.values() for name in queues]:
+        assert [row["name"] for row in await bench.redis.xinfo_groups(keys.queue(name))] == [
+            keys.GROUP.encode()
+        ]
+
+
 async def test_one_sweep_a_second_is_enough(bench: Workbench) -> None:
     """When somebody else holds the lock, a sweep does nothing."""
     context = context_of(bench)

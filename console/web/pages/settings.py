@@ -57,7 +57,7 @@ async def show_examination(request: Request) -> Response:
         last=last,
         is_whole=findings is not at_hand,
         findings=findings,
-        counted={state.value: counted[state] for state in State},
+        counted={state.value: counted[state] for state in reversed(State)},
     )
 
 

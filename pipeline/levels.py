@@ -43,7 +43,7 @@ async def read(redis: Redis) -> tuple[int, dict[Stage, Level]]:
     for (stage, name), length, in_hands, since in zip(_QUEUES, lengths, held, oldest, strict=True):
         level = levels[stage]
         level.in_hands += int(in_hands)
-        if name.endswith((":batches", ":held", ":bulk")):
+        if name in keys.sealed(stage):
             level.batches += int(length)
         if since:
             age_s = max(0.0, round((int(now) - int(since)) / 1000, 1))

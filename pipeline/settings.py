@@ -421,7 +421,7 @@ class Settings(BaseSettings):
         What is unset is there as an empty value, so that no `.env` can change a child's mind.
         """
         return {
-            name.upper(): _as_text(getattr(self, name)) if name in self.model_fields_set else ""
+            name.upper(): as_text(getattr(self, name)) if name in self.model_fields_set else ""
             for name in type(self).model_fields
         }
 
@@ -484,7 +484,8 @@ def exit_with(error: SettingsError) -> NoReturn:
     raise SystemExit(2)
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
+    """Return *value* as its variable would have it, a secret in clear."""
     if value is None:
         return ""
     if isinstance(value, SecretStr):
@@ -497,7 +498,7 @@ def _as_text(value: object) -> str:
 
 
 def _default_text(info: FieldInfo) -> str:
-    return _as_text(info.default)
+    return as_text(info.default)
 
 
 def render_example() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -20,9 +21,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from console.commands import redis_failure
 from console.web.desk import Desk
+from console.web.examination import Examinations
+from console.web.forgetting import Forgettings
 from console.web.gauges import Gauges
 from console.web.guard import Guard
-from console.web.pages import api, dead_letters, flow, log_in
+from console.web.pages import api, dead_letters, flow, log_in, senders, visitors
+from console.web.pages import settings as settings_page
 from console.web.rendering import failure
 from console.web.replay import Replays
 from console.web.sessions import Sessions
@@ -40,21 +44,29 @@ _STATIC = Path(__file__).parent / "static"
 def make_app(settings: Settings, redis: Redis) -> Starlette:
     """Return the console. *redis* is closed at its end."""
     token = settings.console_token.get_secret_value() if settings.console_token else None
-    sessions, replays = Sessions(token), Replays(redis)
+    desk = Desk(
+        settings,
+        redis,
+        Sessions(token),
+        Replays(redis),
+        Gauges(settings, redis),
+        Forgettings(redis),
+        Examinations(redis, settings),
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            await replays.close()
+            await asyncio.gather(*(each.close() for each in desk.errands))
             with contextlib.suppress(RedisError, OSError):
                 await redis.aclose()
                 await redis.connection_pool.disconnect()
 
     app = Starlette(
         routes=_routes(),
-        middleware=[Middleware(Guard, sessions=sessions), Middleware(Faults)],
+        middleware=[Middleware(Guard, sessions=desk.sessions), Middleware(Faults)],
         exception_handlers={
             HTTPException: _told,
             RedisError: _redis_failed,
@@ -62,7 +74,7 @@ def make_app(settings: Settings, redis: Redis) -> Starlette:
         },
         lifespan=lifespan,
     )
-    app.state.desk = Desk(settings, redis, sessions, replays, Gauges(settings, redis))
+    app.state.desk = desk
     return app
 
 
@@ -71,6 +83,9 @@ def _routes() -> list[BaseRoute]:
         *flow.routes,
         *dead_letters.routes,
         *api.routes,
+        *visitors.routes,
+        *senders.routes,
+        *settings_page.routes,
         *log_in.routes,
         Route("/healthz", _lives, methods=["GET"]),
         Mount("/static", StaticFiles(directory=_STATIC), name="static"),

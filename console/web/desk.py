@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
@@ -12,6 +12,9 @@ from console.web.attempts import Attempts
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from console.web.errands import Errands
+    from console.web.examination import Examinations
+    from console.web.forgetting import Forgettings
     from console.web.gauges import Gauges
     from console.web.replay import Replays
     from console.web.sessions import Sessions
@@ -27,7 +30,14 @@ class Desk:
     sessions: Sessions
     replays: Replays
     gauges: Gauges
+    forgettings: Forgettings
+    examinations: Examinations
     attempts: Attempts = field(default_factory=Attempts)
+
+    @property
+    def errands(self) -> tuple[Errands[Any], ...]:
+        """Return what may go on in the background."""
+        return (self.replays, self.forgettings, self.examinations)
 
 
 def desk_of(request: Request) -> Desk:

@@ -7,6 +7,7 @@ and shown in a box of its own direction.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,13 +29,12 @@ LONGEST = 4_000
 #: stands where nothing is known
 UNKNOWN = "\u2013"
 _SAID = "relay_console_said"
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{5,18}Z?", re.ASCII)
 _PAGES = {
     "/": "Flow",
-    "/deliveries": "Deliveries",
     "/dead": "Dead letters",
     "/visitors": "Visitors",
     "/senders": "Senders",
-    "/destinations": "Destinations",
     "/settings": "Settings",
 }
 
@@ -64,8 +64,8 @@ def size(count: float) -> str:
 
 
 def moment(iso: str | None) -> Markup:
-    """Return the ISO-8601 UTC time *iso* as a `<time>`."""
-    if not iso:
+    """Return the ISO-8601 UTC time *iso* as a `<time>`; a text that is none is not shown."""
+    if not iso or not _TIME.fullmatch(iso):
         return escape(UNKNOWN)
     told = iso.removesuffix("Z")[:19].replace("T", " ") + " UTC"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(iso, told, told)
@@ -73,8 +73,8 @@ def moment(iso: str | None) -> Markup:
 
 def foreign(text: object, longest: int = LONGEST) -> Markup:
     """Return somebody else's *text* in a box of its own direction, cut, without controls."""
-    whole = safe(str(text))
-    cut = whole[:longest] + ("…" if len(whole) > longest else "")
+    whole = str(text)
+    cut = safe(whole[:longest]) + ("…" if len(whole) > longest else "")
     return Markup("<bdi>{}</bdi>").format(escape(cut))
 
 

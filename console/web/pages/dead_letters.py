@@ -21,10 +21,10 @@ from starlette.routing import Route
 from console.orders import total
 from console.selection import Since, read_since
 from console.web.desk import Desk, desk_of
+from console.web.errands import Busy
 from console.web.forms import read_form, word
 from console.web.readable import readable
 from console.web.rendering import done, page
-from console.web.replay import Busy
 from pipeline import dead_letters, retry_runs
 from pipeline.clock import redis_now_ms
 from pipeline.dead_letters import Cursor, DeadLetter, Filter, Kind

@@ -272,6 +272,22 @@ async def test_one_order_at_a_time(open_console: Open, redis: Redis) -> None:
     assert await redis.zcard(keys.DEAD) == 1
 
 
+async def test_two_orders_at_once_are_one(open_console: Open, redis: Redis) -> None:
+    """Of two forms that are posted at the same moment one is carried out, and the other told so."""
+    ids = await bury(redis, payloads=[b"%d" % n for n in range(60)])
+    console = await open_console()
+    token = form_token((await console.get("/dead")).text)
+    fields = {"form_token": token, "verb": "retry", "which": "ticked"}
+    await asyncio.gather(
+        *(
+            console.post("/dead/carry-out", data={**fields, "id": some})
+            for some in (ids[:30], ids[30:])
+        )
+    )
+    await ended(console)
+    assert await redis.zcard(keys.DEAD) == 30
+
+
 async def test_read_only_changes_nothing(open_console: Open, redis: Redis) -> None:
     """With CONSOLE_READ_ONLY no form is shown, and a posted one is refused."""
     ids = await bury(redis)

@@ -75,7 +75,7 @@ def run(work: Callable[[Redis], Awaitable[T]]) -> T:
     except NoRedis as error:
         raise BadUsage(str(error)) from None
     except (RedisError, OSError) as error:
-        raise Failed(_what_happened(error, settings)) from None
+        raise Failed(redis_failure(error, settings)) from None
     except KeyboardInterrupt:
         raise Failed("Interrupted.") from None
 
@@ -87,7 +87,7 @@ def keep_logs_away() -> None:
         root.addHandler(logging.NullHandler())
 
 
-def _what_happened(error: Exception, settings: Settings) -> str:
+def redis_failure(error: Exception, settings: Settings) -> str:
     """Return what Redis's refusal means for the operator.
 
     What could not be sent may quote the URL with its password, so only its kind is told.

@@ -50,33 +50,20 @@ def doctor(
 
 def _examine(*, offline: bool, sends: bool, url: str | None) -> list[Finding]:
     """Return all findings; what cannot be looked at is one."""
-    from console.findings import bad, of_settings
-    from console.findings_of_disk import of_disk
-    from console.findings_of_spill import of_spill
+    from console.examination import in_redis, on_this_machine
+    from console.findings import bad
     from pipeline.settings import SettingsError, load_settings
 
     try:
         settings = load_settings()
     except SettingsError as error:
         return [bad("settings", problem, "correct it") for problem in error.problems]
-    findings = [*of_settings(settings), *of_disk(settings), *of_spill(settings)]
+    findings = on_this_machine(settings)
     if not offline:
         findings += _of_vendors(settings)
 
     async def work(redis: Redis) -> list[Finding]:
-        from console.findings import looked
-        from console.findings_of_drill import CHECK, of_drill
-        from console.findings_of_redis import of_redis
-        from console.findings_of_relay import of_relay
-        from console.findings_of_tasks import of_tasks
-
-        drill = await looked(CHECK, of_drill(redis, settings, url)) if sends else ()
-        return [
-            *await of_redis(redis, settings),
-            *drill,
-            *await of_relay(redis, settings),
-            *await of_tasks(redis, settings),
-        ]
+        return await in_redis(redis, settings, sends=sends, url=url)
 
     try:
         return findings + run(work)

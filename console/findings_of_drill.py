@@ -37,7 +37,7 @@ async def of_drill(redis: Redis, settings: Settings, url: str | None) -> list[Fi
         return [warn(CHECK, f"not sent: {why}", "look again once that is over")]
     try:
         token = token_for(settings.tokens(), drills.SOURCE)
-        url = url or _receiver_here(settings)
+        url = url or receiver_here(settings)
     except (SettingsError, HomeError) as error:
         return [warn(CHECK, f"not sent: {error}", "set HOOK_TOKENS")]
     if token is None:
@@ -56,7 +56,8 @@ def _why_not(snapshot: dict[str, Any]) -> str | None:
     return f"{paused[0]} is paused" if paused else None
 
 
-def _receiver_here(settings: Settings) -> str:
+def receiver_here(settings: Settings) -> str:
+    """Return where this machine's receiver is; raises `HomeError`."""
     running = None if settings.redis_url else Home(settings.relay_home).running()
     here = running.receiver_url if running else None
     return here or f"http://127.0.0.1:{settings.port}"

@@ -22,11 +22,11 @@ Row = Mapping[str, int]
 COUNTS = 3
 
 
-async def of_relay(redis: Redis, settings: Settings) -> list[Finding]:
+async def of_relay(redis: Redis, settings: Settings, *, recounts: bool = True) -> list[Finding]:
     """Return what the relay's data tell. Raises redis-py's errors, but for what Redis refuses to tell."""
     return [
         *await looked("workers, stages and books", _snapshot(redis, settings)),
-        *await looked("books, recounted", _recount(redis)),
+        *(await looked("books, recounted", _recount(redis)) if recounts else ()),
         *await looked("senders", _senders(redis, settings)),
         *await looked("AudienceLab's dialect", _dialects(redis, settings.audiencelab_dialect)),
     ]

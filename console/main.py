@@ -1,13 +1,15 @@
-"""The `relay` command: one file for each noun, one way to fail.
+"""The operator's two doors: the `relay` command, and `app`, the page that `uvicorn console.main:app` serves.
 
 Every command ends 0, 1 (it failed) or 2 (bad usage or settings); with `--json` an error is
-`{"error": …}` on stdout. The modules of the commands import what is heavy only when they run.
+`{"error": …}` on stdout. The modules of the commands import what is heavy only when they run, and `app` is made
+when it is asked for.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -30,6 +32,11 @@ from console import (
     visitors,
 )
 from console.commands import AsJson, Failed, load
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    app: Starlette
 
 # Typer brings its own copy of Click or uses the one that is installed, depending on its version
 _ClickError: type[Exception] = next(
@@ -149,6 +156,16 @@ def _tell(message: str, facts: dict[str, object], *, as_json: bool) -> None:
         print_json({"error": message, **facts})
     else:
         warn(message)
+
+
+def __getattr__(name: str) -> Starlette:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from console.web.main import build
+
+    global app
+    app = build()
+    return app
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ class RetryOrder:
 
     async def _carry_on(self, redis: Redis, run: Run, what: str) -> dict[str, Any]:
         count = total(await dead_letters.counts(redis, run.wanted))
+        await retry_runs.take_up(redis, run, count)
         words = filter_view(run.wanted)
         await _begin(redis, what, count, words)
         go_on = "`relay dead retry --resume` goes on when it is back."

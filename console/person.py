@@ -5,7 +5,7 @@ Scores are AudiencePoint's texts; beside each stands what it counts, because `33
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,14 +99,14 @@ def lines(known: Known) -> Iterator[str]:
     for name in ("tags", "sources", "phones"):
         if values := getattr(visitor, name):
             yield _line(name, ", ".join(values))
-    yield _line("enrichment", _enrichment(known))
+    yield _line("enrichment", enrichment(known))
     if known.tombstones:
         yield _line(
             "tombstones", f"{len(known.tombstones)}: forgotten, `relay visitors allow` lifts"
         )
         yield from (f"  {name}" for name in known.tombstones)
-    yield from _addresses(known)
-    yield from _scores(known)
+    yield from _address_lines(known)
+    yield from _score_lines(known)
     if visitor.fields:
         yield "fields of AudienceLab"
         for name, value in visitor.fields.items():
@@ -120,49 +120,72 @@ def _line(name: str, value: object) -> str:
     return f"{name:<22} {value}"
 
 
-def _enrichment(known: Known) -> str:
+def enrichment(known: Known) -> str:
+    """Return what became of asking AudienceLab about the person."""
     visitor = known.visitor
     if visitor.enriched_at:
         return f"{visitor.enrichment or 'asked'}, at {visitor.enriched_at}"
     return "asked, or waiting to be" if known.is_asked_about else "not asked"
 
 
-def _addresses(known: Known) -> Iterator[str]:
-    """Tell each address with what is known of it; one known only by its hash, by that."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address, or the hash of one that is known only by it, with what is known of it."""
+
+    name: str
+    kinds: Sequence[str]
+    subscription: str
+    verification: Verification | None
+
+
+def addresses(known: Known) -> Iterator[Address]:
+    """Tell each address of the person."""
     visitor = known.visitor
     plain = {digest(address): address for address in visitor.emails}
-    if visitor.digests:
-        yield "addresses"
     for name in visitor.digests:
         address = plain.get(name, name)
-        facts = [
+        kinds = [
             kind
             for kind in ("verified", "personal", "business")
             if address in getattr(visitor, f"{kind}_emails")
         ]
-        facts.append(f"subscription: {known.subscriptions.get(name, 'none')}")
-        yield f"  {address}  {', '.join(facts)}"
-        if said := known.verifications.get(name):
+        subscription = known.subscriptions.get(name, "none")
+        yield Address(address, kinds, subscription, known.verifications.get(name))
+
+
+def _address_lines(known: Known) -> Iterator[str]:
+    if known.visitor.digests:
+        yield "addresses"
+    for address in addresses(known):
+        facts = [*address.kinds, f"subscription: {address.subscription}"]
+        yield f"  {address.name}  {', '.join(facts)}"
+        if said := address.verification:
             view = said.view()
             yield f"    AudiencePoint's verification: {said.result}, at {view['verified_at']}"
             if said.suggestion:
                 yield f"    its suggestion: {said.suggestion}"
 
 
-def _scores(known: Known) -> Iterator[str]:
-    """Tell each score as typed, else as it came, and what it means."""
+def scores(known: Known) -> Iterator[tuple[str, str, str]]:
+    """Tell each score by its name, as typed, else as it came, and what it means."""
     score = known.score
     if score is None:
         return
-    changed_at = known.visitor.scores_changed_at
-    yield f"scores, changed at {changed_at}" if changed_at else "scores"
     for name, text in score.raw.items():
         value = getattr(score, name, None)
         if value in (None, ()):  # not of the model, or not readable
-            yield _line(f"  {name}", text)
+            yield name, text, ""
             continue
         shown = ", ".join(value) if isinstance(value, tuple) else str(value)
-        unit = _hour(score) if name == "send_time" else UNITS.get(name, "")
+        yield name, shown, _hour(score) if name == "send_time" else UNITS.get(name, "")
+
+
+def _score_lines(known: Known) -> Iterator[str]:
+    if known.score is None:
+        return
+    changed_at = known.visitor.scores_changed_at
+    yield f"scores, changed at {changed_at}" if changed_at else "scores"
+    for name, shown, unit in scores(known):
         yield _line(f"  {name}", f"{shown}  ({unit})" if unit else shown)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
+class Target:
     """Where to post."""
 
     url: str
@@ -51,10 +51,13 @@ def send(
         deliveries = [Sample("file", source, file.read(), content_type)]
         target = _real_target(settings, source, url, token)
     else:
-        deliveries = _samples(source)
+        deliveries = samples(source)
         target = _trial_target(settings, source, url, token)
+    sent = []
     with progress("sending", len(deliveries), wanted=not as_json) as (advance, _):
-        sent = [_post(target, delivery, advance) for delivery in deliveries]
+        for delivery in deliveries:
+            sent.append(post(target, delivery))
+            advance(1)
     _tell(sent, as_json=as_json)
 
 
@@ -76,7 +79,7 @@ def _tell(sent: list[dict[str, Any]], *, as_json: bool) -> None:
         say(f"{each['status']} {each['ack'] or ''} {each['id']} ({each['name']})")
 
 
-def _samples(source: str) -> list[Sample]:
+def samples(source: str) -> list[Sample]:
     """Return the samples of *source* as of this moment."""
     import time
 
@@ -92,7 +95,7 @@ def _samples(source: str) -> list[Sample]:
     return [fresh(sample, now) for sample in SAMPLES[source]]
 
 
-def _trial_target(settings: Settings, source: str, url: str | None, token: str | None) -> _Target:
+def _trial_target(settings: Settings, source: str, url: str | None, token: str | None) -> Target:
     from pipeline.home import Home, HomeError
     from pipeline.hook_tokens import parse_tokens, token_for
 
@@ -112,10 +115,10 @@ def _trial_target(settings: Settings, source: str, url: str | None, token: str |
             " token: give a FILE, or leave --url and --token out."
         )
     found = token_for(parse_tokens(trial_tokens), source)
-    return _Target(running.receiver_url, found or "")
+    return Target(running.receiver_url, found or "")
 
 
-def _real_target(settings: Settings, source: str, url: str | None, token: str | None) -> _Target:
+def _real_target(settings: Settings, source: str, url: str | None, token: str | None) -> Target:
     from pipeline.hook_tokens import token_for
     from pipeline.settings import SettingsError
 
@@ -126,10 +129,11 @@ def _real_target(settings: Settings, source: str, url: str | None, token: str | 
             raise wrong_settings(error.problems) from None
     if token is None:
         raise BadUsage(f"No token of HOOK_TOKENS is valid for {source}: pass --token.")
-    return _Target((url or f"http://127.0.0.1:{settings.port}").rstrip("/"), token)
+    return Target((url or f"http://127.0.0.1:{settings.port}").rstrip("/"), token)
 
 
-def _post(target: _Target, delivery: Sample, advance: Any) -> dict[str, Any]:
+def post(target: Target, delivery: Sample) -> dict[str, Any]:
+    """Post *delivery*, and return what was answered; raises `Failed` without an answer."""
     import httpx
 
     headers = {
@@ -155,7 +159,6 @@ def _post(target: _Target, delivery: Sample, advance: Any) -> dict[str, Any]:
             f"No answer from {target.url} ({type(error).__name__}): is a receiver running there?"
             " `relay up` starts one; --url names another."
         ) from None
-    advance(1)
     facts = _facts(answer)
     return {
         "name": delivery.name,

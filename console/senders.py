@@ -20,7 +20,7 @@ def senders(as_json: AsJson = False) -> None:
     secrets = load().sender_secrets()
 
     async def work(redis: Redis) -> list[dict[str, Any]]:
-        return await _read(redis, secrets)
+        return await rows_of(redis, secrets)
 
     rows = run(work)
     if as_json:
@@ -29,7 +29,8 @@ def senders(as_json: AsJson = False) -> None:
         _show(rows)
 
 
-async def _read(redis: Redis, secrets: Mapping[str, str]) -> list[dict[str, Any]]:
+async def rows_of(redis: Redis, secrets: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what is known of every source; *secrets* are those of the senders that are set."""
     from pipeline.senders import read, signature_view
     from pipeline.sources.registry import SECRETS, SOURCES
 
@@ -50,7 +51,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
     columns = ("source", "last delivery", "deliveries", "dead", "events", "signature")
     print_table(columns, map(_cells, rows), numbers=("deliveries", "dead"), folds="events")
     for row in rows:
-        for hint in (*_set_ups(row), _hint(row)):
+        for hint in (*_set_ups(row), hint_of(row)):
             if hint:
                 say(hint)
     if any(row["deliveries"]["dead"] for row in rows):
@@ -67,7 +68,7 @@ def _set_ups(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _hint(row: dict[str, Any]) -> str:
+def hint_of(row: dict[str, Any]) -> str:
     """Return what to set for a source that delivers without being verified, or cannot be verified."""
     source, signature = row["source"], row["signature"]
     names = [name for name, is_set in signature["settings"].items() if not is_set]
@@ -86,12 +87,12 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
         row["last_delivery_at"] or "never",
         sum(deliveries.values()),
         deliveries["dead"],
-        _events(row["events"]),
+        events_line(row["events"]),
         CHECKS[check],
     )
 
 
-def _events(events: dict[str, Any]) -> str:
+def events_line(events: dict[str, Any]) -> str:
     """Return what the events came to, in one line: `Open 3, Click 1; ignored: deferred 2; invalid 1`."""
     parts = [_numbers(events["taken"])]
     if events["ignored"]:

@@ -142,6 +142,7 @@ class _Relay:
         self._supervise(Child("receiver", "uvicorn", receiver, environment, self._terminal))
         await self._or_death(self._until_ready())
         self._announce()
+        self._start_console(environment)
         if self._settings.is_trial:
             await trial.show(self._say, self._receiver_url, sandbox_url, redis_url, tokens)
             self._say("the trial goes on running; Ctrl-C ends it")
@@ -164,6 +165,23 @@ class _Relay:
             *("--host", self._host, "--port", str(self._settings.port), "--no-access-log"),
             *("--timeout-graceful-shutdown", "10"),
         ]
+
+    def _start_console(self, environment: dict[str, str]) -> None:
+        """Start the operator's page; the relay does without where its port is taken."""
+        port, token = self._settings.console_port, self._settings.console_token
+        if not port:
+            return
+        # without a token it is for this machine only
+        host = self._host if token else "127.0.0.1"
+        if not _is_free(host, port):
+            self._say(f"no console: port {port} is taken by another program; set CONSOLE_PORT")
+            return
+        arguments = [
+            *("console.main:app", "--app-dir", str(ROOT), "--host", host, "--port", str(port)),
+            *("--no-access-log", "--no-server-header", "--timeout-graceful-shutdown", "5"),
+        ]
+        self._supervise(Child("console", "uvicorn", arguments, environment, self._terminal))
+        self._say(f"the console: http://127.0.0.1:{port}/")
 
     def _supervise(self, child: Child) -> None:
         keeper = asyncio.create_task(child.keep_running())

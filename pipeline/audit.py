@@ -7,10 +7,12 @@ same entry, with the same time, may stand there twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
 
+from pipeline import keys
 from pipeline.clock import iso, redis_now_ms
 from pipeline.scripts import script
 
@@ -28,3 +30,25 @@ async def record(
     entry: list[str | bytes | float] = ["when", iso(await redis_now_ms(redis)), "what", what]
     entry += ["who", who, "count", count, "filter", orjson.dumps(wanted or {})]
     await script(redis, "audit")(args=[MOST_ENTRIES, len(entry), *entry])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry; *wanted* is JSON."""
+
+    when: str
+    what: str
+    who: str
+    count: int
+    wanted: str
+
+
+async def last(redis: Redis, most: int) -> list[Entry]:
+    """Return the last *most* entries, newest first."""
+    entries = []
+    for _, fields in await redis.xrevrange(keys.AUDIT, count=most):
+        told = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
+        entries.append(
+            Entry(told["when"], told["what"], told["who"], int(told["count"]), told["filter"])
+        )
+    return entries

@@ -57,7 +57,7 @@ async def snapshot(
         stages[Stage.UNPACK][name] += sum(left)
     pauses = _pairs(paused)
     refusals = _pairs(refused)
-    since = [int(entry.split(b"-")[0]) for entry in oldest if entry]
+    since = [int(at_ms) for at_ms in oldest if at_ms]
     since += [look.begun_ms for look, count in zip(spilled, left, strict=True) if count]
     told: dict[str, Any] = {
         "stages": stages,

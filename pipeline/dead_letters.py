@@ -6,7 +6,7 @@ back to its stage; or `relay dead drop` it. The sweep drops letters by age, neve
 not push last week's letters out. Burying itself is part of a move (`moves.Move.bury`).
 
 The index is one sorted set by time of burial whose members read `stage/source/reason/id`, so filters need no
-look at the letters themselves.
+look at the letters themselves. How many there are of each kind (`stage/source/reason`) is counted by the same steps.
 """
 
 from __future__ import annotations
@@ -221,12 +221,68 @@ async def newest(redis: Redis, wanted: Filter, limit: int = 100) -> list[DeadLet
     return letters
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a look at the index goes on: at the letters buried at *at_ms*, after the first *passed* of them."""
+
+    at_ms: int
+    passed: int = 0
+
+
+async def look(
+    redis: Redis, wanted: Filter, begin: Cursor | None, most: int, farthest: int = 20 * PAGE
+) -> tuple[list[DeadLetter], Cursor | None]:
+    """Return up to *most* letters, newest first, and where to look on; None where there are no more.
+
+    No more than *farthest* letters of the index are looked through, so it may return fewer, or none, and go on.
+    """
+    cursor = begin or Cursor(
+        await redis_now_ms(redis) if wanted.until_ms is None else wanted.until_ms
+    )
+    first: float | str = "-inf" if wanted.since_ms is None else wanted.since_ms
+    found: list[str] = []
+    for _ in range(0, farthest, PAGE):
+        rows = await redis.zrevrangebyscore(
+            keys.DEAD, cursor.at_ms, first, start=cursor.passed, num=PAGE, withscores=True
+        )
+        for member, at_ms in rows:
+            passed = cursor.passed + 1 if at_ms == cursor.at_ms else 1
+            cursor = Cursor(int(at_ms), passed)
+            place = _place(member)
+            if wanted.matches(place):
+                found.append(place.id)
+            if len(found) == most:
+                return await fetch_all(redis, found), cursor
+        if len(rows) < PAGE:
+            return await fetch_all(redis, found), None
+    return await fetch_all(redis, found), cursor
+
+
 async def counts(redis: Redis, wanted: Filter) -> dict[Stage, dict[str, int]]:
     """Count the letters that *wanted* means, per stage and reason; touches nothing."""
     counted: Counter[tuple[Stage, str]] = Counter()
     async for page in places(redis, wanted):
         counted.update((place.stage, place.reason) for place in page)
     return by_stage(counted)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How many letters of a stage and source are dead for one reason."""
+
+    stage: Stage
+    source: str
+    reason: str
+    count: int
+
+
+async def kinds(redis: Redis) -> list[Kind]:
+    """Return how many letters there are of each kind, most first; kept beside the index, so nothing is walked."""
+    found = []
+    for kind, count in (await redis.hgetall(keys.DEAD_KINDS)).items():
+        stage, source, reason = kind.decode().split("/", 2)
+        found.append(Kind(Stage(stage), source, reason, int(count)))
+    return sorted(found, key=lambda kind: (-kind.count, kind.stage, kind.source, kind.reason))
 
 
 def by_stage(counted: Mapping[tuple[Stage, str], int]) -> dict[Stage, dict[str, int]]:

@@ -21,6 +21,7 @@ which is why two relays must not share a database.
 | {relay}:seen:SLOT:BUCKET     | set    | SEEN_WINDOW_H * 1.5  | move, sweep            | move                |
 | {relay}:dead                 | zset   | until retried, dropped | bury, dead letters   | dead letters        |
 | {relay}:dead:ID              | hash   | same                 | same                   | same                |
+| {relay}:dead-kinds          | hash   | for ever             | same                   | the console         |
 | {relay}:same-body:DIGEST     | string | one day              | receiver               | receiver            |
 | {relay}:visitors             | zset   | VISITOR_KEEP_D       | enrich, scores         | visitors            |
 | {relay}:visitor:ID           | hash   | VISITOR_KEEP_D       | enrich, scores         | visitors            |
@@ -47,6 +48,7 @@ which is why two relays must not share a database.
 | {relay}:import:KIND:ID       | hash   | 90 days              | reconcile, console     | reconcile, console  |
 | {relay}:reconciling          | string | minutes              | reconcile              | reconcile           |
 | {relay}:audit                | stream | last 10 000          | console                | console             |
+| {relay}:history             | stream | a week               | chronicle              | the console         |
 | {relay}:retry-run            | hash   | until finished       | dead retry             | dead retry          |
 | {relay}:poll                 | hash   | for ever             | poll scores            | poll scores         |
 | {relay}:polling              | string | a minute             | poll scores            | poll scores         |
@@ -73,6 +75,7 @@ PAUSED = PREFIX + "paused"
 RUNG = PREFIX + "rung"
 SEEN = PREFIX + "seen"
 DEAD = PREFIX + "dead"
+DEAD_KINDS = PREFIX + "dead-kinds"
 VISITORS = PREFIX + "visitors"
 TOMBSTONES = PREFIX + "tombstones"
 TOMBSTONE_KEY = PREFIX + "tombstone-key"
@@ -82,6 +85,7 @@ SENDERS = PREFIX + "senders"
 BULK = PREFIX + "bulk"
 GIVEN_UP = PREFIX + "given-up"
 AUDIT = PREFIX + "audit"
+HISTORY = PREFIX + "history"
 RETRY_RUN = PREFIX + "retry-run"
 DIALECTS = PREFIX + "dialects"
 POLL = PREFIX + "poll"

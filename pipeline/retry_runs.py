@@ -52,6 +52,17 @@ class Run:
     started_at_ms: int
     done: int = 0
     skipped: int = 0
+    #: letters that it means, as they were counted; 0 before they are
+    meant: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A run, whether somebody carries it out, and whether it was asked to stop."""
+
+    run: Run
+    goes_on: bool
+    is_stopping: bool
 
 
 def filter_view(wanted: Filter) -> dict[str, str]:
@@ -83,13 +94,35 @@ async def begin(redis: Redis, wanted: Filter) -> Run:
 
 async def interrupted(redis: Redis) -> Run | None:
     """Return the run that was interrupted, or None. Raises `RunExists` while one goes on."""
-    beat = await redis.hget(keys.RETRY_RUN, "beat_at_ms")
-    if beat is not None and int(beat) > await redis_now_ms(redis) - BEAT_FRESH_MS:
+    found = await progress(redis)
+    if found is not None and found.goes_on:
         raise RunExists
+    return found.run if found else None
+
+
+async def progress(redis: Redis) -> Progress | None:
+    """Return how far the run has come that goes on or was interrupted, or None when there is none."""
     stored: Mapping[bytes, bytes] = await redis.hgetall(keys.RETRY_RUN)
     if not stored:
         return None
     words = {name.decode(): value.decode() for name, value in stored.items()}
+    goes_on = int(words["beat_at_ms"]) > await redis_now_ms(redis) - BEAT_FRESH_MS
+    return Progress(_run(words), goes_on, "stopping" in words)
+
+
+async def stop(redis: Redis) -> bool:
+    """Ask whoever carries out the run to stop, which takes a second; return whether anybody does."""
+    return bool(await script(redis, "stop_run")(args=[BEAT_FRESH_MS]))
+
+
+async def take_up(redis: Redis, run: Run, left: int) -> None:
+    """Note that *run* is carried out from now on, and that *left* letters are still meant by it."""
+    await redis.hdel(keys.RETRY_RUN, "stopping")  # of who carried it out before, and was killed
+    meant = run.done + run.skipped + left
+    await script(redis, "note_run")(args=[run.id, 1, 2, "meant", meant])
+
+
+def _run(words: Mapping[str, str]) -> Run:
     return Run(
         id=words["id"],
         wanted=Filter(
@@ -102,6 +135,7 @@ async def interrupted(redis: Redis) -> Run | None:
         started_at_ms=int(words["started_at_ms"]),
         done=int(words["done"]),
         skipped=int(words["skipped"]),
+        meant=int(words.get("meant", 0)),
     )
 
 

@@ -15,12 +15,19 @@ from pipeline.hook_tokens import parse_tokens
 
 # what AudienceLab's ids have; a whole URL put in by mistake has more
 _ID = re.compile(r"[\w.~:-]{1,200}", re.ASCII)
+_SHORTEST_TOKEN = 16
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 
 
 def check_tokens(value: SecretStr | None) -> SecretStr | None:
     if value is not None:
         parse_tokens(value.get_secret_value())
+    return value
+
+
+def check_console_token(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and len(value.get_secret_value()) < _SHORTEST_TOKEN:
+        raise ValueError(f"should have at least {_SHORTEST_TOKEN} characters")
     return value
 
 

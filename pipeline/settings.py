@@ -229,6 +229,17 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65535)] = Field(
         default=8000, description="the receiver's port"
     )
+    console_token: Annotated[_Key, AfterValidator(setting_values.check_console_token)] = Field(
+        default=None,
+        description="opens the operator's page, at least 16 characters; unset: no log-in, and the page is"
+        " shown on this machine only",
+    )
+    console_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8001, description="the port of the operator's page; 0: `relay up` starts none"
+    )
+    console_read_only: bool = Field(
+        default=False, description="true: the operator's page shows everything and changes nothing"
+    )
     log_format: Annotated[Literal["console", "json"], _whatever_the_case("console", "json")] = (
         Field(default="console", description="console or json")
     )
@@ -410,7 +421,7 @@ class Settings(BaseSettings):
         What is unset is there as an empty value, so that no `.env` can change a child's mind.
         """
         return {
-            name.upper(): _as_text(getattr(self, name)) if name in self.model_fields_set else ""
+            name.upper(): as_text(getattr(self, name)) if name in self.model_fields_set else ""
             for name in type(self).model_fields
         }
 
@@ -473,18 +484,21 @@ def exit_with(error: SettingsError) -> NoReturn:
     raise SystemExit(2)
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
+    """Return *value* as its variable would have it, a secret in clear."""
     if value is None:
         return ""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
 
 
 def _default_text(info: FieldInfo) -> str:
-    return _as_text(info.default)
+    return as_text(info.default)
 
 
 def render_example() -> str:

@@ -28,6 +28,7 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Queues, create_groups
 from pipeline.settings import Settings
 from pipeline.tombstones import Tombstones
+from workers.chronicle import keep_chronicling
 from workers.clients import crm
 from workers.clients.audiencelab import AudienceLab
 from workers.clients.audiencepoint import AudiencePoint
@@ -157,6 +158,7 @@ class _opened:
             raise
         self._tasks = [
             asyncio.create_task(keep_beating(self._context)),
+            asyncio.create_task(keep_chronicling(self._context)),
             asyncio.create_task(keep_sweeping(self._context)),
             asyncio.create_task(keep_reconciling(self._context)),
             asyncio.create_task(keep_polling(self._context)),

@@ -10,7 +10,7 @@ for _, id in ipairs(list()) do
   local fields = redis.call('HMGET', letter, 'stage', 'source', 'reason', 'digest')
   local stage = fields[1]
   if stage then
-    redis.call('ZREM', P .. 'dead', stage .. '/' .. fields[2] .. '/' .. fields[3] .. '/' .. id)
+    unlist_letter(stage, fields[2], fields[3], id)
     redis.call('DEL', letter)
     -- a dropped address may be tried again when its person is seen again
     if stage == 'subscribe' and fields[4] then

@@ -51,6 +51,16 @@ local function let_anyone_take(queue, id)
   end_probe(queue, id)
 end
 
+-- When the oldest work of a queue began to wait, in ms as text; '' when there is none. A batch is a new entry each time
+-- it is sealed, split or held; its items have waited longer. Not so what came back from the dead letters: its
+-- items were seen long before they began to wait.
+local function waiting_since(queue)
+  local first = redis.call('XRANGE', queue_key(queue), '-', '+', 'COUNT', 1)[1]
+  if not first then return '' end
+  local is_batch = string.find(queue, ':') and not string.find(queue, ':retried', 1, true)
+  return is_batch and string.match(first[2][4] or '', '^[^|]*|(%d+)') or string.match(first[1], '^%d+')
+end
+
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
@@ -184,8 +194,22 @@ local function list()
   return items
 end
 
+-- How many dead letters of a kind there are, a kind being what an operator asks by: nobody has to count them all.
+local function count_kind(kind, delta)
+  if redis.call('HINCRBY', P .. 'dead-kinds', kind, delta) <= 0 then redis.call('HDEL', P .. 'dead-kinds', kind) end
+end
+
+-- Take a letter out of the index; return whether it stood there.
+local function unlist_letter(stage, source, reason, id)
+  local kind = stage .. '/' .. source .. '/' .. reason
+  if redis.call('ZREM', P .. 'dead', kind .. '/' .. id) == 0 then return false end
+  count_kind(kind, -1)
+  return true
+end
+
 local function write_letter(stage, id, source, reason, now, fields)
-  redis.call('ZADD', P .. 'dead', now, stage .. '/' .. source .. '/' .. reason .. '/' .. id)
+  local kind = stage .. '/' .. source .. '/' .. reason
+  count_kind(kind, redis.call('ZADD', P .. 'dead', now, kind .. '/' .. id))
   redis.call('HSET', P .. 'dead:' .. id, 'stage', stage, 'source', source, 'reason', reason,
     'buried_at', string.format('%.0f', now), unpack(fields))
 end

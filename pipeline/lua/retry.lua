@@ -6,8 +6,7 @@ local letter = P .. 'dead:' .. id
 local fields = redis.call('HMGET', letter, 'stage', 'source', 'reason', 'payload', 'meta', 'digest', 'tag')
 local stage = fields[1]
 if not stage or not fields[4] or (stage ~= 'unpack' and not fields[5]) then return {0} end
-local member = stage .. '/' .. fields[2] .. '/' .. fields[3] .. '/' .. id
-if redis.call('ZREM', P .. 'dead', member) == 0 then return {0} end
+if not unlist_letter(stage, fields[2], fields[3], id) then return {0} end
 redis.call('DEL', letter)
 if stage == 'unpack' then
   redis.call('XADD', queue_key(stage), '*', 'p', fields[4])

@@ -1,19 +1,13 @@
 -- Everything relay status shows, read at one instant. Writes nothing.
 -- ARGV: a heartbeat is fresh for ms, [queues], [files that were spilled], [vendors].
--- Answer: {now, books, refused, paused, oldest entry id of each queue, how long each queue is, how far each file has been
--- stored, the pace of each vendor, what each worker that lives has told of its width}
+-- Answer: {now, books, refused, paused, when the oldest of each queue began to wait, how long each queue is, how far each
+-- file has been stored, the pace of each vendor, what each worker that lives has told of its width}
 local fresh, queues, files, vendors = number(), list(), list(), list()
 local now = now_ms()
 local oldest, lengths, places, paces, widths = {}, {}, {}, {}, {}
 for i, name in ipairs(queues) do
   lengths[i] = redis.call('XLEN', queue_key(name))
-  local first = redis.call('XRANGE', queue_key(name), '-', '+', 'COUNT', 1)
-  oldest[i] = first[1] and first[1][1] or ''
-  -- a batch is a new entry each time it is sealed, split or held; its items have waited longer. Not so what came back
-  -- from the dead letters: its items were seen long before they began to wait
-  local is_batch = string.find(name, ':') and not string.find(name, ':retried', 1, true)
-  local since = is_batch and first[1] and string.match(first[1][2][4] or '', '^[^|]*|(%d+)')
-  if since then oldest[i] = since .. '-0' end
+  oldest[i] = waiting_since(name)
 end
 for i, file in ipairs(files) do places[i] = tonumber(redis.call('GET', P .. 'spilled:' .. file) or 0) end
 for i, vendor in ipairs(vendors) do

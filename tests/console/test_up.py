@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -44,6 +45,9 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         monkeypatch.setenv("PORT", str(listener.getsockname()[1]))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("CONSOLE_PORT", str(listener.getsockname()[1]))
     yield path
     monkeypatch.chdir(ROOT)
     shutil.rmtree(path)
@@ -76,6 +80,31 @@ def lines_until(process: subprocess.Popen[str], wanted: str) -> list[str]:
     pytest.fail(f"{wanted!r} was never printed:\n" + "\n".join(lines))
 
 
+def _page(port: str) -> str:
+    """Return the console's first page, once the console answers."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).text
+        except httpx.TransportError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_taken_console_port_does_not_stop_the_relay(folder: Path) -> None:
+    """Where another program has CONSOLE_PORT, the relay says so and runs without its page."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(os.environ["CONSOLE_PORT"])))
+        other.listen()
+        with relay_up() as process:
+            text = "\n".join(lines_until(process, "goes on running"))
+            process.send_signal(signal.SIGINT)
+            lines_until(process, "stopped")
+            assert process.wait(30) == 0
+    assert "set CONSOLE_PORT" in text
+    assert "they balance" in text
+
+
 def test_a_trial_shows_the_whole_way(folder: Path) -> None:
     """Samples arrive at the stand-ins, the books balance, Ctrl-C ends all, no address is left."""
     home = Home(folder / ".relay")
@@ -89,6 +118,8 @@ def test_a_trial_shows_the_whole_way(folder: Path) -> None:
         assert token is not None
         assert token not in text
         assert home.redis_address() is not None
+        page = _page(os.environ["CONSOLE_PORT"])
+        assert "The books balance" in page
         process.send_signal(signal.SIGINT)
         rest = lines_until(process, "stopped")
         assert process.wait(30) == 0

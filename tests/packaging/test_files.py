@@ -123,10 +123,12 @@ def test_a_script_can_be_started_from_anywhere(script: Path) -> None:
 
 
 def test_the_procfile_starts_modules_that_exist() -> None:
-    """The Procfile names web and worker, on the platform's port and without an access log."""
+    """The Procfile names web, worker and console, each on its port and without an access log."""
     lines = (ROOT / "Procfile").read_text(encoding="utf-8").splitlines()
     commands = dict(line.split(": ", 1) for line in lines)
-    assert set(commands) >= {"web", "worker"}
+    assert set(commands) == {"web", "worker", "console"}
+    assert "--port ${CONSOLE_PORT:-8001}" in commands["console"]
+    assert "--no-access-log" in commands["console"]
     for command in commands.values():
         assert _module_file(command.split()[1]).is_file(), command
     assert "--port ${PORT:-8000}" in commands["web"]
@@ -183,7 +185,7 @@ def test_compose_keeps_what_was_spilled() -> None:
 
 
 def test_compose_runs_the_processes_of_the_procfile() -> None:
-    """web and worker run the Procfile's commands, wait for Redis, and hold no secret."""
+    """Each service runs its Procfile's command, waits for Redis, and holds no secret."""
     services = _compose()["services"]
     procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -191,7 +193,10 @@ def test_compose_runs_the_processes_of_the_procfile() -> None:
     web = re.search(r"exec (uvicorn .*?)\"", dockerfile)
     assert web is not None
     assert f"web: {web[1]}\n" in procfile
-    for name in ("web", "worker"):
+    assert services["console"]["command"][:2] == ["uvicorn", "console.main:app"]
+    # in a container nobody is on loopback: the page itself asks for a token
+    assert services["console"]["ports"] == ["127.0.0.1:${CONSOLE_PORT:-8001}:8001"]
+    for name in ("web", "worker", "console"):
         assert services[name]["depends_on"] == {"redis": {"condition": "service_healthy"}}
         assert services[name]["environment"]["HOOK_TOKENS"].startswith("${HOOK_TOKENS:?")
     assert "healthcheck" in services["web"]

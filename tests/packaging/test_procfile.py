@@ -52,6 +52,7 @@ def settings(redis_url: str, box: Sandbox, port: int) -> dict[str, str]:
         "EMAIL_FORMAT": "plain",
         "FORWARD_MAX_WAIT_S": "0.1",
         "PORT": str(port),
+        "CONSOLE_PORT": str(free_port()),
     }
 
 
@@ -100,13 +101,13 @@ def free_port() -> int:
 
 
 def test_the_procfile_runs_the_relay(slug: Path, redis_url: str) -> None:
-    """web and worker start, an event posted to PORT arrives at AudiencePoint, SIGTERM ends both."""
+    """All start, an event posted to PORT arrives at AudiencePoint, the console shows it, SIGTERM ends them."""
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     port = free_port()
     with (
         sandbox_in_thread() as box,
-        honcho(slug, settings(redis_url, box, port)) as process,
+        honcho(slug, environment := settings(redis_url, box, port)) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
     ):
         until(process, slug, lambda: is_ready(http))
@@ -114,6 +115,11 @@ def test_the_procfile_runs_the_relay(slug: Path, redis_url: str) -> None:
         assert answer.status_code == 202
         until(process, slug, lambda: bool(box.memory.events))
         assert [event["email"] for event in box.memory.events] == ["person1@example.com"]
+
+        with httpx.Client(trust_env=False) as operator:
+            page = operator.get(f"http://127.0.0.1:{environment['CONSOLE_PORT']}/")
+        assert page.status_code == 200
+        assert "The books balance" in page.text
 
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)

@@ -13,6 +13,7 @@ from pipeline import (
     dead_letters,
     dialects,
     heartbeats,
+    history,
     imports,
     keys,
     paces,
@@ -104,6 +105,7 @@ async def everything(redis: Redis, url: str) -> None:
     await script(redis, "lease")(args=["polling", "one", HOUR_MS])
     await script(redis, "poll")(args=["audiencepoint", 0, 2, 5, HOUR_MS, HOUR_MS, 0])
     await pauses.pause(redis, Stage.SCORES, "lunch")
+    await history.note(redis)
     await imports.take(redis, Import(Kind.SEGMENT, "s-1", 10), "one")
     await script(redis, "lease")(args=["reconciling", "one", HOUR_MS])
     await dialects.keep(redis, "enrich", "observed")

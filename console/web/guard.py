@@ -1,0 +1,168 @@
+"""The guard: what every request to the console passes before a page sees it.
+
+- Without CONSOLE_TOKEN only this machine is let in: by its address, and by a `Host` that names it. Else a page
+  elsewhere could have its visitor's browser ask for ours under a name of its own (DNS rebinding), and a
+  proxy on this machine would open it to the world.
+- A form comes from a page of ours: browsers say so (`Sec-Fetch-Site`, else `Origin`); `forms` checks its token, too.
+- Nothing but a log-in, what its page needs, and whether the process lives is shown without a session. Programs may
+  show CONSOLE_TOKEN as bearer under /api and at /metrics.
+- No body is larger than any form of ours, and every answer says that nothing but our own files may be loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from ipaddress import ip_address
+from urllib.parse import SplitResult, quote, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from console.web.sessions import COOKIE, Session, Sessions
+
+#: the largest form names a few hundred dead letters
+MOST_BODY_BYTES = 64 * 1024
+_OPEN = ("/login", "/healthz", "/static/")
+_FOR_PROGRAMS = ("/api", "/metrics")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
+        " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class Guard:
+    """Middleware that lets in who may come in; the session is then in the request's state."""
+
+    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+        self._app = app
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers, sending = Headers(scope=scope), _with_headers(scope, send)
+        session = self._session(scope, headers)
+        refusal = self._refusal(scope, headers, session)
+        if refusal is not None:
+            await refusal(scope, receive, sending)
+            return
+        # where nobody logs in the first look begins a session, whose cookie `rendering` sets
+        scope.setdefault("state", {})["session"] = session or self._sessions.begin()
+        scope["state"]["is_new"] = session is None
+        await self._app(scope, receive, sending)
+
+    def _session(self, scope: Scope, headers: Headers) -> Session | None:
+        """Return the session of the request's cookie, or of its bearer token where programs may show one."""
+        given = headers.get("authorization", "")
+        if is_for_programs(scope["path"]) and given[:7].lower() == "bearer ":
+            return self._sessions.begin() if self._sessions.is_token(given[7:].strip()) else None
+        return self._sessions.read(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
+
+    def _refusal(self, scope: Scope, headers: Headers, session: Session | None) -> Response | None:
+        if not self._sessions.need_token and not is_local(scope, headers):
+            return _refused(
+                403, "Without CONSOLE_TOKEN this page is shown on its own machine only."
+            )
+        if scope["method"] not in _SAFE:
+            if not is_from_here(headers):
+                return _refused(403, "This form does not come from the console's own page.")
+            length = headers.get("content-length", "")
+            if not length.isdigit():
+                return _refused(411, "A form has to say how long it is.")
+            if len(length) > 9 or int(length) > MOST_BODY_BYTES:
+                return _refused(413, f"A form has {MOST_BODY_BYTES} bytes at most.")
+        if session is None and self._sessions.need_token and not scope["path"].startswith(_OPEN):
+            return _to_login(scope)
+        return None
+
+
+def is_local(scope: Scope, headers: Headers) -> bool:
+    """Tell whether the request comes from this machine, and calls it by a name that only this machine has."""
+    client = scope.get("client")  # none where a Unix socket is listened on
+    host = _split("//" + headers.get("host", "")).hostname or ""
+    return (client is None or _is_loopback(client[0])) and (
+        host == "localhost" or _is_loopback(host)
+    )
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # brackets without an address
+        return urlsplit("")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def is_from_here(headers: Headers) -> bool:
+    """Tell whether a browser says that the request comes from a page of ours; programs say nothing."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or _split(origin).netloc == headers.get("host")
+
+
+def _to_login(scope: Scope) -> Response:
+    if is_for_programs(scope["path"]):
+        problem = {
+            "title": "Unauthorized",
+            "status": 401,
+            "detail": "Show CONSOLE_TOKEN as bearer.",
+        }
+        return JSONResponse(
+            problem, 401, {"www-authenticate": "Bearer"}, "application/problem+json"
+        )
+    if scope["method"] not in _SAFE:
+        return RedirectResponse("/login?ended=1", 303)
+    wanted = scope["path"] + (
+        f"?{query}" if (query := scope["query_string"].decode("latin-1")) else ""
+    )
+    return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
+
+
+def problem(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return what went wrong as programs read it (RFC 9457)."""
+    told = {"title": HTTPStatus(status).phrase, "status": status, "detail": sentence}
+    return JSONResponse(told, status, headers, "application/problem+json")
+
+
+def is_for_programs(path: str) -> bool:
+    """Tell whether what is at *path* is read by programs."""
+    return path.startswith(_FOR_PROGRAMS)
+
+
+def _refused(status: int, sentence: str) -> Response:
+    return PlainTextResponse(f"{HTTPStatus(status).phrase}. {sentence}\n", status)
+
+
+def _with_headers(scope: Scope, send: Send) -> Send:
+    is_file = scope["path"].startswith("/static/")
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.update(_HEADERS)
+            if not is_file:  # pages tell of people, and live numbers of now
+                headers["cache-control"] = "no-store"
+        await send(message)
+
+    return sending

@@ -1,0 +1,198 @@
+"""Flow: whether it flows, what is stuck and why, in one look; with the hour, day or week behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import orjson
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from console.commands import ring
+from console.web import charts
+from console.web.desk import Desk, desk_of
+from console.web.forms import read_form, word
+from console.web.rendering import done, duration, number, page
+from console.web.replay import WHO
+from pipeline import audit, history, pauses
+from pipeline.outcomes import Stage
+
+#: how long each range is, and into how many pieces its charts are cut
+RANGES = {"hour": (3_600_000, 60), "day": (86_400_000, 96), "week": (604_800_000, 112)}
+#: live figures, as often as anybody can read them
+EVERY_S = 2.0
+_GOES_TO = {
+    Stage.UNPACK: "takes deliveries apart",
+    Stage.ENRICH: "asks AudienceLab who it was",
+    Stage.SUBSCRIBE: "has AudiencePoint watch the address",
+    Stage.FORWARD: "posts events to AudiencePoint",
+    Stage.SCORES: "keeps AudiencePoint's scores",
+    Stage.NOTIFY: "tells the CRM what changed",
+}
+_CHARTS = (
+    ("unpack:in", "deliveries a minute came in"),
+    ("forward:done", "events a minute reached AudiencePoint"),
+    ("enrich:done", "sightings a minute were merged"),
+    ("forward:dead", "events a minute died in forward"),
+)
+
+
+async def show(request: Request) -> Response:
+    """Show the flow."""
+    desk = desk_of(request)
+    length, pieces = RANGES.get(request.query_params.get("range", "hour"), RANGES["hour"])
+    figures = await desk.gauges.read()
+    moments = await history.read(desk.redis, length)
+    drawn = []
+    for counter, what in _CHARTS:
+        spans = [span.per_minute for span in history.rates(moments, counter, pieces)]
+        if any(spans) or counter in ("unpack:in", "forward:done"):
+            drawn.append((what, charts.line(spans, f"{what}, {_in_words(spans)}"), spans))
+    return page(
+        request,
+        "flow.html",
+        title="Flow",
+        figures=figures,
+        texts=texts(figures),
+        goes_to=_GOES_TO,
+        charts=drawn,
+        ranges=RANGES,
+        range=request.query_params.get("range", "hour"),
+        verdict=verdict(figures),
+    )
+
+
+def _in_words(spans: list[float]) -> str:
+    if not spans:
+        return "not known yet"
+    return (
+        f"{max(spans):.0f} at most, {sum(spans) / len(spans):.0f} on average, {spans[-1]:.0f} last"
+    )
+
+
+def verdict(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say in sentences how it goes, the most serious first, each with how serious: bad, warn or good."""
+    said: list[tuple[str, str]] = []
+    if not figures["balanced"]:
+        said.append(
+            ("bad", "The books do not balance: a fault of the relay. Keep the data, and report it.")
+        )
+    if not figures["workers"]:
+        said.append(("bad", "No worker is alive: what comes in waits."))
+    if figures.get("spill_unreadable"):
+        said.append(("bad", "The spill cannot be read: the books may lack what lies there."))
+    for stage, pause in figures["paused"].items():
+        if pause:
+            how = "bad" if pause["by"] == "relay" else "warn"
+            said.append((how, f"{stage} is paused by the {pause['by']}: {pause['reason']}"))
+    if figures.get("spilled"):
+        said.append(
+            ("warn", f"{number(figures['spilled'])} deliveries lie in the spill, not yet in Redis.")
+        )
+    for vendor, pace in figures["rates"].items():
+        if pace["why"]:
+            said.append(
+                (
+                    "warn",
+                    f"{vendor} is asked {pace['now']:.2f} times a second, not {pace['configured']:g}: {pace['why']}",
+                )
+            )
+    dead = {stage: row["dead"] for stage, row in figures["stages"].items() if row["dead"]}
+    if dead:
+        each = ", ".join(f"{number(count)} in {stage}" for stage, count in dead.items())
+        said.append(("warn", f"Dead letters wait for somebody: {each}."))
+    if figures["balanced"]:
+        said.append(
+            ("good", "The books balance: whatever came in waits, is done, or is accounted for.")
+        )
+    return said
+
+
+def texts(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Return every figure of the page that changes while somebody looks, as it is shown, by its element's name."""
+    told = {
+        "oldest": duration(figures["oldest_waiting_s"]),
+        "workers": number(figures["workers"]),
+        "maybe_duplicate": number(figures["maybe_duplicate"]),
+    }
+    for cause, count in figures["refused"].items():
+        told[f"refused-{cause}"] = number(count)
+    for stage, flow in figures["flow"].items():
+        row = figures["stages"][stage]
+        told |= {f"{stage}-{name}": number(count) for name, count in row.items()}
+        told |= {
+            f"{stage}-in_per_minute": _per_minute(flow["in_per_minute"]),
+            f"{stage}-out_per_minute": _per_minute(flow["out_per_minute"]),
+            f"{stage}-oldest": duration(flow["oldest_s"]),
+            f"{stage}-in_hands": number(flow["in_hands"]),
+            f"{stage}-drains": duration(flow["drains_in_s"]),
+        }
+    return told
+
+
+def _per_minute(rate: float | None) -> str:
+    if rate is None:
+        return "\u2013"
+    return number(round(rate)) if rate >= 10 else f"{rate:g}"
+
+
+async def live(request: Request) -> Response:
+    """Stream the figures of the page as server-sent events, every two seconds, until the reader goes."""
+    desk = desk_of(request)
+    headers = {"x-accel-buffering": "no"}  # nginx would keep them until there are many
+    return StreamingResponse(
+        _events(request, desk), media_type="text/event-stream", headers=headers
+    )
+
+
+async def _events(request: Request, desk: Desk) -> AsyncIterator[bytes]:
+    while not await request.is_disconnected():
+        try:
+            figures = await desk.gauges.read()
+            told = {"texts": texts(figures), "verdict": verdict(figures)}
+        except (RedisError, OSError) as error:
+            told = {
+                "texts": {},
+                "verdict": [("bad", f"Redis does not answer ({type(error).__name__}).")],
+            }
+        yield b"data: " + orjson.dumps(told) + b"\n\n"
+        await asyncio.sleep(EVERY_S)
+
+
+async def pause(request: Request) -> Response:
+    """Pause a stage by the operator's word."""
+    form = await read_form(request)
+    desk, stage = desk_of(request), _stage(word(form, "stage"))
+    reason = word(form, "reason")[:500] or "paused by the operator"
+    await pauses.pause(desk.redis, stage, reason)
+    await audit.record(desk.redis, "pause", who=WHO, count=1, wanted={"stage": stage})
+    return done(request, "/", f"{stage} is paused: calls in flight finish, what comes in waits.")
+
+
+async def resume(request: Request) -> Response:
+    """Lift a pause, and let the stage try at once."""
+    form = await read_form(request)
+    desk, stage = desk_of(request), _stage(word(form, "stage"))
+    await pauses.resume(desk.redis, stage)
+    await audit.record(desk.redis, "resume", who=WHO, count=1, wanted={"stage": stage})
+    await ring(desk.redis, {stage})
+    return done(request, "/", f"{stage} goes on.")
+
+
+def _stage(name: str) -> Stage:
+    if name not in tuple(Stage):
+        raise HTTPException(400, "There is no such stage.")
+    return Stage(name)
+
+
+routes = [
+    Route("/", show, methods=["GET"]),
+    Route("/live", live, methods=["GET"]),
+    Route("/pause", pause, methods=["POST"]),
+    Route("/resume", resume, methods=["POST"]),
+]

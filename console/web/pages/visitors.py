@@ -1,0 +1,203 @@
+"""Visitors: who is looked for by an address, a hash or an id, what is known of them, and how they are forgotten.
+
+No name is ever in an address of ours but the visitor's id: whoever looks for somebody posts it. Addresses and
+numbers are veiled until a form asks for them, which the audit notes without a name.
+"""
+
+from __future__ import annotations
+
+import re
+
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from console import person
+from console.person import Known
+from console.visitors import NO_UNSUBSCRIBE, PARTLY
+from console.web.desk import desk_of
+from console.web.errands import Busy
+from console.web.forgetting import to_look_at
+from console.web.forms import read_form, word
+from console.web.rendering import done, page
+from console.web.replay import WHO
+from console.web.veil import Veil, clear, mask_number, veil
+from pipeline import audit, forgetting
+from pipeline.addresses import digest
+
+#: of addresses, fields and the like, of which a sender may tell any number
+MOST = 200
+_LONGEST_NAME = 400
+_ERRAND = "/visitors/forgetting"
+# an id may be any text: one that is none of these, or a path of ours, has no address of its own
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.-]{0,127}")
+_PATHS = ("find", "reveal", "forget", "forgetting", "allow")
+_NUMBERS = re.compile(r"PHONE|MOBILE|DIRECT_NUMBER|FAX", re.IGNORECASE)
+
+
+# looking ------------------------------------------------------------------------------------------------
+
+
+async def ask(request: Request) -> Response:
+    """Show the form."""
+    return page(request, "visitors.html", title="Visitors", who="", is_forgotten=False)
+
+
+async def find(request: Request) -> Response:
+    """Lead to the page of whoever the form means."""
+    who = _who(await read_form(request, changes=False))
+    known, is_forgotten = await person.look(desk_of(request).redis, who)
+    if known is None:
+        return _nobody(request, who, is_forgotten=is_forgotten)
+    if where := _address_of(known):
+        return RedirectResponse(where, 303)
+    return _show(request, known, _veil_of(known))
+
+
+async def show(request: Request) -> Response:
+    """Show what is known of one visitor, veiled."""
+    visitor_id = request.path_params["id"]
+    if not _ID.fullmatch(visitor_id):
+        raise HTTPException(404, "This is no visitor's id: look for people by the form.")
+    known, is_forgotten = await person.look(desk_of(request).redis, visitor_id)
+    if known is None:
+        return _nobody(request, visitor_id, is_forgotten=is_forgotten)
+    return _show(request, known, _veil_of(known))
+
+
+async def reveal(request: Request) -> Response:
+    """Show one visitor in clear, once that is written down."""
+    who = _who(await read_form(request, changes=False))
+    desk = desk_of(request)
+    known, is_forgotten = await person.look(desk.redis, who)
+    if known is None:
+        return _nobody(request, who, is_forgotten=is_forgotten)
+    await audit.record(desk.redis, "reveal", who=WHO, count=1)
+    return _show(request, known, clear)
+
+
+def _who(form: FormData) -> str:
+    who = word(form, "who")
+    if not who or len(who) > _LONGEST_NAME:
+        raise HTTPException(400, "Who? Give an address, its SHA-256, or a UUID.")
+    return who
+
+
+def _address_of(known: Known) -> str | None:
+    """Return the address of the visitor's page; None where the id cannot stand in one."""
+    name = known.visitor.id
+    return f"/visitors/{name}" if _ID.fullmatch(name) and name not in _PATHS else None
+
+
+def _veil_of(known: Known) -> Veil:
+    return veil(known.visitor.emails, known.visitor.phones)
+
+
+def _nobody(request: Request, who: str, *, is_forgotten: bool) -> Response:
+    return page(
+        request,
+        "visitors.html",
+        http_status=404,
+        title="Nobody is known by that",
+        who=who,
+        is_forgotten=is_forgotten,
+    )
+
+
+def _show(request: Request, known: Known, veiled: Veil) -> Response:
+    visitor = known.visitor
+    return page(
+        request,
+        "visitor.html",
+        title="Visitor",
+        visitor=visitor,
+        veiled=veiled,
+        is_clear=veiled is clear,
+        enrichment=person.enrichment(known),
+        numbers=[each if veiled is clear else veiled(mask_number(each)) for each in visitor.phones],
+        tombstones=known.tombstones[:MOST],
+        addresses=list(person.addresses(known))[:MOST],
+        count=len(visitor.digests),
+        scores=list(person.scores(known))[:MOST],
+        fields=_fields(known, veiled),
+        field_count=len(visitor.fields),
+        most=MOST,
+    )
+
+
+def _fields(known: Known, veiled: Veil) -> list[tuple[str, str]]:
+    """Return the fields of AudienceLab as a page shows them; what is a number by its name is masked whole."""
+    rows = []
+    for name, value in list(known.visitor.fields.items())[:MOST]:
+        texts = list(map(str, value)) if isinstance(value, list) else [str(value)]
+        if veiled is not clear and _NUMBERS.search(name):
+            texts = [mask_number(each) for text in texts for each in text.split(",")]
+        rows.append((veiled(name), veiled(", ".join(texts))))
+    return rows
+
+
+# forgetting ---------------------------------------------------------------------------------------------
+
+
+async def plan(request: Request) -> Response:
+    """Tell what forgetting does, and ask."""
+    who = _who(await read_form(request))
+    desk = desk_of(request)
+    known = await forgetting.find(desk.redis, who)
+    return page(
+        request,
+        "forget.html",
+        title="Forget this person?",
+        who=who,
+        is_known=known is not None,
+        # by an id only the visitor who has it is meant, by an address everybody who is known by it
+        is_by_id=known is not None and digest(who) not in known.digests,
+        count=await to_look_at(desk.redis),
+        no_unsubscribe=NO_UNSUBSCRIBE,
+        partly=PARTLY,
+    )
+
+
+async def forget(request: Request) -> Response:
+    """Begin to forget."""
+    who = _who(await read_form(request))
+    try:
+        await desk_of(request).forgettings.forget(who)
+    except Busy as busy:
+        return done(request, _ERRAND, str(busy))
+    return RedirectResponse(_ERRAND, 303)
+
+
+async def show_errand(request: Request) -> Response:
+    """Show how far the last one has come."""
+    return page(
+        request,
+        "forgetting.html",
+        title="Forgetting",
+        errand=desk_of(request).forgettings.last,
+        no_unsubscribe=NO_UNSUBSCRIBE,
+    )
+
+
+async def allow(request: Request) -> Response:
+    """Let somebody be known again by one name."""
+    who = _who(await read_form(request))
+    redis = desk_of(request).redis
+    lifted = await forgetting.allow(redis, who)
+    await audit.record(redis, "allow", who=WHO, count=lifted)
+    sentence = f"Allowed again. {PARTLY}" if lifted else "Nobody was forgotten by that name."
+    return done(request, "/visitors", sentence)
+
+
+routes = [
+    Route("/visitors", ask, methods=["GET"]),
+    Route("/visitors/find", find, methods=["POST"]),
+    Route("/visitors/reveal", reveal, methods=["POST"]),
+    Route("/visitors/forget/plan", plan, methods=["POST"]),
+    Route("/visitors/forget", forget, methods=["POST"]),
+    Route(_ERRAND, show_errand, methods=["GET"]),
+    Route("/visitors/allow", allow, methods=["POST"]),
+    Route("/visitors/{id}", show, methods=["GET"]),
+]

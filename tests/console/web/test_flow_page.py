@@ -1,0 +1,200 @@
+"""Flow: the figures of now, what is wrong in sentences, charts of what was, pausing and resuming."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from console.web.charts import line
+from console.web.pages.flow import verdict
+from pipeline import books, heartbeats, history, keys, levels, pauses
+from pipeline.history import MINUTE_MS, Moment, rates
+from pipeline.outcomes import Stage
+from pipeline.queues import create_groups
+from tests.console.conftest import audited
+from tests.console.web.conftest import Open, form_token
+from tests.pipeline.burials import bury
+from tests.pipeline.work import put
+
+pytestmark = pytest.mark.anyio
+
+
+def figure(text: str, name: str) -> str:
+    """Return the text of the first figure called *name*."""
+    found = re.search(rf'data-figure="{name}">([^<]*)<', text)
+    assert found is not None, name
+    return found[1]
+
+
+# the figures ----------------------------------------------------------------------------------------------
+
+
+async def test_levels_tell_what_each_stage_holds(redis: Redis) -> None:
+    """What waits, since when by Redis's clock, and what workers have in hand, by stage."""
+    await put(redis)
+    now, found = await levels.read(redis)  # before any worker has made the groups
+    assert found[Stage.UNPACK].oldest_s is not None
+    assert found[Stage.UNPACK].in_hands == 0
+    assert found[Stage.FORWARD].oldest_s is None
+    await create_groups(redis)
+    await redis.xreadgroup(keys.GROUP, "somebody", {keys.queue("unpack"): ">"})
+    _, found = await levels.read(redis)
+    assert found[Stage.UNPACK].in_hands == 1
+    assert now > 1_700_000_000_000
+
+
+async def test_flow_shows_the_books(open_console: Open, redis: Redis) -> None:
+    """Every counter of every stage stands on the page as the books have it."""
+    await put(redis)
+    await bury(redis, payloads=[b"1", b"2"])
+    console = await open_console()
+    text = (await console.get("/")).text
+    status = await books.snapshot(redis)
+    for stage, row in status["stages"].items():
+        for name, count in row.items():
+            assert figure(text, f"{stage}-{name}") == str(count)
+    assert "2 in forward" in text
+    assert "No worker is alive" in text
+
+
+async def test_a_pause_is_told_with_its_reason(open_console: Open, redis: Redis) -> None:
+    """Who paused a stage, and why, is the first thing that the page says; as text."""
+    await heartbeats.beat(redis, "one")
+    await pauses.pause(redis, Stage.FORWARD, "<b>lunch</b>")
+    console = await open_console()
+    text = (await console.get("/")).text
+    assert "forward is paused by the operator: &lt;b&gt;lunch&lt;/b&gt;" in text
+    assert "No worker is alive" not in text
+
+
+async def test_a_stage_is_paused_and_resumed_here(open_console: Open, redis: Redis) -> None:
+    """Both buttons do what the commands do, and stand in the audit; an unknown stage is refused."""
+    console = await open_console()
+    token = form_token((await console.get("/")).text)
+    fields = {"form_token": token, "stage": "forward", "reason": "maintenance"}
+    assert (await console.post("/pause", data=fields)).status_code == 303
+    paused = (await books.snapshot(redis))["paused"]["forward"]
+    assert (paused["by"], paused["reason"]) == ("operator", "maintenance")
+    assert (await console.post("/resume", data=fields)).status_code == 303
+    assert (await books.snapshot(redis))["paused"]["forward"] is None
+    assert (await console.post("/pause", data={**fields, "stage": "x"})).status_code == 400
+    assert await audited(redis) == [
+        ("pause", 1, {"stage": "forward"}),
+        ("resume", 1, {"stage": "forward"}),
+    ]
+
+
+async def test_read_only_pauses_nothing(open_console: Open, redis: Redis) -> None:
+    """With CONSOLE_READ_ONLY the buttons are missing, and a posted form is refused."""
+    console = await open_console(console_read_only=True)
+    text = (await console.get("/")).text
+    assert 'action="/pause"' not in text
+    token = form_token((await console.get("/dead/replay")).text) if "form_token" in text else "x"
+    answer = await console.post("/pause", data={"form_token": token, "stage": "forward"})
+    assert answer.status_code == 403
+    assert (await books.snapshot(redis))["paused"]["forward"] is None
+
+
+async def test_figures_are_streamed(open_console: Open, redis: Redis) -> None:
+    """The stream gives the page's figures, the same texts as the page itself."""
+    await put(redis)
+    console = await open_console()
+    text = (await console.get("/")).text
+    told = await first_event(console)
+    assert told["texts"]["unpack-waiting"] == figure(text, "unpack-waiting") == "1"
+    assert ["bad", "No worker is alive: what comes in waits."] in told["verdict"]
+
+
+def test_the_worst_is_said_first() -> None:
+    """Books that do not balance come before everything, and nothing says then that they do."""
+    figures = {
+        "balanced": False,
+        "workers": 1,
+        "paused": {"forward": {"by": "relay", "reason": "401"}},
+        "stages": {"forward": {"dead": 1}},
+        "rates": {},
+    }
+    said = verdict(figures)
+    assert "do not balance" in said[0][1]
+    assert [how for how, _ in said] == ["bad", "bad", "warn"]
+
+
+# the history ----------------------------------------------------------------------------------------------
+
+
+async def test_a_minute_is_written_once(redis: Redis) -> None:
+    """However many workers ask, a minute has one entry, with the books as they stood."""
+    await put(redis)
+    written = await asyncio.gather(*(history.note(redis) for _ in range(5)))
+    moments = await history.read(redis, 2 * MINUTE_MS)
+    assert sum(written) == len(moments)
+    assert moments[-1].at_ms % MINUTE_MS == 0
+    assert moments[-1].numbers["unpack:in"] == 1
+
+
+def test_speeds_are_a_minute_on_average() -> None:
+    """A counter's growth is told by the minute, over pieces of equal length; books that began anew grew by nothing."""
+    moments = [Moment(n * MINUTE_MS, {"a": 10 * n}) for n in range(61)]
+    assert [span.per_minute for span in rates(moments, "a", 6)] == [10.0] * 6
+    assert len(rates(moments, "a", 100)) == 60
+    assert rates(moments[:1], "a", 6) == []
+    gap = [Moment(0, {"a": 0}), Moment(10 * MINUTE_MS, {"a": 100})]
+    assert [span.per_minute for span in rates(gap, "a", 60)] == [10.0]
+    anew = [Moment(0, {"a": 100}), Moment(MINUTE_MS, {"a": 1})]
+    assert [span.per_minute for span in rates(anew, "a", 60)] == [0.0]
+
+
+async def test_the_charts_say_in_words_what_they_show(open_console: Open, redis: Redis) -> None:
+    """Each range has its chart with a name that a screen reader tells; an unknown range is the hour's."""
+    now = int((await redis.time())[0]) * 1000 // MINUTE_MS * MINUTE_MS
+    for n in range(10):
+        entry = {"unpack:in": 30 * n, "forward:done": 60 * n}
+        await redis.xadd(keys.HISTORY, entry, id=f"{now - (10 - n) * MINUTE_MS}-0")
+    console = await open_console()
+    for name in ("hour", "day", "week", "x"):
+        text = (await console.get(f"/?range={name}")).text
+        assert (
+            'aria-label="deliveries a minute came in, 30 at most, 30 on average, 30 last"' in text
+        )
+
+
+def test_a_chart_is_drawn_to_its_most() -> None:
+    """The largest number reaches the top, zero the bottom; with less than two there is nothing to draw."""
+    drawn = line([0, 5, 10], "what <it> shows")
+    assert 'points="0.0,96.0 240.0,50.0 480.0,4.0"' in drawn
+    assert "what &lt;it&gt; shows" in drawn
+    assert "<svg" not in line([1], "x")
+
+
+async def first_event(console: httpx.AsyncClient) -> dict[str, Any]:
+    """Return the first event of the stream, which httpx's transport would wait for the end of."""
+    app = console._transport.app  # type: ignore[attr-defined]
+    messages: asyncio.Queue[dict[str, object]] = asyncio.Queue()
+    gone = asyncio.Event()
+
+    async def receive() -> dict[str, object]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/live", "raw_path": b"/live", "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:8001")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8001),
+        "scheme": "http", "http_version": "1.1", "root_path": "", "asgi": {"version": "3.0"},
+    }  # fmt: skip
+    task = asyncio.create_task(app(scope, receive, messages.put))
+    async with asyncio.timeout(60):
+        while not (body := (await messages.get()).get("body")):
+            continue
+    gone.set()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(body, bytes)
+    assert body.startswith(b"data: ")
+    found: dict[str, Any] = orjson.loads(body[6:])
+    return found

@@ -1,0 +1,114 @@
+"""The log-in: CONSOLE_TOKEN, and nothing else; for so long, and not as often as one likes."""
+
+from __future__ import annotations
+
+import pytest
+from itsdangerous import URLSafeTimedSerializer
+
+from console.web.attempts import MOST, WITHIN_S, Attempts
+from console.web.sessions import COOKIE, KEPT_S, Sessions
+from tests.console.web.conftest import TOKEN, Open, form_token, log_in
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_wrong_token_is_refused(open_console: Open) -> None:
+    """Another token, none, or one that is no ASCII gets 401 and no session."""
+    console = await open_console(console_token=TOKEN)
+    for given in ("", "wrong", TOKEN + "x", TOKEN[:-1], "ü"):
+        answer = await log_in(console, given)
+        assert answer.status_code == 401
+        assert "set-cookie" not in answer.headers
+    assert (await console.get("/")).status_code == 303
+
+
+async def test_a_session_of_another_token_is_refused(open_console: Open) -> None:
+    """A cookie that was signed by an earlier CONSOLE_TOKEN opens nothing."""
+    console = await open_console(console_token=TOKEN)
+    old = Sessions("another-token-0123456789")
+    console.cookies.set(COOKIE, old.cookie(old.begin()))
+    assert (await console.get("/")).status_code == 303
+
+
+@pytest.mark.parametrize("value", ["", "x", "a.b.c", '"; DROP', "é"])
+async def test_a_cookie_that_is_not_ours_is_refused(open_console: Open, value: str) -> None:
+    """Whatever stands in the cookie, it is our signature or no session."""
+    console = await open_console(console_token=TOKEN)
+    cookie = f"{COOKIE}={value}".encode()
+    assert (await console.get("/", headers={b"cookie": cookie})).status_code == 303
+
+
+def test_a_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cookie older than a working day is no session any more."""
+    sessions = Sessions(TOKEN)
+    cookie = sessions.cookie(sessions.begin())
+    assert sessions.read(cookie) is not None
+    late = URLSafeTimedSerializer(TOKEN, salt="session")
+    made_at = late.loads(cookie, return_timestamp=True)[1].timestamp()
+    signer = type(late.make_signer("session"))
+    monkeypatch.setattr(signer, "get_timestamp", lambda _: int(made_at) + KEPT_S + 1)
+    assert sessions.read(cookie) is None
+
+
+async def test_an_ended_session_is_told_at_the_form(open_console: Open) -> None:
+    """Who posts a form after the session's end is told that nothing was changed."""
+    console = await open_console(console_token=TOKEN)
+    answer = await console.post("/logout", data={"form_token": "x"})
+    assert answer.status_code == 303
+    page = await console.get(answer.headers["location"])
+    assert "nothing was changed" in page.text
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["https://evil.example/", "//evil.example", "/\\evil.example", "x", "/\n/evil"]
+)
+async def test_nobody_is_sent_elsewhere(open_console: Open, elsewhere: str) -> None:
+    """The page after the log-in is one of ours, whatever the link said."""
+    console = await open_console(console_token=TOKEN)
+    answer = await console.post("/login", data={"token": TOKEN, "next": elsewhere})
+    assert answer.headers["location"] == "/"
+
+
+async def test_the_page_that_was_wanted_is_shown(open_console: Open) -> None:
+    """After the log-in comes the page that was asked for, with its filters."""
+    console = await open_console(console_token=TOKEN)
+    form = await console.get("/login", params={"next": "/dead?stage=forward"})
+    assert 'name="next" value="/dead?stage=forward"' in form.text
+
+
+async def test_many_wrong_tokens_are_slowed_down(open_console: Open) -> None:
+    """After ten wrong tokens from an address within a minute the right one has to wait, too."""
+    console = await open_console(console_token=TOKEN)
+    for _ in range(MOST):
+        assert (await log_in(console, "wrong")).status_code == 401
+    answer = await log_in(console)
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["retry-after"]) <= WITHIN_S
+
+
+def test_attempts_are_forgotten_after_a_minute() -> None:
+    """The count is an address's own, and begins anew a minute after its first."""
+    now = 0.0
+    attempts = Attempts(lambda: now)
+    for _ in range(MOST):
+        attempts.note_wrong("a")
+    assert attempts.wait_s("a") == WITHIN_S
+    assert attempts.wait_s("b") == 0
+    now = WITHIN_S
+    assert attempts.wait_s("a") == 0
+
+
+async def test_log_out_ends_it(open_console: Open) -> None:
+    """After the log-out the browser has no session."""
+    console = await open_console(console_token=TOKEN)
+    await log_in(console)
+    token = form_token((await console.get("/")).text)
+    assert (await console.post("/logout", data={"form_token": token})).status_code == 303
+    assert (await console.get("/")).status_code == 303
+
+
+async def test_without_a_token_there_is_no_log_in(open_console: Open) -> None:
+    """Where nobody logs in, the form is not shown and posting it does nothing."""
+    console = await open_console()
+    assert (await console.get("/login")).headers["location"] == "/"
+    assert (await log_in(console)).headers["location"] == "/"

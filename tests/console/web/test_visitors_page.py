@@ -1,0 +1,350 @@
+"""The page of visitors: nobody in a URL, all that is known, veiled until asked for, and how they are forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import quote
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from pipeline import keys, verifications
+from pipeline.addresses import digest
+from pipeline.tombstones import Tombstones
+from pipeline.visitors import Visitor
+from tests.console.conftest import audited
+from tests.console.web.conftest import Open
+from tests.console.web.posting import ended, post, post_and_follow
+from tests.pipeline.acquaintances import meet
+from tests.pipeline.burials import bury
+
+pytestmark = pytest.mark.anyio
+
+ADA = "ada.lovelace@example.com"
+COLD = "cold.ada@example.net"
+NUMBER = "+1 (555) 123-4567"
+SECRETS = ("ada.lovelace", "cold.ada", "gold.ada", "4567", "5551234")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "{{ 7 * 7 }}",
+    "\u202egnp.exe",
+    "\x1b[31m\x00",
+    "javascript:alert(1)",
+    "x" * 1_000_000,
+)
+
+
+def ada() -> Visitor:
+    """Return somebody of whom everything is known, addresses and numbers wherever a sender may put them."""
+    return Visitor(
+        "3f2504e0-4f89-41d3-9a0c-0305e82c3301",
+        uuid="3f2504e0-4f89-41d3-9a0c-0305e82c3301",
+        edid=f"edid of {ADA}",
+        hem_sha256=digest(ADA),
+        fields={
+            "FIRST_NAME": "Ada",
+            "NOTE": f"write to {ADA.upper()}, or call {NUMBER}",
+            "MOBILE_PHONE": ["15551234567", "1234567"],
+            COLD: "a field's name",
+        },
+        personal_emails=[ADA],
+        business_emails=[COLD],
+        verified_emails=[ADA],
+        hashes=["a" * 64],
+        phones=[NUMBER, COLD],
+        tags=["launch", ADA],
+        sources=["pixel"],
+        pages=[
+            {
+                "at": "2026-01-12T09:00:00Z",
+                "event_type": "page_view",
+                "url": f"https://example.org/welcome?email={quote(ADA)}&tel=%2B15551234567",
+                "title": f"Hello {ADA}",
+                "referrer": f"https://mail.example/?to={COLD}",
+                "pixel_id": ADA,
+            },
+            {"at": "2026-01-12T10:00:00Z", "url": "https://example.org/price"},
+        ],
+        first_seen_at="2026-01-12T09:00:00Z",
+        last_seen_at="2026-01-12T10:00:00Z",
+        scores={"score": "4", "send_time": "33", "new": f"of {ADA}"},
+        scores_changed_at="2026-01-13T00:00:00.000Z",
+        enriched_at="2026-01-12T09:01:00.000Z",
+        enrichment="found",
+    )
+
+
+async def met(redis: Redis) -> str:
+    """Keep Ada, and what is kept beside a visitor; return the address of her page."""
+    await meet(redis, ada(), subscribed=[digest(ADA)])
+    await verifications.keep(redis, digest(COLD), "Invalid", "gold.ada@example.com")
+    await Tombstones(redis).put([digest(COLD), f"edid of {ADA}"])
+    return f"/visitors/{ada().id}"
+
+
+def shows_no_secret(answer: httpx.Response) -> bool:
+    """Tell whether nothing that the veil should hide is in the page."""
+    return not [secret for secret in SECRETS if secret in answer.text.lower()]
+
+
+# looking ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", [ADA, f" {ADA.upper()} ", digest(ADA), "A" * 64, ada().id.upper()])
+async def test_a_look_leads_to_the_visitors_id(open_console: Open, redis: Redis, who: str) -> None:
+    """Whoever is posted, by address, hash or id, the address that follows holds the visitor's id and nothing else."""
+    where = await met(redis)
+    console = await open_console()
+    answer = await post(console, "/visitors/find", who=who)
+    assert (answer.status_code, answer.headers["location"]) == (303, where)
+    assert (await console.get(where)).status_code == 200
+
+
+async def test_everything_known_is_told(open_console: Open, redis: Redis) -> None:
+    """Resolution, addresses with what is known of each, scores and their meaning, tags, sources, pages, tombstones."""
+    console = await open_console()
+    text = (await console.get(await met(redis))).text
+    for told in (
+        ada().id, digest(ADA), "a" * 64, "Ada", "launch", "pixel", "found, at 2026-01-12",
+        "verified, personal", "business", "subscribed", "Invalid", "0 to 5: how likely to interact",
+        "hour 33 of the week", "page_view", "https://example.org/price", "2026-01-12 10:00:00 UTC",
+        "Kept from coming", "a field&#39;s name",
+    ):  # fmt: skip
+        assert told in text, told
+
+
+async def test_addresses_and_numbers_are_veiled(open_console: Open, redis: Redis) -> None:
+    """Wherever they stand they are masked, their domains and last digits left."""
+    console = await open_console()
+    answer = await console.get(await met(redis))
+    assert shows_no_secret(answer)
+    for veiled in ("a…@example.com", "c…@example.net", "g…@example.com", "…67", "Hello "):
+        assert veiled in answer.text
+
+
+async def test_what_is_veiled_is_shown_to_who_asks(open_console: Open, redis: Redis) -> None:
+    """The answer to the form is the page in clear; the audit says that, and no name; the page itself stays veiled."""
+    where = await met(redis)
+    console = await open_console(console_read_only=True)
+    answer = await post(console, "/visitors/reveal", who=ada().id)
+    assert answer.status_code == 200
+    for told in (ADA, COLD, "gold.ada@example.com", NUMBER, "15551234567, 1234567"):
+        assert told in answer.text
+    assert await audited(redis) == [("reveal", 1, {})]
+    assert shows_no_secret(await console.get(where))
+
+
+async def test_nothing_is_shown_before_it_is_written_down(open_console: Open, redis: Redis) -> None:
+    """Where the audit cannot be written nobody is shown in clear."""
+    await met(redis)
+    await redis.set(keys.AUDIT, "no stream")
+    console = await open_console()
+    answer = await post(console, "/visitors/reveal", who=ada().id)
+    assert answer.status_code == 503
+    assert shows_no_secret(answer)
+
+
+@pytest.mark.parametrize("path", ["find", "reveal", "forget/plan", "forget", "allow"])
+async def test_a_form_needs_its_token(open_console: Open, redis: Redis, path: str) -> None:
+    """Without the session's token nobody is looked for, shown, forgotten or allowed."""
+    await met(redis)
+    console = await open_console()
+    answer = await console.post(f"/visitors/{path}", data={"who": ADA, "form_token": "x"})
+    assert answer.status_code == 403
+    assert await redis.zcard(keys.VISITORS) == 1
+    assert await audited(redis) == []
+
+
+@pytest.mark.parametrize("who", ["", "  ", "x" * 401])
+async def test_nobody_is_meant_by_nothing(open_console: Open, who: str) -> None:
+    """No name, or one that is too long, is 400 with a sentence."""
+    console = await open_console()
+    for path in ("find", "reveal", "forget/plan", "forget", "allow"):
+        assert (await post(console, f"/visitors/{path}", who=who)).status_code == 400
+
+
+async def test_an_address_in_a_url_finds_nobody(open_console: Open, redis: Redis) -> None:
+    """Who types an address behind /visitors/ is sent to the form."""
+    await met(redis)
+    console = await open_console()
+    answer = await console.get(f"/visitors/{quote(ADA)}")
+    assert answer.status_code == 404
+    assert "look for people by the form" in answer.text
+
+
+@pytest.mark.parametrize("visitor_id", ["a/b", "../dead", "ü", "a b", "find", "forgetting"])
+async def test_an_id_that_can_stand_in_no_url(
+    open_console: Open, redis: Redis, visitor_id: str
+) -> None:
+    """The answer to the look is the visitor's page itself, which works as every other does."""
+    await meet(redis, Visitor(visitor_id, uuid=visitor_id, fields={"FIRST_NAME": "Ada"}))
+    console = await open_console()
+    answer = await post(console, "/visitors/find", who=visitor_id)
+    assert answer.status_code == 200
+    assert "FIRST_NAME" in answer.text
+    assert (await post(console, "/visitors/reveal", who=visitor_id)).status_code == 200
+
+
+async def test_somebody_unknown_is_told(open_console: Open) -> None:
+    """Nobody known is 404, by the form and by an id, and may be kept from coming."""
+    console = await open_console()
+    answer = await post(console, "/visitors/find", who="nobody@example.com")
+    assert answer.status_code == 404
+    assert "Keep from coming" in answer.text
+    assert (await console.get("/visitors/nobody")).status_code == 404
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
+async def test_a_hostile_visitor_is_only_text(
+    open_console: Open, redis: Redis, hostile: str
+) -> None:
+    """Whatever a sender put into any fact is shown as text, cut, without controls; veiled, and in clear."""
+    page = dict.fromkeys(("event_type", "url", "title", "referrer", "pixel_id"), hostile)
+    visitor = Visitor(
+        "id-1", edid=hostile, fields={"NOTE": hostile, hostile[:99]: [hostile]}, phones=[hostile],
+        personal_emails=[hostile], tags=[hostile], sources=[hostile], scores={"score": hostile, hostile: "1"},
+        pages=[{"at": hostile, **page}], enrichment=hostile, enriched_at=hostile, first_seen_at=hostile,
+    )  # fmt: skip
+    await meet(redis, visitor)
+    await verifications.keep(redis, visitor.digests[0], hostile, hostile)
+    console = await open_console()
+    for answer in (
+        await console.get("/visitors/id-1"),
+        await post(console, "/visitors/reveal", who="id-1"),
+    ):
+        assert answer.status_code == 200
+        for sign in ("<script>alert", "<img", "\x1b", "\u202e", 'href="javascript'):
+            assert sign not in answer.text
+        assert len(answer.text) < 500_000
+
+
+async def test_of_very_many_facts_some_are_shown(open_console: Open, redis: Redis) -> None:
+    """Somebody with thousands of fields and addresses has a page that a browser can show."""
+    many = [f"a{n}@example.com" for n in range(5_000)]
+    fields: dict[str, str | list[str]] = {f"F{n}": "x" for n in range(5_000)}
+    await meet(redis, Visitor("id-1", personal_emails=many, tags=many, phones=many, fields=fields))
+    console = await open_console()
+    answer = await console.get("/visitors/id-1")
+    assert answer.text.count("And 4\u202f800 more") == 2
+    assert len(answer.text) < 500_000
+
+
+# forgetting ---------------------------------------------------------------------------------------------
+
+
+async def test_the_plan_says_what_forgetting_does(open_console: Open, redis: Redis) -> None:
+    """It tells what goes and what cannot be undone, and touches nothing; by an id, that others may stay."""
+    await met(redis)
+    console = await open_console()
+    by_address = (await post(console, "/visitors/forget/plan", who=ADA)).text
+    for told in (
+        "no call to unsubscribe",
+        "Only this name is allowed again",
+        "cannot be taken back",
+    ):
+        assert told in by_address
+    assert "This one visitor is meant" not in by_address
+    by_id = (await post(console, "/visitors/forget/plan", who=ada().id)).text
+    assert "This one visitor is meant" in by_id
+    unknown = (await post(console, "/visitors/forget/plan", who="nobody@example.com")).text
+    assert "No visitor is known by this" in unknown
+    assert await redis.zcard(keys.VISITORS) == 1
+
+
+async def test_somebody_is_forgotten(open_console: Open, redis: Redis) -> None:
+    """Visitor and dead letters go, the page and the audit tell how many, and neither says who."""
+    where = await met(redis)
+    await bury(redis, payloads=[f'{{"email":"{ADA}"}}'.encode(), b'{"email":"other@example.com"}'])
+    console = await open_console()
+    answer = await post(console, "/visitors/forget", who=ada().id)
+    assert answer.headers["location"] == "/visitors/forgetting"
+    text = await ended(console, "/visitors/forgetting")
+    assert "Gone: 1 visitors" in text
+    assert "1 dead letters" in text
+    assert await audited(redis) == [("forget", 1, {"visitors": 1, "dead_letters": 1})]
+    assert await redis.zcard(keys.VISITORS) == 0
+    assert await redis.zcard(keys.DEAD) == 1
+    gone = await console.get(where)
+    assert gone.status_code == 404
+    assert "Forgotten, and kept from coming back" in gone.text
+    for told in (text, repr(await redis.xrange(keys.AUDIT))):
+        assert ADA not in told
+        assert ada().id not in told
+        assert digest(ADA) not in told
+
+
+async def test_somebody_unknown_is_kept_from_coming(open_console: Open, redis: Redis) -> None:
+    """Forgetting an address that nobody has sets its tombstone; allowing it lifts that, and is told."""
+    console = await open_console()
+    await post(console, "/visitors/forget", who=ADA)
+    await ended(console, "/visitors/forgetting")
+    found = await post(console, "/visitors/find", who=ADA)
+    assert "Allow again" in found.text
+    told = await post_and_follow(console, "/visitors/allow", who=ADA)
+    assert "Only this name is allowed again" in told.text
+    again = await post_and_follow(console, "/visitors/allow", who=ADA)
+    assert "Nobody was forgotten by that name" in again.text
+    assert [(what, count) for what, count, _ in await audited(redis)] == [
+        ("forget", 0),
+        ("allow", 1),
+        ("allow", 0),
+    ]
+
+
+async def test_a_known_persons_names_are_allowed_one_by_one(
+    open_console: Open, redis: Redis
+) -> None:
+    """Beside each name that is kept from coming stands its form; beside a veiled one once it is shown."""
+    where = await met(redis)
+    console = await open_console()
+    text = (await console.get(where)).text
+    assert text.count('action="/visitors/allow"') == 1
+    assert f'name="who" value="{digest(COLD)}"' in text
+    shown = (await post(console, "/visitors/reveal", who=ada().id)).text
+    assert shown.count('action="/visitors/allow"') == 2
+    await post(console, "/visitors/allow", who=f"edid of {ADA}")
+    await post(console, "/visitors/allow", who=digest(COLD))
+    assert "Kept from coming" not in (await console.get(where)).text
+
+
+async def test_one_person_at_a_time(open_console: Open, redis: Redis) -> None:
+    """While one is being forgotten the page says how far it is, and a second one is told to wait."""
+    await met(redis)
+    await redis.client_pause(60_000, all=False)  # no write gets through: it cannot end meanwhile
+    try:
+        console = await open_console()
+        await post(console, "/visitors/forget", who=COLD)
+        assert "It goes on: 0 of about" in (await console.get("/visitors/forgetting")).text
+        told = await post_and_follow(console, "/visitors/forget", who=ADA)
+        assert "Another person is being forgotten" in told.text
+    finally:
+        await redis.client_unpause()
+    assert "Gone: 1 visitors" in await ended(console, "/visitors/forgetting")
+
+
+async def test_a_forgetting_that_fails_is_told(open_console: Open, redis: Redis) -> None:
+    """The page says that it failed and can be repeated, and another may begin."""
+    await met(redis)
+    await redis.set(keys.TOMBSTONES, "no set")
+    console = await open_console()
+    await post(console, "/visitors/forget", who="nobody@example.com")
+    assert "It failed" in await ended(console, "/visitors/forgetting")
+    await redis.delete(keys.TOMBSTONES)
+    await post(console, "/visitors/forget", who=ADA)
+    assert "Gone: 1 visitors" in await ended(console, "/visitors/forgetting")
+
+
+async def test_read_only_forgets_nobody(open_console: Open, redis: Redis) -> None:
+    """With CONSOLE_READ_ONLY no form that changes is shown, and a posted one is refused."""
+    where = await met(redis)
+    console = await open_console(console_read_only=True)
+    text = (await console.get(where)).text
+    assert "Forget" not in text
+    assert "Allow" not in text
+    for path in ("forget/plan", "forget", "allow"):
+        answer = await post(console, f"/visitors/{path}", who=ADA)
+        assert answer.status_code == 403
+    await asyncio.sleep(0)
+    assert await redis.zcard(keys.VISITORS) == 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
-from console.commands import AsJson, Failed, load, run, wrong_settings
+import typer
+
+from console.commands import AsJson, BadUsage, Failed, load, run, wrong_settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -12,10 +15,20 @@ if TYPE_CHECKING:
     from pipeline.home import Home
 
 
-def status(as_json: AsJson = False) -> None:
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Show it anew every two seconds, with speeds, until Ctrl-C.")
+]
+
+
+def status(watch: Watch = False, as_json: AsJson = False) -> None:
     """Show what each stage took in and what became of it, what is paused or slowed, and whether the books balance."""
     from console.output import print_json
     from pipeline.settings import SettingsError
+
+    if watch and (as_json or not sys.stdout.isatty()):
+        raise BadUsage(
+            "--watch draws on a terminal: leave it out for --json, or for a file or pipe."
+        )
 
     try:
         settings = load()
@@ -23,11 +36,19 @@ def status(as_json: AsJson = False) -> None:
     except SettingsError as error:
         raise wrong_settings(error.problems) from None
 
+    async def look_on(redis: Redis) -> None:
+        from console.watch import watch
+
+        await watch(redis, settings)
+
     async def read(redis: Redis) -> dict[str, Any]:
         from pipeline import books
 
         return await books.snapshot(redis, home, settings)
 
+    if watch:
+        run(look_on)
+        return
     try:
         snapshot = run(read)
     except Failed as failed:

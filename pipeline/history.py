@@ -1,13 +1,14 @@
 """The history: the books as they stood at each minute of the last week, so that a page can draw how it went.
 
 A worker writes a minute's entry as soon as it sees that nobody has. An entry holds the counters of the books, always
-the same in the same order, so Redis keeps their names once and an entry takes some hundred bytes. A minute without
+the same in the same order, so Redis keeps their names once and an entry takes up to 400 bytes. A minute without
 any worker is missing: nothing was done in it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pipeline import keys
@@ -38,39 +39,36 @@ async def note(redis: Redis) -> bool:
     return bool(await script(redis, "chronicle")(args=args))
 
 
-async def read(redis: Redis, for_ms: int) -> list[Moment]:
-    """Return the minutes of the last *for_ms*, oldest first."""
-    since = await redis_now_ms(redis) - for_ms
-    rows = await redis.xrange(keys.HISTORY, min=max(0, since))
+async def read(redis: Redis, for_ms: int, pieces: int) -> list[Moment]:
+    """Return the books at up to *pieces* + 1 moments, about equally far apart, of the last *for_ms*, oldest first."""
+    now = await redis_now_ms(redis)
+    async with redis.pipeline(transaction=False) as pipe:
+        for n in range(pieces):
+            pipe.xrange(keys.HISTORY, min=max(0, now - for_ms + n * for_ms // pieces), count=1)
+        pipe.xrevrange(keys.HISTORY, min=max(0, now - for_ms), count=1)
+        found = await pipe.execute()
+    # a piece without a minute of its own begins with the next one's
+    rows = dict(row for rows in found for row in rows)
     return [
         Moment(int(entry.split(b"-")[0]), {name.decode(): int(n) for name, n in fields.items()})
-        for entry, fields in rows
+        for entry, fields in sorted(rows.items(), key=lambda row: int(row[0].split(b"-")[0]))
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What happened to one counter between two moments, a minute of it on average."""
+    """What happened to one counter until *at_ms*, since the moment before: a minute of it on average."""
 
     at_ms: int
     per_minute: float
 
 
-def rates(moments: list[Moment], counter: str, spans: int) -> list[Span]:
-    """Return how fast *counter* grew, in at most *spans* pieces of about equal length.
+def rates(moments: list[Moment], counter: str) -> list[Span]:
+    """Return how fast *counter* grew from each moment to the next; books that began anew grew by nothing."""
+    return [_span(before, after, counter) for before, after in pairwise(moments)]
 
-    A minute that is missing makes its piece longer.
-    """
-    if len(moments) < 2:
-        return []
-    first, last = moments[0].at_ms, moments[-1].at_ms
-    length_ms = max(MINUTE_MS, -(-(last - first) // spans))
-    found: list[Span] = []
-    begin = moments[0]
-    for moment in moments[1:]:
-        if moment.at_ms - begin.at_ms >= length_ms or moment is moments[-1]:
-            grown = moment.numbers.get(counter, 0) - begin.numbers.get(counter, 0)
-            minutes = (moment.at_ms - begin.at_ms) / MINUTE_MS
-            found.append(Span(moment.at_ms, max(0.0, grown / minutes)))
-            begin = moment
-    return found
+
+def _span(before: Moment, after: Moment, counter: str) -> Span:
+    grown = after.numbers.get(counter, 0) - before.numbers.get(counter, 0)
+    minutes = (after.at_ms - before.at_ms) / MINUTE_MS
+    return Span(after.at_ms, max(0.0, grown / minutes))

@@ -82,7 +82,7 @@ class Gauges:
 
     async def _from_history(self, now_ms: int) -> _Reading | None:
         moments = [
-            one for one in await history.read(self._redis, 2 * OVER_MS) if one.at_ms < now_ms
+            one for one in await history.read(self._redis, 2 * OVER_MS, 2) if one.at_ms < now_ms
         ]
         if not moments:
             return None

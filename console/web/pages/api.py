@@ -35,11 +35,11 @@ async def status(request: Request) -> Response:
 
 
 async def past(request: Request) -> Response:
-    """Answer the books at each minute of the last hour, day or week."""
+    """Answer the books at some moments of the last hour, day or week, oldest first."""
     name = request.query_params.get("range", "hour")
     if name not in RANGES:
         raise HTTPException(400, "range is hour, day or week.")
-    moments = await history.read(desk_of(request).redis, RANGES[name][0])
+    moments = await history.read(desk_of(request).redis, *RANGES[name])
     return _json([{"at": iso(moment.at_ms), "books": moment.numbers} for moment in moments])
 
 

@@ -19,6 +19,7 @@ from console.web.desk import Desk, desk_of
 from console.web.forms import read_form, word
 from console.web.rendering import done, duration, number, page
 from console.web.replay import WHO
+from console.web.sentences import verdict
 from pipeline import audit, history, pauses
 from pipeline.outcomes import Stage
 
@@ -47,10 +48,10 @@ async def show(request: Request) -> Response:
     desk = desk_of(request)
     length, pieces = RANGES.get(request.query_params.get("range", "hour"), RANGES["hour"])
     figures = await desk.gauges.read()
-    moments = await history.read(desk.redis, length)
+    moments = await history.read(desk.redis, length, pieces)
     drawn = []
     for counter, what in _CHARTS:
-        spans = [span.per_minute for span in history.rates(moments, counter, pieces)]
+        spans = [span.per_minute for span in history.rates(moments, counter)]
         if any(spans) or counter in ("unpack:in", "forward:done"):
             drawn.append((what, charts.line(spans, f"{what}, {_in_words(spans)}"), spans))
     return page(
@@ -73,44 +74,6 @@ def _in_words(spans: list[float]) -> str:
     return (
         f"{max(spans):.0f} at most, {sum(spans) / len(spans):.0f} on average, {spans[-1]:.0f} last"
     )
-
-
-def verdict(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say in sentences how it goes, the most serious first, each with how serious: bad, warn or good."""
-    said: list[tuple[str, str]] = []
-    if not figures["balanced"]:
-        said.append(
-            ("bad", "The books do not balance: a fault of the relay. Keep the data, and report it.")
-        )
-    if not figures["workers"]:
-        said.append(("bad", "No worker is alive: what comes in waits."))
-    if figures.get("spill_unreadable"):
-        said.append(("bad", "The spill cannot be read: the books may lack what lies there."))
-    for stage, pause in figures["paused"].items():
-        if pause:
-            how = "bad" if pause["by"] == "relay" else "warn"
-            said.append((how, f"{stage} is paused by the {pause['by']}: {pause['reason']}"))
-    if figures.get("spilled"):
-        said.append(
-            ("warn", f"{number(figures['spilled'])} deliveries lie in the spill, not yet in Redis.")
-        )
-    for vendor, pace in figures["rates"].items():
-        if pace["why"]:
-            said.append(
-                (
-                    "warn",
-                    f"{vendor} is asked {pace['now']:.2f} times a second, not {pace['configured']:g}: {pace['why']}",
-                )
-            )
-    dead = {stage: row["dead"] for stage, row in figures["stages"].items() if row["dead"]}
-    if dead:
-        each = ", ".join(f"{number(count)} in {stage}" for stage, count in dead.items())
-        said.append(("warn", f"Dead letters wait for somebody: {each}."))
-    if figures["balanced"]:
-        said.append(
-            ("good", "The books balance: whatever came in waits, is done, or is accounted for.")
-        )
-    return said
 
 
 def texts(figures: Mapping[str, Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from console.web.charts import line
-from console.web.pages.flow import verdict
+from console.web.sentences import verdict
 from pipeline import books, heartbeats, history, keys, levels, pauses
 from pipeline.history import MINUTE_MS, Moment, rates
 from pipeline.outcomes import Stage
@@ -132,36 +133,53 @@ async def test_a_minute_is_written_once(redis: Redis) -> None:
     """However many workers ask, a minute has one entry, with the books as they stood."""
     await put(redis)
     written = await asyncio.gather(*(history.note(redis) for _ in range(5)))
-    moments = await history.read(redis, 2 * MINUTE_MS)
+    moments = await history.read(redis, 2 * MINUTE_MS, 2)
     assert sum(written) == len(moments)
     assert moments[-1].at_ms % MINUTE_MS == 0
     assert moments[-1].numbers["unpack:in"] == 1
 
 
-def test_speeds_are_a_minute_on_average() -> None:
-    """A counter's growth is told by the minute, over pieces of equal length; books that began anew grew by nothing."""
-    moments = [Moment(n * MINUTE_MS, {"a": 10 * n}) for n in range(61)]
-    assert [span.per_minute for span in rates(moments, "a", 6)] == [10.0] * 6
-    assert len(rates(moments, "a", 100)) == 60
-    assert rates(moments[:1], "a", 6) == []
-    gap = [Moment(0, {"a": 0}), Moment(10 * MINUTE_MS, {"a": 100})]
-    assert [span.per_minute for span in rates(gap, "a", 60)] == [10.0]
-    anew = [Moment(0, {"a": 100}), Moment(MINUTE_MS, {"a": 1})]
-    assert [span.per_minute for span in rates(anew, "a", 60)] == [0.0]
-
-
-async def test_the_charts_say_in_words_what_they_show(open_console: Open, redis: Redis) -> None:
-    """Each range has its chart with a name that a screen reader tells; an unknown range is the hour's."""
+async def test_a_range_is_read_in_pieces(redis: Redis) -> None:
+    """Of however many minutes some moments are read, equally far apart, always with the last; older ones are not."""
     now = int((await redis.time())[0]) * 1000 // MINUTE_MS * MINUTE_MS
+    async with redis.pipeline(transaction=False) as pipe:
+        for n in range(300, 0, -1):
+            pipe.xadd(keys.HISTORY, {"unpack:in": 300 - n}, id=f"{now - n * MINUTE_MS}-0")
+        await pipe.execute()
+    moments = await history.read(redis, 240 * MINUTE_MS, 8)
+    ages = [(now - moment.at_ms) // MINUTE_MS for moment in moments]
+    assert len(ages) == 9
+    assert ages[0] in (239, 240)
+    assert ages[-1] == 1
+    assert {before - after for before, after in pairwise(ages[:-1])} == {30}
+    gap = await history.read(redis, 10_000 * MINUTE_MS, 100)
+    assert [moment.numbers["unpack:in"] for moment in gap][-1] == 299
+    assert len(gap) == len({moment.at_ms for moment in gap})
+
+
+def test_speeds_are_a_minute_on_average() -> None:
+    """A counter's growth is told by the minute; books that began anew grew by nothing."""
+    moments = [Moment(n * 10 * MINUTE_MS, {"a": 100 * n}) for n in range(7)]
+    assert [span.per_minute for span in rates(moments, "a")] == [10.0] * 6
+    assert rates(moments[:1], "a") == []
+    anew = [Moment(0, {"a": 100}), Moment(MINUTE_MS, {"a": 1})]
+    assert [span.per_minute for span in rates(anew, "a")] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "minutes"), [("hour", 60), ("day", 1440), ("week", 10_080), ("x", 60)]
+)
+async def test_the_charts_say_in_words_what_they_show(
+    open_console: Open, redis: Redis, name: str, minutes: int
+) -> None:
+    """Each range has its chart with a name that a screen reader tells; an unknown range is the hour's."""
+    now, step = int((await redis.time())[0]) * 1000 // MINUTE_MS * MINUTE_MS, minutes // 12
     for n in range(10):
-        entry = {"unpack:in": 30 * n, "forward:done": 60 * n}
-        await redis.xadd(keys.HISTORY, entry, id=f"{now - (10 - n) * MINUTE_MS}-0")
+        entry = {"unpack:in": 30 * n * step, "forward:done": 60 * n * step}
+        await redis.xadd(keys.HISTORY, entry, id=f"{now - (10 - n) * step * MINUTE_MS}-0")
     console = await open_console()
-    for name in ("hour", "day", "week", "x"):
-        text = (await console.get(f"/?range={name}")).text
-        assert (
-            'aria-label="deliveries a minute came in, 30 at most, 30 on average, 30 last"' in text
-        )
+    text = (await console.get(f"/?range={name}")).text
+    assert 'aria-label="deliveries a minute came in, 30 at most, 30 on average, 30 last"' in text
 
 
 def test_a_chart_is_drawn_to_its_most() -> None:

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from console.commands import Failed, operator, ring
 from console.output import progress
 from console.selection import Wanted
 from pipeline import audit, dead_letters, retry_runs
-from pipeline.clock import iso
+from pipeline.clock import iso, redis_now_ms
 from pipeline.outcomes import Stage
 from pipeline.retry_runs import Retrier, Run, RunExists, filter_view
 
@@ -91,19 +91,26 @@ class RetryOrder:
 
     async def begin(self, redis: Redis) -> dict[str, Any]:
         """Begin a run with the filters."""
+        wanted = await self.wanted.filter(redis)
+        wanted = replace(wanted, until_ms=wanted.until_ms or await redis_now_ms(redis))
+        count = total(await dead_letters.counts(redis, wanted))
         try:
-            run = await retry_runs.begin(redis, await self.wanted.filter(redis))
+            run = await retry_runs.begin(redis, wanted, count)
         except RunExists:
             raise GoesOn from None
-        return await self._carry_on(redis, run, "retry")
+        return await self._carry_on(redis, run, count, "retry")
 
     async def resume(self, redis: Redis) -> dict[str, Any]:
         """Go on with the run that was interrupted."""
-        return await self._carry_on(redis, await interrupted(redis), "retry resumed")
+        run = await interrupted(redis)
+        left = total(await dead_letters.counts(redis, run.wanted))
+        try:
+            run = await retry_runs.take_up(redis, run, left)
+        except RunExists:
+            raise GoesOn from None
+        return await self._carry_on(redis, run, left, "retry resumed")
 
-    async def _carry_on(self, redis: Redis, run: Run, what: str) -> dict[str, Any]:
-        count = total(await dead_letters.counts(redis, run.wanted))
-        await retry_runs.take_up(redis, run, count)
+    async def _carry_on(self, redis: Redis, run: Run, count: int, what: str) -> dict[str, Any]:
         words = filter_view(run.wanted)
         await _begin(redis, what, count, words)
         go_on = "`relay dead retry --resume` goes on when it is back."

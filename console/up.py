@@ -173,8 +173,12 @@ class _Relay:
             return
         # without a token it is for this machine only
         host = self._host if token else "127.0.0.1"
-        if not _is_free(host, port):
-            self._say(f"no console: port {port} is taken by another program; set CONSOLE_PORT")
+        try:
+            is_free = _is_free(host, port)
+        except CannotStart:  # a port that this user may not have
+            is_free = False
+        if not is_free:
+            self._say(f"no console: port {port} is taken, or not for this user; set CONSOLE_PORT")
             return
         arguments = [
             *("console.main:app", "--app-dir", str(ROOT), "--host", host, "--port", str(port)),

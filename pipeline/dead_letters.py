@@ -71,8 +71,8 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One letter. *payload* is the original: a delivery's body, or one event."""
+class Head:
+    """What stands on a letter: everything but its payload, which may have megabytes."""
 
     id: str
     stage: Stage
@@ -83,10 +83,9 @@ class DeadLetter:
     count: int
     buried_at_ms: int
     first_seen_at_ms: int
-    payload: bytes
 
     def view(self) -> dict[str, Any]:
-        """Return the letter as `relay dead list --json` shows it."""
+        """Return the letter as `relay dead list --json` shows it, as far as it is known here."""
         return {
             "id": self.id,
             "stage": str(self.stage),
@@ -97,8 +96,18 @@ class DeadLetter:
             "count": self.count,
             "buried_at": iso(self.buried_at_ms),
             "first_seen_at": iso(self.first_seen_at_ms),
-            "payload": payload_view(self.payload),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter(Head):
+    """One letter. *payload* is the original: a delivery's body, or one event."""
+
+    payload: bytes
+
+    def view(self) -> dict[str, Any]:
+        """Return the letter as `relay dead list --json` shows it."""
+        return {**Head.view(self), "payload": payload_view(self.payload)}
 
 
 def payload_view(payload: bytes) -> dict[str, Any]:
@@ -189,13 +198,26 @@ async def originals(redis: Redis, dead_ids: Sequence[str]) -> dict[str, bytes]:
     return {dead_id: row for dead_id, row in zip(dead_ids, rows, strict=True) if row is not None}
 
 
-def _letter(dead_id: str, stored: Mapping[bytes, bytes]) -> DeadLetter:
-    stage, payload = Stage(stored[b"stage"].decode()), stored[b"payload"]
-    if stage is Stage.UNPACK:
-        payload = Delivery.unpack(payload).body
-    return DeadLetter(
+async def heads(redis: Redis, dead_ids: Sequence[str]) -> list[Head]:
+    """Return what stands on the letters of *dead_ids* that exist, in one round trip and without their payloads."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for dead_id in dead_ids:
+            pipe.hmget(keys.letter(dead_id), *_HEAD)
+        rows = await pipe.execute()
+    stored = [dict(zip(_HEAD_BYTES, row, strict=True)) for row in rows]
+    return [
+        _head(dead_id, row) for dead_id, row in zip(dead_ids, stored, strict=True) if row[b"stage"]
+    ]
+
+
+_HEAD = ("stage", "source", "reason", "error", "attempts", "count", "buried_at", "first_seen_at")
+_HEAD_BYTES = tuple(name.encode() for name in _HEAD)
+
+
+def _head(dead_id: str, stored: Mapping[bytes, bytes]) -> Head:
+    return Head(
         id=dead_id,
-        stage=stage,
+        stage=Stage(stored[b"stage"].decode()),
         source=stored[b"source"].decode(),
         reason=stored[b"reason"].decode(),
         error=stored[b"error"].decode(errors="replace"),
@@ -203,8 +225,15 @@ def _letter(dead_id: str, stored: Mapping[bytes, bytes]) -> DeadLetter:
         count=int(stored[b"count"]),
         buried_at_ms=int(stored[b"buried_at"]),
         first_seen_at_ms=int(stored[b"first_seen_at"]),
-        payload=payload,
     )
+
+
+def _letter(dead_id: str, stored: Mapping[bytes, bytes]) -> DeadLetter:
+    head, payload = _head(dead_id, stored), stored[b"payload"]
+    if head.stage is Stage.UNPACK:
+        payload = Delivery.unpack(payload).body
+    facts = {name: getattr(head, name) for name in Head.__slots__}
+    return DeadLetter(**facts, payload=payload)
 
 
 async def newest(redis: Redis, wanted: Filter, limit: int = 100) -> list[DeadLetter]:
@@ -230,8 +259,8 @@ class Cursor:
 
 
 async def look(
-    redis: Redis, wanted: Filter, begin: Cursor | None, most: int, farthest: int = 20 * PAGE
-) -> tuple[list[DeadLetter], Cursor | None]:
+    redis: Redis, wanted: Filter, begin: Cursor | None, most: int, farthest: int = 200 * PAGE
+) -> tuple[list[Head], Cursor | None]:
     """Return up to *most* letters, newest first, and where to look on; None where there are no more.
 
     No more than *farthest* letters of the index are looked through, so it may return fewer, or none, and go on.
@@ -252,10 +281,10 @@ async def look(
             if wanted.matches(place):
                 found.append(place.id)
             if len(found) == most:
-                return await fetch_all(redis, found), cursor
+                return await heads(redis, found), cursor
         if len(rows) < PAGE:
-            return await fetch_all(redis, found), None
-    return await fetch_all(redis, found), cursor
+            return await heads(redis, found), None
+    return await heads(redis, found), cursor
 
 
 async def counts(redis: Redis, wanted: Filter) -> dict[Stage, dict[str, int]]:

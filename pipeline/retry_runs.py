@@ -74,18 +74,19 @@ def filter_view(wanted: Filter) -> dict[str, str]:
     }
 
 
-async def begin(redis: Redis, wanted: Filter) -> Run:
+async def begin(redis: Redis, wanted: Filter, meant: int = 0) -> Run:
     """Write down a new run, in the place of one that was interrupted. Raises `RunExists`.
 
-    It means the letters that are there now: *wanted* is given its upper bound in time.
+    It means the letters that are there now: *wanted* is given its upper bound in time. *meant* is how many were
+    counted.
     """
     now = await redis_now_ms(redis)
     until = wanted.until_ms or now
-    run = Run(token_hex(8), replace(wanted, until_ms=until), now)
+    run = Run(token_hex(8), replace(wanted, until_ms=until), now, meant=meant)
     since = "" if wanted.since_ms is None else wanted.since_ms
     fields: list[str | int] = ["stage", wanted.stage or "", "source", wanted.source or ""]
     fields += ["reason", wanted.reason or "", "since_ms", since, "until_ms", until]
-    fields += ["started_at_ms", now, "done", 0, "skipped", 0]
+    fields += ["started_at_ms", now, "done", 0, "skipped", 0, "meant", meant]
     args = [run.id, BEAT_FRESH_MS, len(fields), *fields]
     if not await script(redis, "begin_run")(args=args):
         raise RunExists
@@ -115,11 +116,16 @@ async def stop(redis: Redis) -> bool:
     return bool(await script(redis, "stop_run")(args=[BEAT_FRESH_MS]))
 
 
-async def take_up(redis: Redis, run: Run, left: int) -> None:
-    """Note that *run* is carried out from now on, and that *left* letters are still meant by it."""
-    await redis.hdel(keys.RETRY_RUN, "stopping")  # of who carried it out before, and was killed
-    meant = run.done + run.skipped + left
-    await script(redis, "note_run")(args=[run.id, 1, 2, "meant", meant])
+async def take_up(redis: Redis, run: Run, left: int) -> Run:
+    """Return *run*, which was interrupted, as one's own; *left* letters are still meant by it. Raises `RunExists`.
+
+    It gets another id: somebody who carried it out, and stood still, stops when he goes on.
+    """
+    mine = replace(run, id=token_hex(8), meant=run.done + run.skipped + left)
+    args: list[str | int] = [run.id, mine.id, BEAT_FRESH_MS, mine.meant]
+    if not await script(redis, "take_run")(args=args):
+        raise RunExists
+    return mine
 
 
 def _run(words: Mapping[str, str]) -> Run:

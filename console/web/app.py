@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from console.commands import redis_failure
 from console.web.desk import Desk
+from console.web.ending import heard
 from console.web.examination import Examinations
 from console.web.forgetting import Forgettings
 from console.web.gauges import Gauges
@@ -57,7 +58,8 @@ def make_app(settings: Settings, redis: Redis) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
-            yield
+            with heard(desk.ending):
+                yield
         finally:
             await asyncio.gather(*(each.close() for each in desk.errands))
             with contextlib.suppress(RedisError, OSError):
@@ -66,7 +68,10 @@ def make_app(settings: Settings, redis: Redis) -> Starlette:
 
     app = Starlette(
         routes=_routes(),
-        middleware=[Middleware(Guard, sessions=desk.sessions), Middleware(Faults)],
+        middleware=[
+            Middleware(Guard, sessions=desk.sessions, attempts=desk.attempts),
+            Middleware(Faults),
+        ],
         exception_handlers={
             HTTPException: _told,
             RedisError: _redis_failed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ class Desk:
     forgettings: Forgettings
     examinations: Examinations
     attempts: Attempts = field(default_factory=Attempts)
+    #: set when the process is asked to end
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def errands(self) -> tuple[Errands[Any], ...]:

@@ -46,9 +46,12 @@ class Forgettings(Errands[Forgetting]):
         def tell(looked_at: int) -> None:
             errand.looked_at += looked_at
 
+        await audit.record(self._redis, "forget", who=WHO, count=1)
         gone = await forgetting.forget(self._redis, who, tell)
         counted = {"visitors": gone.visitors, "dead_letters": gone.dead_letters}
-        await audit.record(self._redis, "forget", who=WHO, count=gone.visitors, wanted=counted)
+        await audit.record(
+            self._redis, "forget finished", who=WHO, count=gone.visitors, wanted=counted
+        )
         errand.gone = gone
         return True
 

@@ -1,18 +1,21 @@
 """Gauges: the relay's figures of now, with how fast they change; one reading a second for however many look.
 
 How fast is the difference of two readings of this process, up to a minute apart; before there are two, of the
-history's last minutes. A stage's work leaves it as anything but waiting, so that is what its speed counts.
+history's last minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pipeline import books, history, levels
+from redis.exceptions import RedisError
+
+from pipeline import books, history, keys, levels
 from pipeline.outcomes import Stage
 
 if TYPE_CHECKING:
@@ -22,16 +25,19 @@ if TYPE_CHECKING:
 
 #: readings are shared for so long
 FRESH_S = 1.0
+#: a Redis that needs longer is as good as gone
+WITHIN_S = 3.0
 #: over which a speed is reckoned
 OVER_MS = 60_000
-_LEAVES = ("done", "duplicate", "ignored", "dead", "dropped")
+_DONE = ("done", "duplicate", "ignored")
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
+    """The books of each stage at a moment."""
+
     at_ms: int
-    came: dict[Stage, int]
-    left: dict[Stage, int]
+    books: Mapping[Stage, Mapping[str, int]]
 
 
 class Gauges:
@@ -41,30 +47,37 @@ class Gauges:
         self._settings = settings
         self._redis = redis
         self._readings: deque[_Reading] = deque()
-        self._last: tuple[float, dict[str, Any]] | None = None
+        self._last: tuple[float, dict[str, Any] | Exception] | None = None
         self._lock = asyncio.Lock()
 
     async def read(self) -> dict[str, Any]:
         """Return `relay status --json`, and for each stage its level, and events a minute in and out."""
         async with self._lock:
             if self._last is None or monotonic() - self._last[0] > FRESH_S:
-                self._last = (monotonic(), await self._read())
-            return self._last[1]
+                found = await self._read_in_time()
+                self._last = (monotonic(), found)
+            found = self._last[1]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def _read_in_time(self) -> dict[str, Any] | Exception:
+        """Return the figures, or why there are none: a failure is shared, too, so that nobody waits in a row for it."""
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                return await self._read()
+        except (RedisError, OSError) as error:
+            return error
 
     async def _read(self) -> dict[str, Any]:
         home = self._settings.data_home()
         status = await books.snapshot(self._redis, home, self._settings)
         now, full = await levels.read(self._redis)
         stages = {Stage(name): row for name, row in status["stages"].items()}
-        reading = _Reading(
-            now,
-            {stage: row["in"] for stage, row in stages.items()},
-            {stage: sum(row[name] for name in _LEAVES) for stage, row in stages.items()},
-        )
+        reading = _Reading(now, stages)
         before = await self._before(reading)
         flow = {
-            str(stage): {**full[stage].view(), **_speed(stage, before, reading, row["waiting"])}
-            for stage, row in stages.items()
+            str(stage): {**full[stage].view(), **_speed(stage, before, reading)} for stage in stages
         }
         return status | {"flow": flow}
 
@@ -74,7 +87,9 @@ class Gauges:
         while kept and reading.at_ms - kept[0].at_ms > OVER_MS:
             kept.popleft()
         # books that went back are others: the server was emptied
-        if kept and any(reading.came[stage] < n for stage, n in kept[-1].came.items()):
+        if kept and any(
+            reading.books[stage]["in"] < b["in"] for stage, b in kept[-1].books.items()
+        ):
             kept.clear()
         before = kept[0] if kept else await self._from_history(reading.at_ms)
         kept.append(reading)
@@ -87,25 +102,30 @@ class Gauges:
         if not moments:
             return None
         at_ms, numbers = moments[0].at_ms, moments[0].numbers
-        return _Reading(
-            at_ms,
-            {stage: numbers.get(f"{stage}:in", 0) for stage in Stage},
-            {stage: sum(numbers.get(f"{stage}:{name}", 0) for name in _LEAVES) for stage in Stage},
-        )
+        stages = {
+            stage: {name: numbers.get(f"{stage}:{name}", 0) for name in keys.COUNTERS}
+            for stage in Stage
+        }
+        return _Reading(at_ms, stages)
 
 
-def _speed(
-    stage: Stage, before: _Reading | None, now: _Reading, waiting: int
-) -> dict[str, float | None]:
-    """Return items a minute that came and left, and in how many seconds what waits will have left at that speed."""
+def _speed(stage: Stage, before: _Reading | None, now: _Reading) -> dict[str, float | None]:
+    """Return items a minute that came and left, and in how many seconds what waits will have left at that speed.
+
+    What is retried comes back from the dead: there are fewer of them then, and more that wait.
+    """
     if before is None or now.at_ms <= before.at_ms:
         return {"in_per_minute": None, "out_per_minute": None, "drains_in_s": None}
     minutes = (now.at_ms - before.at_ms) / 60_000
-    came = max(0, now.came[stage] - before.came[stage]) / minutes
-    left = max(0, now.left[stage] - before.left[stage]) / minutes
-    net = left - came
+    then, books = before.books[stage], now.books[stage]
+    grown = {name: books[name] - then[name] for name in keys.COUNTERS}
+    lost = grown["dead"] + grown["dropped"]
+    came = max(0, grown["in"]) + max(0, -lost)
+    left = max(0, sum(grown[name] for name in _DONE)) + max(0, lost)
+    fall = -grown["waiting"] / minutes
+    waiting = books["waiting"]
     return {
-        "in_per_minute": round(came, 1),
-        "out_per_minute": round(left, 1),
-        "drains_in_s": round(waiting / net * 60, 1) if waiting and net > 0 else None,
+        "in_per_minute": round(came / minutes, 1),
+        "out_per_minute": round(left / minutes, 1),
+        "drains_in_s": round(waiting / fall * 60, 1) if waiting and fall > 0 else None,
     }

@@ -1,12 +1,14 @@
 """The guard: what every request to the console passes before a page sees it.
 
-- Without CONSOLE_TOKEN only this machine is let in: by its address, and by a `Host` that names it. Else a page
-  elsewhere could have its visitor's browser ask for ours under a name of its own (DNS rebinding), and a
-  proxy on this machine would open it to the world.
+- Without CONSOLE_TOKEN only this machine is let in: by its address, by a `Host` that names it, and by no proxy that
+  says so. Else a page elsewhere could have its visitor's browser ask for ours under a name of its own (DNS
+  rebinding). A proxy on this machine that says nothing of itself still opens the page to the world: never put one
+  in front without CONSOLE_TOKEN.
 - A form comes from a page of ours: browsers say so (`Sec-Fetch-Site`, else `Origin`); `forms` checks its token, too.
 - Nothing but a log-in, what its page needs, and whether the process lives is shown without a session. Programs may
   show CONSOLE_TOKEN as bearer under /api and at /metrics.
-- No body is larger than any form of ours, and every answer says that nothing but our own files may be loaded.
+- No body is larger than any form of ours or of another kind, and every answer says that nothing but our own files
+  may be loaded.
 """
 
 from __future__ import annotations
@@ -21,12 +23,19 @@ from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from console.web.attempts import Attempts
 from console.web.sessions import COOKIE, Session, Sessions
 
 #: the largest form names a few hundred dead letters
 MOST_BODY_BYTES = 64 * 1024
 _OPEN = ("/login", "/healthz", "/static/")
 _FOR_PROGRAMS = ("/api", "/metrics")
+_FORM = "application/x-www-form-urlencoded"
+# what proxies tell of themselves, and of whom they ask for
+_OF_PROXIES = (
+    *("forwarded", "via", "x-real-ip"),
+    *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"),
+)
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     "content-security-policy": (
@@ -44,9 +53,10 @@ _HEADERS = {
 class Guard:
     """Middleware that lets in who may come in; the session is then in the request's state."""
 
-    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, sessions: Sessions, attempts: Attempts) -> None:
         self._app = app
         self._sessions = sessions
+        self._attempts = attempts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
@@ -84,13 +94,30 @@ class Guard:
                 return _refused(411, "A form has to say how long it is.")
             if len(length) > 9 or int(length) > MOST_BODY_BYTES:
                 return _refused(413, f"A form has {MOST_BODY_BYTES} bytes at most.")
+            # a form with files names its own charset, and some take seconds to decode
+            if headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+                return _refused(415, f"A form comes as {_FORM}.")
         if session is None and self._sessions.need_token and not scope["path"].startswith(_OPEN):
-            return _to_login(scope)
+            return self._unknown(scope, headers)
         return None
+
+    def _unknown(self, scope: Scope, headers: Headers) -> Response:
+        """Return how to refuse who has no session: by the log-in, or by a problem where programs ask."""
+        if not is_for_programs(scope["path"]):
+            return _to_login(scope)
+        if "authorization" in headers:
+            peer = scope["client"][0] if scope.get("client") else ""
+            if wait_s := self._attempts.wait_s(peer):
+                again = {"retry-after": str(wait_s)}
+                return problem(429, "Too many wrong tokens from this address.", again)
+            self._attempts.note_wrong(peer)
+        return problem(401, "Show CONSOLE_TOKEN as bearer.", {"www-authenticate": "Bearer"})
 
 
 def is_local(scope: Scope, headers: Headers) -> bool:
     """Tell whether the request comes from this machine, and calls it by a name that only this machine has."""
+    if any(name in headers for name in _OF_PROXIES):
+        return False
     client = scope.get("client")  # none where a Unix socket is listened on
     host = _split("//" + headers.get("host", "")).hostname or ""
     return (client is None or _is_loopback(client[0])) and (
@@ -122,15 +149,6 @@ def is_from_here(headers: Headers) -> bool:
 
 
 def _to_login(scope: Scope) -> Response:
-    if is_for_programs(scope["path"]):
-        problem = {
-            "title": "Unauthorized",
-            "status": 401,
-            "detail": "Show CONSOLE_TOKEN as bearer.",
-        }
-        return JSONResponse(
-            problem, 401, {"www-authenticate": "Bearer"}, "application/problem+json"
-        )
     if scope["method"] not in _SAFE:
         return RedirectResponse("/login?ended=1", 303)
     wanted = scope["path"] + (

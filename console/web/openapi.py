@@ -83,7 +83,6 @@ _LETTER = _object(
         "count": _COUNT,
         "buried_at": _TIME,
         "first_seen_at": _TIME,
-        "payload": _object({"encoding": {"enum": ["json", "utf-8", "base64"]}, "data": {}}),
     }
 )
 _RUN = _object(

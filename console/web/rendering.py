@@ -136,14 +136,14 @@ def keep(request: Request, response: Response, session: Session) -> None:
     """Have the browser keep *session*."""
     value = desk_of(request).sessions.cookie(session)
     is_secure = request.url.scheme == "https"
-    response.set_cookie(COOKIE, value, KEPT_S, httponly=True, samesite="strict", secure=is_secure)
+    response.set_cookie(COOKIE, value, KEPT_S, httponly=True, samesite="lax", secure=is_secure)
 
 
 def done(request: Request, where: str, sentence: str) -> Response:
     """Return the way back to *where* after a form was carried out; the page there tells *sentence* once."""
     response = RedirectResponse(where, 303)
     value = desk_of(request).sessions.say(sentence)
-    response.set_cookie(_SAID, value, 60, httponly=True, samesite="strict")
+    response.set_cookie(_SAID, value, 60, httponly=True, samesite="lax")
     return response
 
 

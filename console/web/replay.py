@@ -9,7 +9,7 @@ it is whoever has CONSOLE_TOKEN, which is all that is known of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 WHO = "console"
 Verb = Literal["retry", "drop"]
+#: what is begun once it is written down; it answers whether it came to its end
+Work = Callable[[], Coroutine[Any, Any, bool]]
 #: in one step, while which Redis does nothing else
 _CHUNK = 500
 
@@ -59,44 +61,48 @@ class Replays(Errands[Order]):
         """Begin to put the letters of *wanted* back to work; raises `Busy`."""
         async with self._alone():
             try:
-                run = await retry_runs.begin(self._redis, wanted)
+                left = total(await dead_letters.counts(self._redis, wanted))
+                run = await retry_runs.begin(self._redis, wanted, left)
             except RunExists:
                 raise Busy(
                     "Another retry goes on at this moment: stop it first, or wait for it."
                 ) from None
-            return await self._begin_run(run, "retry")
+            return await self._begin_run(run, left, "retry")
 
     async def resume(self) -> Order:
         """Go on with the retry that was interrupted; raises `Busy` when there is none, or one goes on."""
         async with self._alone():
             try:
                 run = await retry_runs.interrupted(self._redis)
+                if run is None:
+                    raise Busy("No retry was interrupted.")
+                left = total(await dead_letters.counts(self._redis, run.wanted))
+                run = await retry_runs.take_up(self._redis, run, left)
             except RunExists:
                 raise Busy("The retry goes on already.") from None
-            if run is None:
-                raise Busy("No retry was interrupted.")
-            return await self._begin_run(run, "retry resumed")
+            return await self._begin_run(run, left, "retry resumed")
 
     async def retry_named(self, ids: Sequence[str]) -> Order:
         """Begin to put the letters of *ids* back to work; raises `Busy`."""
         async with self._alone():
             order = Order("retry", _named(ids), len(ids))
-            return await self._begin(order, "retry", self._retry_named(order, ids))
+            return await self._begin(order, "retry", lambda: self._retry_named(order, ids))
 
     async def drop(self, wanted: Filter, meant: int) -> Order:
         """Begin to drop the letters of *wanted*; raises `Busy`."""
         async with self._alone():
             order = Order("drop", filter_view(wanted), meant)
-            return await self._begin(order, "drop", self._drop(order, wanted))
+            return await self._begin(order, "drop", lambda: self._drop(order, wanted))
 
     async def drop_named(self, ids: Sequence[str]) -> Order:
         """Begin to drop the letters of *ids*; raises `Busy`."""
         async with self._alone():
             order = Order("drop", _named(ids), len(ids))
-            return await self._begin(order, "drop", self._drop_some(order, ids))
+            return await self._begin(order, "drop", lambda: self._drop_some(order, ids))
 
     async def stop(self) -> None:
         """Have the order stop after what is under way, also a retry that somebody else carries out."""
+        await audit.record(self._redis, "stop", who=WHO, count=1)
         if self.order is not None:
             self.order.stopping.set()
         await retry_runs.stop(self._redis)
@@ -109,19 +115,17 @@ class Replays(Errands[Order]):
                 raise Busy(f"A {order.verb} goes on at this moment: stop it first, or wait for it.")
             yield
 
-    async def _begin_run(self, run: Run, what: str) -> Order:
-        left = total(await dead_letters.counts(self._redis, run.wanted))
-        await retry_runs.take_up(self._redis, run, left)
+    async def _begin_run(self, run: Run, left: int, what: str) -> Order:
         order = Order("retry", filter_view(run.wanted), left)
-        return await self._begin(order, what, self._carry_on(order, run))
+        return await self._begin(order, what, lambda: self._carry_on(order, run))
 
-    async def _begin(self, order: Order, what: str, work: Coroutine[Any, Any, bool]) -> Order:
+    async def _begin(self, order: Order, what: str, work: Work) -> Order:
         await audit.record(self._redis, what, who=WHO, count=order.meant, wanted=order.words)
         return self.start(order, self._audited(order, work))
 
-    async def _audited(self, order: Order, work: Coroutine[Any, Any, bool]) -> bool:
+    async def _audited(self, order: Order, work: Work) -> bool:
         """Do *work*, and write down what it came to."""
-        is_whole = await work
+        is_whole = await work()
         what = f"{order.verb} finished" if is_whole else f"{order.verb} interrupted"
         await audit.record(self._redis, what, who=WHO, count=order.done, wanted=order.words)
         return is_whole

@@ -1,7 +1,7 @@
 """The same as JSON under /api/, for programs: what a page shows, read only; described by /api/openapi.json.
 
-A program shows CONSOLE_TOKEN as bearer. Refusals and failures are `application/problem+json`. What is shown of dead
-letters is their whole payload, as by `relay dead list --json`; of people nothing is told here.
+A program shows CONSOLE_TOKEN as bearer. Refusals and failures are `application/problem+json`. Of people nothing is told
+here, and of dead letters no payload: `relay dead list --json` has them whole.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ async def letters(request: Request) -> Response:
 
 async def letter(request: Request) -> Response:
     """Answer one dead letter."""
-    found = await dead_letters.fetch(desk_of(request).redis, request.path_params["id"])
-    if found is None:
+    found = await dead_letters.heads(desk_of(request).redis, [request.path_params["id"]])
+    if not found:
         raise HTTPException(404, "There is no such dead letter: it was retried or dropped.")
-    return _json(found.view())
+    return _json(found[0].view())
 
 
 async def kinds(request: Request) -> Response:

@@ -25,9 +25,11 @@ from console.web.errands import Busy
 from console.web.forms import read_form, word
 from console.web.readable import readable
 from console.web.rendering import done, page
-from pipeline import dead_letters, retry_runs
+from console.web.replay import WHO
+from console.web.veil import Veil, clear, veil
+from pipeline import audit, dead_letters, retry_runs
 from pipeline.clock import redis_now_ms
-from pipeline.dead_letters import Cursor, DeadLetter, Filter, Kind
+from pipeline.dead_letters import Cursor, Filter, Head, Kind
 from pipeline.outcomes import Reason, Stage
 
 #: letters a page
@@ -108,7 +110,7 @@ async def show_all(request: Request) -> Response:
     every = await dead_letters.kinds(desk.redis)
     kinds = [kind for kind in every if _is_meant(wanted, kind)]
     # where there is none of the kind, nobody needs to look for one
-    letters: list[DeadLetter] = []
+    letters: list[Head] = []
     cursor = None
     if kinds:
         letters, cursor = await dead_letters.look(desk.redis, wanted, view.cursor, MOST)
@@ -138,17 +140,29 @@ def _is_meant(wanted: Filter, kind: Kind) -> bool:
 
 
 async def show_one(request: Request) -> Response:
-    """Show one letter with its original."""
+    """Show one letter with its original, addresses veiled."""
+    return await _one(request, veil([], []))
+
+
+async def reveal(request: Request) -> Response:
+    """Show one letter in clear, once that is written down."""
+    await read_form(request, changes=False)
+    await audit.record(desk_of(request).redis, "reveal", who=WHO, count=1)
+    return await _one(request, clear)
+
+
+async def _one(request: Request, veiled: Veil) -> Response:
     letter = await dead_letters.fetch(desk_of(request).redis, request.path_params["id"])
     if letter is None:
         raise HTTPException(404, "There is no such dead letter: it was retried or dropped.")
-    view = letter.view()
     return page(
         request,
         "dead_letter.html",
         title="Dead letter",
-        letter=view,
-        payload=readable(letter.payload),
+        letter=Head.view(letter),
+        error=veiled(letter.error),
+        payload=veiled(readable(letter.payload)),
+        is_clear=veiled is clear,
         size=len(letter.payload),
     )
 
@@ -298,4 +312,5 @@ routes = [
     Route(_RUN + "/stop", stop, methods=["POST"]),
     Route(_RUN + "/resume", resume, methods=["POST"]),
     Route("/dead/{id}", show_one, methods=["GET"]),
+    Route("/dead/{id}", reveal, methods=["POST"]),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -27,6 +28,7 @@ from pipeline.outcomes import Stage
 RANGES = {"hour": (3_600_000, 60), "day": (86_400_000, 96), "week": (604_800_000, 112)}
 #: live figures, as often as anybody can read them
 EVERY_S = 2.0
+STREAMED_S = 60.0
 _GOES_TO = {
     Stage.UNPACK: "takes deliveries apart",
     Stage.ENRICH: "asks AudienceLab who it was",
@@ -105,26 +107,33 @@ def _per_minute(rate: float | None) -> str:
 
 
 async def live(request: Request) -> Response:
-    """Stream the figures of the page as server-sent events, every two seconds, until the reader goes."""
+    """Stream the figures of the page as server-sent events, every two seconds, for a minute.
+
+    A browser comes back by itself then, and so only while it has a session.
+    """
     desk = desk_of(request)
     headers = {"x-accel-buffering": "no"}  # nginx would keep them until there are many
-    return StreamingResponse(
-        _events(request, desk), media_type="text/event-stream", headers=headers
-    )
+    return StreamingResponse(_events(desk), media_type="text/event-stream", headers=headers)
 
 
-async def _events(request: Request, desk: Desk) -> AsyncIterator[bytes]:
-    while not await request.is_disconnected():
+async def _events(desk: Desk) -> AsyncIterator[bytes]:
+    for _ in range(int(STREAMED_S / EVERY_S)):
         try:
             figures = await desk.gauges.read()
-            told = {"texts": texts(figures), "verdict": verdict(figures)}
-        except (RedisError, OSError) as error:
             told = {
-                "texts": {},
-                "verdict": [("bad", f"Redis does not answer ({type(error).__name__}).")],
+                "texts": texts(figures),
+                "verdict": verdict(figures),
+                "paused": {stage: bool(pause) for stage, pause in figures["paused"].items()},
             }
+        except (RedisError, OSError) as error:
+            words = f"Redis does not answer ({type(error).__name__})."
+            told = {"texts": {}, "verdict": [("bad", words)], "paused": {}}
         yield b"data: " + orjson.dumps(told) + b"\n\n"
-        await asyncio.sleep(EVERY_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(EVERY_S):
+                await desk.ending.wait()
+        if desk.ending.is_set():
+            return
 
 
 async def pause(request: Request) -> Response:
@@ -132,8 +141,8 @@ async def pause(request: Request) -> Response:
     form = await read_form(request)
     desk, stage = desk_of(request), _stage(word(form, "stage"))
     reason = word(form, "reason")[:500] or "paused by the operator"
-    await pauses.pause(desk.redis, stage, reason)
     await audit.record(desk.redis, "pause", who=WHO, count=1, wanted={"stage": stage})
+    await pauses.pause(desk.redis, stage, reason)
     return done(request, "/", f"{stage} is paused: calls in flight finish, what comes in waits.")
 
 
@@ -141,8 +150,8 @@ async def resume(request: Request) -> Response:
     """Lift a pause, and let the stage try at once."""
     form = await read_form(request)
     desk, stage = desk_of(request), _stage(word(form, "stage"))
-    await pauses.resume(desk.redis, stage)
     await audit.record(desk.redis, "resume", who=WHO, count=1, wanted={"stage": stage})
+    await pauses.resume(desk.redis, stage)
     await ring(desk.redis, {stage})
     return done(request, "/", f"{stage} goes on.")
 
@@ -155,7 +164,7 @@ def _stage(name: str) -> Stage:
 
 routes = [
     Route("/", show, methods=["GET"]),
-    Route("/live", live, methods=["GET"]),
+    Route("/api/live", live, methods=["GET"]),
     Route("/pause", pause, methods=["POST"]),
     Route("/resume", resume, methods=["POST"]),
 ]

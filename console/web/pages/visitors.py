@@ -64,6 +64,10 @@ async def show(request: Request) -> Response:
     known, is_forgotten = await person.look(desk_of(request).redis, visitor_id)
     if known is None:
         return _nobody(request, visitor_id, is_forgotten=is_forgotten)
+    if (
+        known.visitor.id != visitor_id
+    ):  # a page has its visitor's own id, not the hash of an address
+        return RedirectResponse(_address_of(known) or "/visitors", 303)
     return _show(request, known, _veil_of(known))
 
 
@@ -185,8 +189,8 @@ async def allow(request: Request) -> Response:
     """Let somebody be known again by one name."""
     who = _who(await read_form(request))
     redis = desk_of(request).redis
+    await audit.record(redis, "allow", who=WHO, count=1)
     lifted = await forgetting.allow(redis, who)
-    await audit.record(redis, "allow", who=WHO, count=lifted)
     sentence = f"Allowed again. {PARTLY}" if lifted else "Nobody was forgotten by that name."
     return done(request, "/visitors", sentence)
 

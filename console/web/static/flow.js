@@ -7,21 +7,33 @@ for (const element of document.querySelectorAll("[data-figure]")) {
   figures.set(name, [...(figures.get(name) || []), element]);
 }
 
+const list = document.getElementById("verdict");
+const news = document.getElementById("news");
+const withoutNumbers = (sentence) => sentence.replace(/[0-9.\u202f]+/g, "");
+let known = new Set([...list.children].map((item) => withoutNumbers(item.textContent.trim())));
+
+// The list changes in place. A screen reader is told only of what is wrong and was not said before; that a number in
+// a sentence has changed is no news.
 function tellVerdict(said) {
-  const list = document.getElementById("verdict");
-  const now = said.map(([how, sentence]) => how + sentence).join("\n");
-  if (list.dataset.now === now) return; // a reader is told of news only
-  list.dataset.now = now;
-  list.replaceChildren(...said.map(([how, sentence]) => {
-    const item = document.createElement("li");
-    item.className = how;
-    item.textContent = sentence;
-    return item;
-  }));
+  while (list.children.length > said.length) list.lastElementChild.remove();
+  said.forEach(([how, sentence], n) => {
+    const item = list.children[n] || list.appendChild(document.createElement("li"));
+    if (item.className !== how) item.className = how;
+    if (item.textContent.trim() !== sentence) item.textContent = sentence;
+  });
+  const fresh = said.filter(([how, sentence]) => how !== "good" && !known.has(withoutNumbers(sentence)));
+  if (fresh.length) news.textContent = fresh.map(([, sentence]) => sentence).join(" ");
+  known = new Set(said.map(([, sentence]) => withoutNumbers(sentence)));
 }
 
-const stream = new EventSource("/live");
-stream.addEventListener("message", (event) => {
+function tellPauses(paused) {
+  for (const [stage, isPaused] of Object.entries(paused)) {
+    for (const element of document.querySelectorAll(`[data-paused="${stage}"]`)) element.hidden = !isPaused;
+    for (const element of document.querySelectorAll(`[data-flowing="${stage}"]`)) element.hidden = isPaused;
+  }
+}
+
+function tell(event) {
   const told = JSON.parse(event.data);
   for (const [name, text] of Object.entries(told.texts)) {
     for (const element of figures.get(name) || []) {
@@ -29,5 +41,19 @@ stream.addEventListener("message", (event) => {
     }
   }
   tellVerdict(told.verdict);
-});
-stream.addEventListener("error", () => tellVerdict([["warn", "The figures stand still: the console does not answer."]]));
+  tellPauses(told.paused);
+}
+
+// The stream ends each minute, and the browser begins another. What it gives up for good was refused: no session, or
+// a proxy that answers for a console that is away.
+function listen() {
+  const stream = new EventSource("/api/live");
+  stream.addEventListener("message", tell);
+  stream.addEventListener("error", () => {
+    if (stream.readyState !== EventSource.CLOSED) return;
+    tellVerdict([["warn", "The figures stand still: the console does not answer, or the session has ended. Load the page again."]]);
+    setTimeout(listen, 5000);
+  });
+}
+
+listen();

@@ -242,8 +242,7 @@ async def test_a_retry_of_another_process_is_stopped_from_here(
 ) -> None:
     """The stop reaches whoever carries the run out, and its progress is shown meanwhile."""
     await bury(redis, payloads=[b"1", b"2"])
-    run = await retry_runs.begin(redis, Filter())
-    await retry_runs.take_up(redis, run, 2)
+    run = await retry_runs.begin(redis, Filter(), 2)
 
     async def ring(stages: set[Stage]) -> None:
         """Wake nobody."""
@@ -270,6 +269,38 @@ async def test_one_order_at_a_time(open_console: Open, redis: Redis) -> None:
     told = await post(console, "/dead/carry-out", verb="retry", **hidden(answer.text))
     assert "Another retry goes on" in told.text
     assert await redis.zcard(keys.DEAD) == 1
+
+
+async def test_an_interrupted_retry_is_taken_up_by_one(open_console: Open, redis: Redis) -> None:
+    """Of two consoles that go on with it at once one does; who stood still meanwhile stops at the next beat."""
+    await bury(redis, payloads=[b"%d" % n for n in range(60)])
+    run = await retry_runs.begin(redis, Filter(), 60)
+    await redis.hset(keys.RETRY_RUN, "beat_at_ms", 0)
+    consoles = [await open_console() for _ in range(2)]
+    told = await asyncio.gather(*(post(each, "/dead/replay/resume") for each in consoles))
+    assert sorted("goes on already" in answer.text for answer in told) == [False, True]
+
+    async def ring(stages: set[Stage]) -> None:
+        """Wake nobody."""
+
+    late = retry_runs.Retrier(redis, rate=0, ring=ring, stopping=asyncio.Event())
+    assert await late.carry_on(run) is False
+    await ended(consoles[0])
+    assert await redis.zcard(keys.DEAD) == 0
+    assert (await books.snapshot(redis))["stages"]["forward"]["waiting"] == 60
+
+
+async def test_addresses_are_veiled_until_asked_for(open_console: Open, redis: Redis) -> None:
+    """A letter's payload names nobody; it is shown in clear only by a form, which is in the audit."""
+    payload = b'{"email": "ada@example.com"}'
+    [dead_id] = await bury(redis, payloads=[payload])
+    console = await open_console()
+    for path in ("/dead", f"/dead/{dead_id}", "/api/dead", f"/api/dead/{dead_id}"):
+        assert "ada@" not in (await console.get(path)).text
+    assert "a\u2026@example.com" in (await console.get(f"/dead/{dead_id}")).text
+    assert await audited(redis) == []
+    assert "ada@example.com" in (await post(console, f"/dead/{dead_id}")).text
+    assert await audited(redis) == [("reveal", 1, {})]
 
 
 async def test_two_orders_at_once_are_one(open_console: Open, redis: Redis) -> None:

@@ -201,7 +201,7 @@ async def first_event(console: httpx.AsyncClient) -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
     scope = {
-        "type": "http", "method": "GET", "path": "/live", "raw_path": b"/live", "query_string": b"",
+        "type": "http", "method": "GET", "path": "/api/live", "raw_path": b"/api/live", "query_string": b"",
         "headers": [(b"host", b"127.0.0.1:8001")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8001),
         "scheme": "http", "http_version": "1.1", "root_path": "", "asgi": {"version": "3.0"},
     }  # fmt: skip

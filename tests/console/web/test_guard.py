@@ -37,6 +37,15 @@ async def test_without_a_token_only_this_machines_names_are_answered(
     assert (await console.get("/", headers={"host": host})).status_code == 403
 
 
+@pytest.mark.parametrize(
+    "header", ["forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-proto"]
+)
+async def test_without_a_token_no_proxy_is_let_in(open_console: Open, header: str) -> None:
+    """A proxy on this machine that says of itself that it is one does not open the page to its clients."""
+    console = await open_console()
+    assert (await console.get("/", headers={header: "192.0.2.7"})).status_code == 403
+
+
 async def test_with_a_token_anybody_may_log_in(open_console: Open) -> None:
     """With CONSOLE_TOKEN the page is for other machines too, after the log-in."""
     console = await open_console(
@@ -54,7 +63,7 @@ async def test_the_cookie_is_kept_from_scripts_and_other_sites(open_console: Ope
     console = await open_console(url="https://relay.example.com", console_token=TOKEN)
     cookie = (await log_in(console)).headers["set-cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=strict" in cookie
+    assert "SameSite=lax" in cookie
     assert "Secure" in cookie
     assert TOKEN not in cookie
 
@@ -102,7 +111,7 @@ async def test_a_form_without_its_token_is_refused(open_console: Open, given: st
     """A form is carried out only with the token of its session."""
     console = await open_console(console_token=TOKEN)
     await log_in(console)
-    data = {} if given is None else {"form_token": given}
+    data = {"other": "x"} if given is None else {"form_token": given}
     assert (await console.post("/logout", data=data)).status_code == 403
     assert (await console.get("/")).status_code == 200
 
@@ -121,6 +130,10 @@ async def test_a_large_form_is_not_read(open_console: Open) -> None:
     """A body larger than any form of ours is refused by its length, and so is one that does not tell it."""
     console = await open_console()
     assert (await console.post("/logout", content=b"x" * (MOST_BODY_BYTES + 1))).status_code == 413
+    # a form with files may name a charset that takes seconds to decode
+    files = {"token": ("x", b"x", "text/plain; charset=punycode")}
+    assert (await console.post("/login", files=files)).status_code == 415
+    assert (await console.post("/login", json={"token": TOKEN})).status_code == 415
 
     async def pieces() -> object:
         yield b"x"

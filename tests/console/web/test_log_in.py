@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from itsdangerous import URLSafeTimedSerializer
+from redis.asyncio import Redis
 
 from console.web.attempts import MOST, WITHIN_S, Attempts
 from console.web.sessions import COOKIE, KEPT_S, Sessions
+from tests.console.conftest import audited
 from tests.console.web.conftest import TOKEN, Open, form_token, log_in
 
 pytestmark = pytest.mark.anyio
@@ -60,7 +62,16 @@ async def test_an_ended_session_is_told_at_the_form(open_console: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    "elsewhere", ["https://evil.example/", "//evil.example", "/\\evil.example", "x", "/\n/evil"]
+    "elsewhere",
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "//[",
+        "http://[",
+        "/\\evil.example",
+        "x",
+        "/\n/evil",
+    ],
 )
 async def test_nobody_is_sent_elsewhere(open_console: Open, elsewhere: str) -> None:
     """The page after the log-in is one of ours, whatever the link said."""
@@ -77,13 +88,49 @@ async def test_the_page_that_was_wanted_is_shown(open_console: Open) -> None:
 
 
 async def test_many_wrong_tokens_are_slowed_down(open_console: Open) -> None:
-    """After ten wrong tokens from an address within a minute the right one has to wait, too."""
+    """After ten wrong tokens from an address within a minute others are not tried; the right one always is let in.
+
+    Else anybody behind the same proxy could keep everybody out.
+    """
     console = await open_console(console_token=TOKEN)
     for _ in range(MOST):
         assert (await log_in(console, "wrong")).status_code == 401
-    answer = await log_in(console)
+    answer = await log_in(console, "wrong")
     assert answer.status_code == 429
     assert 0 < int(answer.headers["retry-after"]) <= WITHIN_S
+    assert (await log_in(console)).status_code == 303
+
+
+async def test_many_wrong_bearers_are_slowed_down(open_console: Open) -> None:
+    """What programs show as bearer is counted with the tokens of the log-in; who shows none is only told to."""
+    console = await open_console(console_token=TOKEN)
+    for _ in range(MOST + 1):
+        assert (await console.get("/api/status")).status_code == 401
+    wrong = {"authorization": "Bearer wrong"}
+    for _ in range(MOST):
+        assert (await console.get("/api/status", headers=wrong)).status_code == 401
+    assert (await console.get("/api/status", headers=wrong)).status_code == 429
+    assert (await log_in(console, "wrong")).status_code == 429
+    right = {"authorization": f"Bearer {TOKEN}"}
+    assert (await console.get("/api/status", headers=right)).status_code == 200
+
+
+async def test_a_mistyped_token_keeps_the_page_that_was_wanted(open_console: Open) -> None:
+    """The form that tells of a wrong token still leads to the page that was asked for."""
+    console = await open_console(console_token=TOKEN)
+    answer = await console.post("/login", data={"token": "wrong", "next": "/dead?stage=forward"})
+    assert 'name="next" value="/dead?stage=forward"' in answer.text
+
+
+async def test_who_comes_and_goes_is_in_the_audit(open_console: Open, redis: Redis) -> None:
+    """A log-in and a log-out leave an entry each; without Redis nobody is kept out by that."""
+    console = await open_console(console_token=TOKEN)
+    await log_in(console)
+    token = form_token((await console.get("/")).text)
+    await console.post("/logout", data={"form_token": token})
+    assert await audited(redis) == [("log in", 1, {}), ("log out", 1, {})]
+    alone = await open_console(console_token=TOKEN, redis_url="redis://127.0.0.1:1/0")
+    assert (await log_in(alone)).status_code == 303
 
 
 def test_attempts_are_forgotten_after_a_minute() -> None:

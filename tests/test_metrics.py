@@ -26,7 +26,7 @@ from pipeline.wake import arq_redis
 from tests.flow.conftest import box, make_bench
 from tests.patience import patient_receiver
 from tests.pipeline.burials import bury
-from tests.workbench import TOKEN, Workbench, mail_events
+from tests.workbench import PATIENCE_S, TOKEN, Workbench, mail_events
 from workers.metrics import Metrics, answer_to, served
 
 __all__ = ["box", "make_bench"]
@@ -257,11 +257,12 @@ async def test_a_taken_port_is_one_warning(
 
 
 async def test_who_asks_nothing_does_not_hold_up_the_end(
-    make_told: Callable[..., Workbench],
+    make_told: Callable[..., Workbench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection without a request is closed when the worker ends."""
+    monkeypatch.setattr("workers.metrics.HEAD_WITHIN_S", 3600.0)
     settings = make_told().settings
-    async with served(Metrics(), settings):
+    async with asyncio.timeout(PATIENCE_S), served(Metrics(), settings):
         reader, writer = await asyncio.open_connection("127.0.0.1", settings.worker_metrics_port)
         writer.write(b"GET /met")
         await writer.drain()
@@ -296,10 +297,10 @@ def test_head_has_no_body() -> None:
 def test_a_batch_of_unknown_origin_is_counted_all_the_same() -> None:
     """What does not say when it arrived counts by its size alone."""
     numbers = Metrics()
-    numbers.accepted(Stage.FORWARD, [b"2", b"events|soon|o|"])
+    numbers.accepted(Stage.FORWARD, [b"2", b"events|soon|o|", b"a|1|o|", b"a|1|o|", b"a|2|o|"])
     found = read(metrics.page(numbers).decode())
-    assert found["relay_batch_items_sum{forward}"] == 2
-    assert found["relay_end_to_end_seconds_count{forward}"] == 0
+    assert found["relay_batch_items_sum{forward}"] == 5
+    assert found["relay_end_to_end_seconds_count{forward}"] == 3
 
 
 def test_buckets_hold_what_is_at_most_their_bound() -> None:

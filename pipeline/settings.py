@@ -240,6 +240,15 @@ class Settings(BaseSettings):
     console_read_only: bool = Field(
         default=False, description="true: the operator's page shows everything and changes nothing"
     )
+    worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0,
+        description="where a worker tells its own numbers, at GET /metrics; 0: nowhere. Of several workers on one"
+        " machine the first gets it",
+    )
+    worker_metrics_host: str = Field(
+        default="127.0.0.1",
+        description="the address it listens on; 0.0.0.0 where Prometheus asks from another container",
+    )
     log_format: Annotated[Literal["console", "json"], _whatever_the_case("console", "json")] = (
         Field(default="console", description="console or json")
     )

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import books, heartbeats
 from pipeline.inbox import Inbox, NotPossible
+from pipeline.metrics import Books
 from pipeline.settings import Settings
 from pipeline.sources import Source
 from pipeline.sources.registry import SOURCES
@@ -27,7 +28,7 @@ from receiver.group_commit import GroupCommit
 from receiver.heads import Heads
 from receiver.health import Healthz, Readyz
 from receiver.limits import Limits
-from receiver.metrics import Books, Metrics, MetricsPage
+from receiver.metrics import Metrics, MetricsPage
 from receiver.opening import Opening
 from receiver.problems import NOT_FOUND, Refused, render
 from receiver.refusals import Refusals

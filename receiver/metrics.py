@@ -10,22 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from itertools import accumulate
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import Receive, Scope, Send
 
+from pipeline.metrics import CONTENT_TYPE, Books, Buckets, Shared, page
 from receiver.answers import answer
 from receiver.problems import METHOD_NOT_ALLOWED, Refused, render
 
@@ -33,30 +25,6 @@ log = logging.getLogger(__name__)
 
 # Prometheus's own time-out is 10 s; a Redis that answers no sooner than this is as good as gone.
 _BOOKS_WITHIN_S = 0.5
-
-Books = Mapping[str, Any]
-"""What `relay status --json` prints (`pipeline.books.snapshot`), rates and calls included."""
-
-
-class Buckets:
-    """A histogram: how many values were at most as large as each of *bounds*."""
-
-    def __init__(self, *bounds: float) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
-    def told(self, name: str, meaning: str) -> Metric:
-        """Return it in Prometheus's own words."""
-        bounds = [*map(str, map(float, self._bounds)), "+Inf"]
-        return HistogramMetricFamily(
-            name, meaning, list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
-        )
 
 
 class Metrics(Collector):
@@ -71,8 +39,6 @@ class Metrics(Collector):
         self.spilled = 0
         self.drained = 0
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
         self._flush_size = Buckets(1, 2, 4, 8, 16, 32, 64, 128, 256)
         self._flush_time = Buckets(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
         self._flushes: Counter[str] = Counter()
@@ -133,9 +99,9 @@ class MetricsPage:
             )
             await answer(send, *render(refused))
             return
-        text = generate_latest(self._metrics.registry) + await self._stages()
+        text = page(self._metrics) + await self._stages()
         headers = [
-            (b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
+            (b"content-type", CONTENT_TYPE.encode()),
             (b"content-length", str(len(text)).encode()),
         ]
         await answer(send, 200, headers, text)
@@ -147,41 +113,7 @@ class MetricsPage:
         except Exception as error:
             log.warning("metrics without the books error=%s", type(error).__name__)
             books = {}
-        registry = CollectorRegistry()
-        registry.register(_Stages(books))
-        return generate_latest(registry)
-
-
-class _Stages(Collector):
-    def __init__(self, books: Books) -> None:
-        self._books = books
-
-    def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(
-            "relay_redis_up", "Whether Redis told the books.", 1 if self._books else 0
-        )
-        # Gauges, not counters: a retried dead letter goes back from `dead` to `waiting`.
-        books = self._books
-        items = "The stages' books."
-        yield _gauges("relay_stage_items", items, ("stage", "state"), books.get("stages", {}))
-        rates = {name: rate for name, rate in books.get("rates", {}).items() if rate["configured"]}
-        yield _gauges("relay_vendor_rate", "Calls a second at most.", ("vendor", "rate"), rates)
-        calls = "Calls that all workers may have on their way."
-        yield _gauges("relay_stage_calls", calls, ("stage", "calls"), books.get("calls", {}))
-        retried = "Entries of queues of what was retried."
-        yield _gauges("relay_stage_retried", retried, ("stage", "queue"), books.get("retried", {}))
-
-
-def _gauges(
-    name: str, meaning: str, labels: tuple[str, str], rows: Mapping[str, Mapping[str, object]]
-) -> GaugeMetricFamily:
-    """Return the numbers of *rows* by their two names; what else stands there is for people."""
-    family = GaugeMetricFamily(name, meaning, labels=labels)
-    for row, values in rows.items():
-        for word, value in values.items():
-            if isinstance(value, int | float):
-                family.add_metric((row, word), value)
-    return family
+        return page(Shared(books))
 
 
 def _by_label(name: str, meaning: str, label: str, counts: Counter[str]) -> CounterMetricFamily:

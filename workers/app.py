@@ -28,6 +28,7 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Queues, create_groups
 from pipeline.settings import Settings
 from pipeline.tombstones import Tombstones
+from workers import metrics
 from workers.chronicle import keep_chronicling
 from workers.clients import crm
 from workers.clients.audiencelab import AudienceLab
@@ -96,6 +97,7 @@ class _Life:
             _opened(self._settings, redis, self._timing)
         )
         self._patience.begin()
+        await self._stack.enter_async_context(metrics.served(context.metrics, self._settings))
         ctx["context"], ctx["drains"] = context, Drains(context)
         context.drain = ctx["drains"].drain
         ctx["stop"] = stopper(context, self._patience)

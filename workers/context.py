@@ -19,6 +19,7 @@ from workers.asking import Asking
 from workers.clients.audiencelab import AudienceLab
 from workers.clients.audiencepoint import AudiencePoint
 from workers.clients.crm import Crm
+from workers.metrics import Metrics
 from workers.room import Room
 from workers.timing import Timing
 from workers.width import Width
@@ -68,6 +69,9 @@ class Context:
     bells_seen: BellsSeen = field(default_factory=BellsSeen)
     asking: Asking = field(default_factory=Asking)
     """What `unpack` asks others about deliveries."""
+
+    metrics: Metrics = field(default_factory=Metrics)
+    """What this process counts."""
 
     widths: dict[Stage, Width] = field(default_factory=dict)
     """How many calls of a stage may be on their way at a time."""

@@ -295,6 +295,8 @@ class Dispatch:
                     move.succeeded(stage)
                     await self._context.mover.apply([move])
                     return "forgotten"
+            if not isinstance(answer, Uncalled):
+                self._context.metrics.accepted(stage, [item.origin for item in batch.items])
             await self._context.ring(moved.bells, move.feeds)
             return outcome
         raise RuntimeError("a visitor changed ten times while one answer was written")

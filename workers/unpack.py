@@ -131,6 +131,7 @@ async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
                 entries = await unproven(context, most_bytes, anew=not has_looked)
                 has_looked = is_stuck = True
             context.room.take(entries)
+            began = monotonic()
             async for moves in slices(context, entries, waiting):
                 is_stuck = False
                 if written is not None:
@@ -140,6 +141,7 @@ async def unpack(context: Context, wake: asyncio.Event, until: float) -> None:
                 await asyncio.sleep(0)
             if is_stuck:
                 return
+            context.metrics.unpacked(len(entries), monotonic() - began)
     finally:
         if waiting:
             logger.info("unpack: deliveries wait for a proof deliveries=%d", len(waiting))

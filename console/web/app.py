@@ -26,7 +26,7 @@ from console.web.examination import Examinations
 from console.web.forgetting import Forgettings
 from console.web.gauges import Gauges
 from console.web.guard import Guard
-from console.web.pages import api, dead_letters, flow, log_in, senders, visitors
+from console.web.pages import api, dead_letters, flow, log_in, metrics, senders, visitors
 from console.web.pages import settings as settings_page
 from console.web.rendering import failure
 from console.web.replay import Replays
@@ -91,6 +91,7 @@ def _routes() -> list[BaseRoute]:
         *visitors.routes,
         *senders.routes,
         *settings_page.routes,
+        *metrics.routes,
         *log_in.routes,
         Route("/healthz", _lives, methods=["GET"]),
         Mount("/static", StaticFiles(directory=_STATIC), name="static"),

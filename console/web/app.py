@@ -25,7 +25,7 @@ from console.web.examination import Examinations
 from console.web.forgetting import Forgettings
 from console.web.gauges import Gauges
 from console.web.guard import Guard
-from console.web.pages import api, dead_letters, flow, log_in, senders, visitors
+from console.web.pages import api, dead_letters, destinations, flow, log_in, senders, visitors
 from console.web.pages import settings as settings_page
 from console.web.rendering import failure
 from console.web.replay import Replays
@@ -85,6 +85,7 @@ def _routes() -> list[BaseRoute]:
         *api.routes,
         *visitors.routes,
         *senders.routes,
+        *destinations.routes,
         *settings_page.routes,
         *log_in.routes,
         Route("/healthz", _lives, methods=["GET"]),

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 from redis.exceptions import RedisError
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -134,7 +135,9 @@ async def pause(request: Request) -> Response:
     reason = word(form, "reason")[:500] or "paused by the operator"
     await pauses.pause(desk.redis, stage, reason)
     await audit.record(desk.redis, "pause", who=WHO, count=1, wanted={"stage": stage})
-    return done(request, "/", f"{stage} is paused: calls in flight finish, what comes in waits.")
+    return done(
+        request, _back(form), f"{stage} is paused: calls in flight finish, what comes in waits."
+    )
 
 
 async def resume(request: Request) -> Response:
@@ -144,7 +147,12 @@ async def resume(request: Request) -> Response:
     await pauses.resume(desk.redis, stage)
     await audit.record(desk.redis, "resume", who=WHO, count=1, wanted={"stage": stage})
     await ring(desk.redis, {stage})
-    return done(request, "/", f"{stage} goes on.")
+    return done(request, _back(form), f"{stage} goes on.")
+
+
+def _back(form: FormData) -> str:
+    """Return the page that the form stood on."""
+    return "/destinations" if word(form, "back") == "destinations" else "/"
 
 
 def _stage(name: str) -> Stage:

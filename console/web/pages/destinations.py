@@ -19,7 +19,13 @@ from pipeline.outcomes import Stage
 from pipeline.paces import CALLING
 
 _WHERE = "/destinations"
-_VERDICTS = {"flows": "good", "backs_off": "warn", "paused": "bad", "switched_off": "off"}
+#: how a state is coloured
+_VERDICTS = {
+    "flows": "said good",
+    "backs_off": "said warn",
+    "paused": "said bad",
+    "switched_off": "faint",
+}
 #: what an outcome is called on the page
 _OUTCOMES = {
     Outcome.OK: "went well",

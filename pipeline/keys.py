@@ -13,6 +13,8 @@ which is why two relays must not share a database.
 | {relay}:bells                | hash   | for ever             | drain, sweep           | put, moves, sweep   |
 | {relay}:paused               | hash   | until resumed        | pauses, setback, moves | take, claim, status |
 | {relay}:destination:STAGE    | hash   | for ever             | claim, setback, refusal, moves | claim, dispatch |
+| {relay}:calls:STAGE:WIDTH:SLOT | hash | two hours, or a day   | heartbeat              | the console         |
+| {relay}:failed-calls:STAGE  | list   | a week               | heartbeat              | the console         |
 | {relay}:rate:VENDOR          | hash   | minutes              | claim, turn, poll      | claim, turn, poll   |
 | {relay}:pace:VENDOR          | hash   | an hour, until as configured | slow_down, moves | claim, turn, status |
 | {relay}:turns               | hash   | for ever             | claim, turn, bulk      | claim               |
@@ -170,6 +172,16 @@ def bulk_job(name: str) -> str:
 def destination(stage: Stage) -> str:
     """Return the hash that knows how the calls of *stage* have gone."""
     return f"{PREFIX}destination:{stage}"
+
+
+def calls(stage: Stage, width_ms: int, slot: int) -> str:
+    """Return the hash of what the calls of *stage* came to in one slot of *width_ms*, counted since 1970."""
+    return f"{PREFIX}calls:{stage}:{width_ms}:{slot}"
+
+
+def failed_calls(stage: Stage) -> str:
+    """Return the list of the last calls of *stage* that failed, newest first."""
+    return f"{PREFIX}failed-calls:{stage}"
 
 
 def pace(vendor: str) -> str:

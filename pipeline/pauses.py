@@ -28,6 +28,15 @@ async def resume(redis: Redis, stage: Stage) -> bool:
     return bool(await script(redis, "resume")(args=[stage, "", ""]))
 
 
+async def probe(redis: Redis, stage: Stage) -> str:
+    """Let the next call of *stage* go now, whatever a back-off or the relay's own pause has put off.
+
+    Return `due`, or why nothing changed: `operator` or `key`, whose pause it is, or `free`, when nothing was put off.
+    """
+    answer: bytes = await script(redis, "probe")(args=[stage])
+    return answer.decode()
+
+
 async def end_own_pause(redis: Redis, stage: Stage, reason: str = "") -> None:
     """Lift a pause that the relay made itself for a reason that begins with *reason*; no operator's pause."""
     await script(redis, "resume")(args=[stage, "relay", reason])

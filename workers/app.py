@@ -176,6 +176,7 @@ class _opened:
             for stage in Stage:
                 await context.queues.release(stage)
             await heartbeats.stop(context.redis, context.consumer)
+            await context.tally.tell(context.redis)
         except (RedisError, OSError) as error:  # the next worker takes it over a little later
             logger.warning("stopped without Redis error=%s", type(error).__name__)
         finally:

@@ -21,6 +21,7 @@ from workers.clients.audiencepoint import AudiencePoint
 from workers.clients.crm import Crm
 from workers.metrics import Metrics
 from workers.room import Room
+from workers.tally import Tally
 from workers.timing import Timing
 from workers.width import Width
 
@@ -75,6 +76,9 @@ class Context:
 
     widths: dict[Stage, Width] = field(default_factory=dict)
     """How many calls of a stage may be on their way at a time."""
+
+    tally: Tally = field(default_factory=Tally)
+    """What the calls of the stages came to, for the operators to see."""
 
     room: Room = field(init=False)
     """How much may be unpacked."""

@@ -249,17 +249,19 @@ class Dispatch:
 
     async def _called(self, batch: Batch) -> object:
         """Make the call, and learn from what came of it how many may be made at a time."""
-        began = self._width.begin()
+        began, tally, at = self._width.begin(), self._context.tally, monotonic()
         with calls_noted() as calls:
             try:
                 answer = await self._errand.call(list(batch.items))
             except CallFailed as failure:
+                tally.failed(self._errand.stage, calls, failure, monotonic() - at)
                 has_no_answer = failure.maybe_stored and failure.status is None
                 if has_no_answer or isinstance(failure, Throttled):
                     self._width.failed(began, failure.sentence)
                 if isinstance(failure, Throttled):
                     await self.slow_down(failure, await self._begun_ms(batch, calls))
                 raise
+        tally.answered(self._errand.stage, calls)
         if len(calls) == 1:  # a batch of several calls waited for their turn between
             self._width.answered(calls[0].seconds)
         return answer

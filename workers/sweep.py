@@ -44,6 +44,7 @@ async def keep_beating(context: Context) -> None:
             if narrow or was_narrow:
                 await paces.tell_widths(context.redis, context.consumer, narrow)
             was_narrow = bool(narrow)
+            await context.tally.tell(context.redis)
         except Exception as error:  # without a heartbeat others would take this worker's work
             logger.warning("heartbeat failed error=%s", type(error).__name__)
         await rest(context, heartbeats.EVERY_S)

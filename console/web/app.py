@@ -26,7 +26,16 @@ from console.web.examination import Examinations
 from console.web.forgetting import Forgettings
 from console.web.gauges import Gauges
 from console.web.guard import Guard
-from console.web.pages import api, dead_letters, flow, log_in, metrics, senders, visitors
+from console.web.pages import (
+    api,
+    dead_letters,
+    destinations,
+    flow,
+    log_in,
+    metrics,
+    senders,
+    visitors,
+)
 from console.web.pages import settings as settings_page
 from console.web.rendering import failure
 from console.web.replay import Replays
@@ -90,6 +99,7 @@ def _routes() -> list[BaseRoute]:
         *api.routes,
         *visitors.routes,
         *senders.routes,
+        *destinations.routes,
         *settings_page.routes,
         *metrics.routes,
         *log_in.routes,

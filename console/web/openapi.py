@@ -8,8 +8,10 @@ from typing import Any
 
 from starlette.routing import Route
 
+from pipeline.calls import PERCENTILES, Outcome
 from pipeline.keys import COUNTERS
 from pipeline.outcomes import Reason, Stage
+from pipeline.paces import CALLING
 
 Schema = dict[str, Any]
 
@@ -97,6 +99,44 @@ _RUN = _object(
     }
 )
 _MOMENT = _object({"at": _TIME, "books": {"type": "object", "additionalProperties": _COUNT}})
+_STRETCH = _object(
+    {
+        "outcomes": _object({str(outcome): _COUNT for outcome in Outcome}),
+        "seconds": _object({f"p{percent}": _RATE for percent in PERCENTILES}),
+    }
+)
+_FAILURE = _object(
+    {
+        "at": _TIME,
+        "outcome": {"enum": [str(outcome) for outcome in Outcome]},
+        "status": {"type": ["integer", "null"]},
+        "words": _TEXT,
+    }
+)
+_DESTINATION = _object(
+    {
+        "endpoint": _or_null(_TEXT),
+        "key": _object({"name": _TEXT, "is_set": {"type": "boolean"}}),
+        "state": {"enum": ["flows", "backs_off", "paused", "switched_off"]},
+        "pause": _or_null(_PAUSE),
+        "next_try": _or_null(_TIME),
+        "waiting": _COUNT,
+        "rate": _or_null(
+            _object(
+                {
+                    "configured": _RATE,
+                    "now": _RATE,
+                    "why": _or_null(_TEXT),
+                    "slowed_at": _or_null(_TIME),
+                }
+            )
+        ),
+        "calls": _object({"now": _COUNT, "most": _COUNT, "why": _or_null(_TEXT)}),
+        "hour": _STRETCH,
+        "day": _STRETCH,
+        "failures": {"type": "array", "items": _FAILURE},
+    }
+)
 _KIND = _object({"stage": _STAGE, "source": _TEXT, "reason": _REASON, "count": _COUNT})
 _PROBLEM = _object({"title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT})
 
@@ -107,6 +147,7 @@ _ANSWERS: dict[str, Schema] = {
     "/api/dead/kinds": {"type": "array", "items": _KIND},
     "/api/dead/replay": _or_null(_RUN),
     "/api/dead/{id}": _LETTER,
+    "/api/destinations": _object({str(stage): _DESTINATION for stage in CALLING}),
     "/api/openapi.json": {"type": "object"},
 }
 _QUERIES: dict[str, dict[str, tuple[str, Schema]]] = {

@@ -35,6 +35,7 @@ _PAGES = {
     "/dead": "Dead letters",
     "/visitors": "Visitors",
     "/senders": "Senders",
+    "/destinations": "Destinations",
     "/settings": "Settings",
 }
 

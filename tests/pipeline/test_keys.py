@@ -10,6 +10,7 @@ from redis.asyncio import ConnectionPool, Redis
 
 from pipeline import (
     bulk_jobs,
+    calls,
     dead_letters,
     dialects,
     heartbeats,
@@ -102,6 +103,7 @@ async def everything(redis: Redis, url: str) -> None:
     await refuse(redis, "words", "1-1")
     await paces.slow_down(redis, "audiencepoint", 5.0, "429", 1)
     await paces.tell_widths(redis, "one", {Stage.FORWARD: (4, "late")})
+    await calls.add(redis, Stage.FORWARD, {"ok": 1}, [(5, "failed||words")])
     await script(redis, "lease")(args=["polling", "one", HOUR_MS])
     await script(redis, "poll")(args=["audiencepoint", 0, 2, 5, HOUR_MS, HOUR_MS, 0])
     await pauses.pause(redis, Stage.SCORES, "lunch")
@@ -167,7 +169,7 @@ def test_the_functions_build_the_names_of_the_legend() -> None:
     built += [keys.bulk_job("n"), keys.visitor("v"), keys.address("d"), keys.enrichment("d")]
     built += [keys.set_up("sfmc"), keys.recipient("d"), keys.import_of("segment", "s-1")]
     built += [keys.drill("n", Stage.FORWARD), keys.spilled("f"), keys.pace("audiencepoint")]
-    built += [keys.width("one")]
+    built += [keys.width("one"), keys.calls(Stage.FORWARD, 1, 2), keys.failed_calls(Stage.FORWARD)]
     assert [name for name in built if entry_of(name) is None] == []
     assert keys.batches(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]
     assert keys.held(Stage.ENRICH) in keys.QUEUES[Stage.ENRICH]

@@ -12,7 +12,7 @@ from redis.asyncio import ConnectionPool, Redis
 from pipeline import books, keys, pauses
 from pipeline.moves import Move
 from pipeline.outcomes import Stage
-from tests.pipeline.work import add, apply, full, take
+from tests.pipeline.work import add, apply, claim, full, seal, set_back, take
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +43,45 @@ async def test_resuming_forgets_the_failures_behind_a_pause(redis: Redis) -> Non
     await redis.hset(key, mapping={"failures": 9, "due": 1 << 50, "probing": 1, "successes": 3})
     await pauses.resume(redis, FORWARD)
     assert await redis.hgetall(key) == {b"successes": b"3"}
+
+
+@pytest.mark.parametrize("pauses_at_once", [0, 1])
+async def test_a_probe_ends_the_wait_and_nothing_else(redis: Redis, pauses_at_once: int) -> None:
+    """After a back-off, or in the relay's own pause, one call may go now; when it fails it goes on as it was."""
+    await seal(redis, FORWARD, [b"1"])
+    await seal(redis, FORWARD, [b"2"])
+    await set_back(redis, await claim(redis), at_least_ms=60_000, at_once=pauses_at_once)
+    before = await paused(redis)
+    assert (await claim(redis)).word == "wait"
+    assert await pauses.probe(redis, FORWARD) == "due"
+    assert await redis.hget(keys.destination(FORWARD), "failures") == b"1"
+    probing = await claim(redis)
+    assert probing.payloads == [b"1"]
+    assert (await claim(redis)).word == "wait"  # one call at a time
+    await set_back(redis, probing, at_least_ms=60_000, at_once=pauses_at_once)
+    after = await paused(redis)
+    assert (before and before["since"]) == (after and after["since"])
+    assert (await claim(redis)).word == "wait"
+
+
+async def test_a_probe_leaves_other_pauses_alone(redis: Redis) -> None:
+    """An operator's pause stays, also over a back-off, and one for want of a key; there may be nothing to do."""
+    assert await pauses.probe(redis, FORWARD) == "free"
+    assert await paused(redis) is None
+    await pauses.pause_without_key(redis, FORWARD, f"{pauses.NO_KEY}: set it")
+    for answer in ("key", "operator"):
+        before = await redis.hgetall(keys.PAUSED)
+        assert await pauses.probe(redis, FORWARD) == answer
+        assert await redis.hgetall(keys.PAUSED) == before
+        await pauses.pause(redis, FORWARD, "lunch")
+
+
+async def test_a_full_server_is_probed(redis: Redis) -> None:
+    """A probe needs no room."""
+    await seal(redis, FORWARD, [b"1"])
+    await set_back(redis, await claim(redis), at_least_ms=60_000, at_once=1)
+    async with full(redis):
+        assert await pauses.probe(redis, FORWARD) == "due"
 
 
 async def test_a_missing_key_pauses_and_its_coming_resumes(redis: Redis) -> None:

@@ -22,6 +22,7 @@ from redis.exceptions import ResponseError
 from pipeline import (
     audit,
     books,
+    calls,
     dead_letters,
     heartbeats,
     imports,
@@ -409,6 +410,23 @@ async def test_resume_lifts_one_pause(broken: Broken) -> None:
     assert snapshot["paused"]["forward"]["reason"] == "dinner"
     broken.meanwhile = nothing
     assert not await pauses.resume(broken.client, Stage.SCORES)
+
+
+async def test_a_probe_asked_for_twice_is_one(broken: Broken) -> None:
+    """The second run finds the call due already, and says so again."""
+    await seal(broken.redis, Stage.FORWARD, [b"1"])
+    await set_back(broken.redis, await claim(broken.redis), at_least_ms=60_000, at_once=1)
+    assert await pauses.probe(broken.client, Stage.FORWARD) == "due"
+    assert (await claim(broken.redis)).payloads == [b"1"]
+    await check_books(broken.redis)
+
+
+async def test_calls_told_twice_are_counted_twice(broken: Broken) -> None:
+    """They are statistics: what is wrong by a lost reply is two seconds' worth, and no book knows of it."""
+    await calls.add(broken.client, Stage.FORWARD, {"ok": 1}, [(0, "failed||x")])
+    known = (await calls.read(broken.redis, [Stage.FORWARD]))[Stage.FORWARD]
+    assert (known.hour.outcomes["ok"], len(known.failures)) == (2, 2)
+    await check_books(broken.redis)
 
 
 async def test_a_pause_is_the_same_made_twice(broken: Broken) -> None:

@@ -15,7 +15,7 @@ import pytest
 from workers.clients import http as http_module
 from workers.clients.audiencelab import AudienceLab, headers
 from workers.clients.audiencepoint import AudiencePoint
-from workers.clients.errors import Misconfigured, Unavailable
+from workers.clients.errors import Misconfigured, TimedOut, Unavailable
 from workers.clients.http import VendorHttp, new_client
 from workers.clients.messages import Answer, RateLimit, Request
 
@@ -218,6 +218,7 @@ async def test_a_time_out_after_the_request_may_have_been_stored() -> None:
         failure = await failed_at(vendor.url, httpx.Timeout(5.0, read=0.02))
     assert failure.maybe_stored
     assert "in time" in failure.sentence
+    assert isinstance(failure, TimedOut)
 
 
 async def test_an_answer_in_drops_ends_at_the_deadline() -> None:
@@ -232,6 +233,7 @@ async def test_an_answer_in_drops_ends_at_the_deadline() -> None:
 
     async with serving(drip) as vendor:
         failure = await failed_at(vendor.url, deadline_s=0.1)
+    assert isinstance(failure, TimedOut)
     assert failure.maybe_stored
 
 

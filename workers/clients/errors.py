@@ -3,6 +3,7 @@
 CallFailed                 the base; every message is a sentence an operator can act on, no personal data
 ├── Unavailable            the destination's fault: network, time-out, 429, 5xx, 200 without the keys
 │   ├── Throttled          429: the vendor asks for fewer requests
+│   ├── TimedOut           no answer came in time
 │   └── BreaksOff          a list ends before the end that it tells of
 ├── Misconfigured          401, 403, 404, 405, 415, 3xx: key, path or address is wrong, and which
 ├── QuotaExceeded          429 "Limit Exceeded": nothing more until the next UTC day or Retry-After
@@ -53,6 +54,10 @@ class Unavailable(CallFailed):
 
 class Throttled(Unavailable):
     """The vendor asks for fewer requests: what is sent is right, and too fast."""
+
+
+class TimedOut(Unavailable):
+    """No answer came in time; the request may have been carried out."""
 
 
 class BreaksOff(Unavailable):

@@ -30,7 +30,14 @@ from urllib.parse import quote
 
 import httpx
 
-from workers.clients.errors import CallFailed, Misconfigured, NotFound, Rejected, Unavailable
+from workers.clients.errors import (
+    CallFailed,
+    Misconfigured,
+    NotFound,
+    Rejected,
+    TimedOut,
+    Unavailable,
+)
 from workers.clients.messages import Answer, RateLimit, Request
 
 #: Seconds. API Gateway gives up on its backend after 29, so 30 sees its 504.
@@ -354,5 +361,5 @@ class VendorHttp:
         if isinstance(error, _NEVER_SENT):
             return Unavailable(f"{whom} cannot be reached ({name})")
         if isinstance(error, TimeoutError | httpx.TimeoutException):
-            return Unavailable(f"{whom} did not answer in time ({name})", maybe_stored=True)
+            return TimedOut(f"{whom} did not answer in time ({name})", maybe_stored=True)
         return Unavailable(f"{whom} broke off the exchange ({name})", maybe_stored=True)

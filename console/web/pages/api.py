@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from console import destinations
 from console.web.desk import desk_of
 from console.web.openapi import document
 from console.web.pages.dead_letters import View
@@ -87,6 +88,12 @@ async def replay(request: Request) -> Response:
     return _json(told)
 
 
+async def called(request: Request) -> Response:
+    """Answer whom each stage calls, whether it may, how fast it is answered, and the last calls that failed."""
+    desk = desk_of(request)
+    return _json(await destinations.read(desk.redis, desk.settings))
+
+
 async def described(request: Request) -> Response:
     """Answer the description of all this, as OpenAPI 3.1."""
     return _json(document(routes))
@@ -99,5 +106,6 @@ routes = [
     Route("/api/dead/kinds", kinds, methods=["GET"]),
     Route("/api/dead/replay", replay, methods=["GET"]),
     Route("/api/dead/{id}", letter, methods=["GET"]),
+    Route("/api/destinations", called, methods=["GET"]),
     Route("/api/openapi.json", described, methods=["GET"]),
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from redis.exceptions import RedisError
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -143,7 +144,9 @@ async def pause(request: Request) -> Response:
     reason = word(form, "reason")[:500] or "paused by the operator"
     await audit.record(desk.redis, "pause", who=WHO, count=1, wanted={"stage": stage})
     await pauses.pause(desk.redis, stage, reason)
-    return done(request, "/", f"{stage} is paused: calls in flight finish, what comes in waits.")
+    return done(
+        request, _back(form), f"{stage} is paused: calls in flight finish, what comes in waits."
+    )
 
 
 async def resume(request: Request) -> Response:
@@ -153,7 +156,12 @@ async def resume(request: Request) -> Response:
     await audit.record(desk.redis, "resume", who=WHO, count=1, wanted={"stage": stage})
     await pauses.resume(desk.redis, stage)
     await ring(desk.redis, {stage})
-    return done(request, "/", f"{stage} goes on.")
+    return done(request, _back(form), f"{stage} goes on.")
+
+
+def _back(form: FormData) -> str:
+    """Return the page that the form stood on."""
+    return "/destinations" if word(form, "back") == "destinations" else "/"
 
 
 def _stage(name: str) -> Stage:

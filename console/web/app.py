@@ -25,7 +25,7 @@ from console.web.examination import Examinations
 from console.web.forgetting import Forgettings
 from console.web.gauges import Gauges
 from console.web.guard import Guard
-from console.web.pages import api, dead_letters, flow, log_in, senders, visitors
+from console.web.pages import api, dead_letters, deliveries, flow, log_in, senders, visitors
 from console.web.pages import settings as settings_page
 from console.web.rendering import failure
 from console.web.replay import Replays
@@ -81,6 +81,7 @@ def make_app(settings: Settings, redis: Redis) -> Starlette:
 def _routes() -> list[BaseRoute]:
     return [
         *flow.routes,
+        *deliveries.routes,
         *dead_letters.routes,
         *api.routes,
         *visitors.routes,

@@ -7,7 +7,7 @@
 -- ARGV: window_ms, number of moves, then for each move
 --   queue, consumer, cursor, next cursor ('' = the move is final), [entry ids], [visitor, version, ...],
 --   [tombstone macs], [counter of the books, change, ...], [source, time of its last delivery in ms, ...],
---   [SOURCE:WORD, change, ...], number of effects, effects (length, word, arguments, see below)
+--   [SOURCE:WORD, change, ...], [fields of what arrived], number of effects, effects (length, word, arguments, see below)
 -- Answer: one number a move (1 done, 0 no longer ours, -1 a visitor has changed, -2 tombstone), then the bells.
 -- Second run: changes nothing. It answers 0, or -1 where the first run wrote the visitor; then the caller merges
 -- once more, and that move finds its entry gone.
@@ -260,7 +260,7 @@ local results = {}
 for m = 1, number() do
   local queue, consumer, cursor, next_cursor = arg(), arg(), arg(), arg()
   local ids, versions, macs, changes = list(), list(), list(), list()
-  local times, told = list(), list()
+  local times, told, arrived = list(), list(), list()
   local effect_count = number()
   local result = 1
   if not unchanged(versions) then
@@ -274,6 +274,7 @@ for m = 1, number() do
     for i = 1, #changes, 2 do count(changes[i], tonumber(changes[i + 1])) end
     reread = string.match(queue, '^(%a+):raw$')
     note_senders(times, told)
+    if #arrived > 0 then note_arrivals(arrived) end
     for _ = 1, effect_count do
       at = at + 1 -- the effect's length, needed only by skip
       effects[arg()]()

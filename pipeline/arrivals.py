@@ -1,10 +1,10 @@
 """Arrivals: what came in last, one note for each delivery, also once its body is gone.
 
-The move that takes deliveries out of `unpack` writes their notes in the same step, one stream entry for all of one
-flush; a body that was answered 400 is noted by the script that keeps it. So a retried delivery is noted again. A note
-says what the books cannot, and nothing of what was sent: no body, no header, no address. The stream is short: the
-last thousand moves, and of each at most `MOST_LISTED` deliveries one by one, the dead ones before others; the rest
-is summed up by source and fate.
+The move that takes deliveries out of `unpack` writes their notes in the same step; moves of one call share an entry of
+the stream until it holds twenty notes, because an entry costs more than what stands in it. A body that was answered 400
+is noted by the script that keeps it. A retried delivery is noted again. A note says what the books cannot, and
+nothing of what was sent: no body, no header, no address. The stream is short: the last thousand entries, and of each
+move at most `MOST_LISTED` deliveries one by one, the dead ones before others; the rest is summed up by source and fate.
 """
 
 from __future__ import annotations
@@ -36,29 +36,30 @@ Fate = Literal["done", "ignored", "dead"]
 Note = tuple[str, str, int, int, int, How, Fate, int, int, int, str]
 
 
-def pack(notes: Sequence[Note]) -> list[str | bytes]:
-    """Return the fields of the entry for all *notes* of one move."""
+def pack(notes: Sequence[Note]) -> tuple[int, bytes]:
+    """Return how many notes tell of all *notes* of one move, and these as JSON, without the brackets of a list."""
     if len(notes) > MOST_LISTED:
         notes = _shortened(notes)
-    return ["d", orjson.dumps(notes)]
+    return len(notes), orjson.dumps(notes)[1:-1]
 
 
 def _shortened(notes: Sequence[Note]) -> list[Note]:
     """Return *notes* with all but `MOST_LISTED` of them summed up; sums stand before what is listed, as if older."""
-    dead_first = sorted(range(len(notes)), key=lambda i: notes[i][6] != "dead")
-    listed = sorted(dead_first[:MOST_LISTED])
-    sums: dict[tuple[str, How, Fate], list[int]] = {}
-    for i in dead_first[MOST_LISTED:]:
-        _, source, n, size, at_ms, how, fate, *events, _ = notes[i]
-        row = sums.setdefault((source, how, fate), [0] * 6)
-        row[2] = max(row[2], at_ms)
-        for place, more in ((0, n), (1, size), (3, events[0]), (4, events[1]), (5, events[2])):
-            row[place] += more
-    summed: list[Note] = [
-        ("", source, n, size, at_ms, how, fate, taken, ignored, invalid, "")
-        for (source, how, fate), (n, size, at_ms, taken, ignored, invalid) in sums.items()
-    ]
-    return summed + [notes[i] for i in listed]
+    dead = [note for note in notes if note[6] == "dead"]
+    others = [note for note in notes if note[6] != "dead"] if dead else notes
+    room = max(0, MOST_LISTED - len(dead))
+    left = len(others) - room
+    groups: dict[tuple[str, str, str], list[Note]] = {}
+    for note in (*dead[MOST_LISTED:], *others[:left]):
+        groups.setdefault((note[1], note[5], note[6]), []).append(note)
+    return [*map(_sum, groups.values()), *others[left:], *dead[:MOST_LISTED]]
+
+
+def _sum(notes: Sequence[Note]) -> Note:
+    """Return one note for *notes* that are alike in source, way and fate."""
+    _, (source, *_), n, size, at_ms, (how, *_), (fate, *_), *events, _ = zip(*notes, strict=True)
+    taken, ignored, invalid = map(sum, events)
+    return ("", source, sum(n), sum(size), max(at_ms), how, fate, taken, ignored, invalid, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,8 +261,7 @@ class Inbox:
             *("refused", "dead", 0, 0, 0, delivery.tag or ""),
         )
         args = [digest, delivery.id, delivery.source, reason, len(letter), *letter]
-        arrived = arrivals.pack([note])
-        args += [len(arrived), *arrived]
+        args.append(arrivals.pack([note])[1])
         try:
             return bytes(await self._put_malformed(args=args)).decode()
         except (RedisError, OSError) as failure:

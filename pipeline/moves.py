@@ -204,11 +204,7 @@ class Move:
             args.append(2 * len(numbers))
             for name, number in numbers.items():
                 args += [name, number]
-        if self._arrived:
-            fields = arrivals.pack(self._arrived)
-            args += [len(fields), *fields]
-        else:
-            args.append(0)
+        args += arrivals.pack(self._arrived) if self._arrived else (0, "")
         args += [self._effects + len(self._fresh), *self._args]
         for (stage, meta), events in self._fresh.items():
             args += [4 + len(events), "fresh", stage, meta, len(events), *events]

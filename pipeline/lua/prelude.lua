@@ -214,9 +214,9 @@ local function write_letter(stage, id, source, reason, now, fields)
     'buried_at', string.format('%.0f', now), unpack(fields))
 end
 
--- What arrived, as `pipeline/arrivals.py` packs it; of so many moves about.
-local function note_arrivals(fields)
-  redis.call('XADD', P .. 'arrivals', 'MAXLEN', '~', 1000, '*', unpack(fields))
+-- What arrived, in pieces as `pipeline/arrivals.py` packs them; so many entries are kept about.
+local function note_arrivals(pieces, ...)
+  redis.call('XADD', P .. 'arrivals', 'MAXLEN', '~', 1000, '*', 'd', '[' .. table.concat(pieces, ',') .. ']', ...)
 end
 
 -- Every script may run twice: redis-py sends a call again when its reply was lost. The head of each says what a

@@ -1,15 +1,13 @@
 -- Keep a body that was answered 400, once a day: the same body again only raises its letter's count.
--- ARGV: digest of source and body, id, source, reason, [fields], [fields of what arrived]. Answer: the id of the letter.
+-- ARGV: digest of source and body, id, source, reason, [fields], the note of it as JSON. Answer: the id of the letter.
 -- Its sender has delivered, with one more dead delivery for each letter, as in the books.
 -- Second run: finds its own letter and leaves the count as it is. (That of a body that had come before is raised
 -- again; but the receiver's client never sends anything twice.)
 local digest, id, source, reason, fields = arg(), arg(), arg(), arg(), list()
-local arrived = list()
+local noted = arg()
 
 local function note_delivery(letter)
-  arrived[#arrived + 1] = 'l'
-  arrived[#arrived + 1] = letter
-  note_arrivals(arrived)
+  note_arrivals({noted}, 'l', letter)
   local at_ms = 0
   for i = 1, #fields, 2 do
     if fields[i] == 'first_seen_at' then at_ms = tonumber(fields[i + 1]) end

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.utils import str_if_bytes
 
-from pipeline import keys
+from pipeline import arrivals, keys
 from pipeline.deliveries import Delivery
 from pipeline.line import Line, Word
 from pipeline.origins import Origin
@@ -256,7 +256,12 @@ class Inbox:
             *("first_seen_at", delivery.received_at_ms, "payload", delivery.pack()),
             *("meta", origin.pack()),
         ]
+        note: arrivals.Note = (
+            *(delivery.id, delivery.source, 1, len(delivery.body), delivery.received_at_ms),
+            *("refused", "dead", 0, 0, 0, delivery.tag or ""),
+        )
         args = [digest, delivery.id, delivery.source, reason, len(letter), *letter]
+        args.append(arrivals.pack([note])[1])
         try:
             return bytes(await self._put_malformed(args=args)).decode()
         except (RedisError, OSError) as failure:

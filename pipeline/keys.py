@@ -43,6 +43,7 @@ which is why two relays must not share a database.
 | arq:job:ID                   | string | until run, 7 days    | bell (arq)             | arq                 |
 | arq:in-progress:ID           | string | job_timeout + 10 s   | arq                    | arq                 |
 | {relay}:refused              | hash   | for ever             | receiver               | status              |
+| {relay}:arrivals            | stream | the last 1 000   | move, receiver         | the console         |
 | {relay}:senders              | hash   | for ever             | move, receiver         | senders             |
 | {relay}:set-up:SOURCE        | string | 3 days               | unpack                 | senders             |
 | {relay}:recipient:DIGEST     | string | 30 days              | unpack                 | unpack              |
@@ -83,6 +84,7 @@ TOMBSTONES = PREFIX + "tombstones"
 TOMBSTONE_KEY = PREFIX + "tombstone-key"
 WORKERS = PREFIX + "workers"
 REFUSED = PREFIX + "refused"
+ARRIVALS = PREFIX + "arrivals"
 SENDERS = PREFIX + "senders"
 BULK = PREFIX + "bulk"
 GIVEN_UP = PREFIX + "given-up"

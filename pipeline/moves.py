@@ -13,7 +13,7 @@ from enum import IntEnum
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from pipeline import seen
+from pipeline import arrivals, seen
 from pipeline.origins import Origin
 from pipeline.outcomes import Reason, Stage
 from pipeline.scripts import script
@@ -52,6 +52,7 @@ class Move:
     _counts: dict[str, int] = field(default_factory=dict)
     _heard: dict[str, int] = field(default_factory=dict)
     _tallies: dict[str, int] = field(default_factory=dict)
+    _arrived: list[arrivals.Note] = field(default_factory=list)
     _fresh: dict[tuple[Stage, str], list[Argument]] = field(default_factory=dict)
     """The `fresh` effects, one for each stage and origin: marks and payloads in turn."""
 
@@ -80,6 +81,10 @@ class Move:
         """Note that a delivery of *source* came to its *fate*; it was received at *at_ms* (Unix time)."""
         self.tally(source, "deliveries:" + fate)
         self._heard[source] = max(at_ms, self._heard.get(source, 0))
+
+    def arrived(self, note: arrivals.Note) -> None:
+        """Leave a note of a delivery whose body goes with this move."""
+        self._arrived.append(note)
 
     def pushed(self, source: str, at_ms: int) -> None:
         """Note that a delivery of *source*, received at *at_ms* (Unix time), held what it is to hold."""
@@ -199,6 +204,7 @@ class Move:
             args.append(2 * len(numbers))
             for name, number in numbers.items():
                 args += [name, number]
+        args += arrivals.pack(self._arrived) if self._arrived else (0, "")
         args += [self._effects + len(self._fresh), *self._args]
         for (stage, meta), events in self._fresh.items():
             args += [4 + len(events), "fresh", stage, meta, len(events), *events]

@@ -25,11 +25,13 @@ import orjson
 from redis.exceptions import RedisError
 
 from pipeline import drills, imports, keys, mail_events, recipients, senders
+from pipeline.arrivals import Fate, How, Note
 from pipeline.deliveries import Delivery
 from pipeline.moves import Move
 from pipeline.origins import Form, Origin
 from pipeline.outcomes import (
     Ignored,
+    Invalid,
     MailEvent,
     Outcome,
     Probe,
@@ -433,10 +435,11 @@ def settle(move: Move, one: Read) -> None:
     """Count the fate of one delivery in the books of `unpack`, and for its sender."""
     if one.waits:
         return
-    fate = "ignored" if one.is_probe else "dead" if one.unreadable else "done"
+    fate: Fate = "ignored" if one.is_probe else "dead" if one.unreadable else "done"
     # a page that we fetched is no sign of life of the sender's webhook
     is_fetched = imports.HEADER in one.delivery.headers
     if not is_drill(one):
+        move.arrived(note_of(one, fate, "fetched" if is_fetched else "hook"))
         move.delivered(one.delivery.source, fate, 0 if is_fetched else one.delivery.received_at_ms)
     if one.is_probe:
         move.settle(Stage.UNPACK, "ignored")
@@ -445,6 +448,16 @@ def settle(move: Move, one: Read) -> None:
         bury(move, one.delivery, one.unreadable, attempts)
     else:
         move.settle(Stage.UNPACK, "done")
+
+
+def note_of(one: Read, fate: Fate, how: How) -> Note:
+    """Return what is to be known of a delivery once its body is gone."""
+    delivery, kinds = one.delivery, [type(outcome) for outcome in one.outcomes]
+    ignored, invalid = kinds.count(Ignored) + kinds.count(Unaddressed), kinds.count(Invalid)
+    taken = len(kinds) - ignored - invalid
+    at_ms, size = delivery.received_at_ms, len(delivery.body)
+    events = (taken, ignored, invalid)
+    return (delivery.id, delivery.source, 1, size, at_ms, how, fate, *events, delivery.tag or "")
 
 
 def is_drill(one: Read) -> bool:

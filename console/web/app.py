@@ -29,6 +29,7 @@ from console.web.guard import Guard
 from console.web.pages import (
     api,
     dead_letters,
+    deliveries,
     destinations,
     flow,
     log_in,
@@ -95,6 +96,7 @@ def make_app(settings: Settings, redis: Redis) -> Starlette:
 def _routes() -> list[BaseRoute]:
     return [
         *flow.routes,
+        *deliveries.routes,
         *dead_letters.routes,
         *api.routes,
         *visitors.routes,

@@ -12,6 +12,7 @@ from pipeline.calls import PERCENTILES, Outcome
 from pipeline.keys import COUNTERS
 from pipeline.outcomes import Reason, Stage
 from pipeline.paces import CALLING
+from pipeline.sources.registry import SOURCES
 
 Schema = dict[str, Any]
 
@@ -87,6 +88,19 @@ _LETTER = _object(
         "first_seen_at": _TIME,
     }
 )
+_DELIVERY = _object(
+    {
+        "id": _or_null(_TEXT),
+        "source": _TEXT,
+        "deliveries": _COUNT,
+        "size": _COUNT,
+        "received_at": _TIME,
+        "answer": {"enum": [200, 202, 400, None]},
+        "fate": {"enum": ["done", "ignored", "dead"]},
+        "events": _object(dict.fromkeys(("taken", "ignored", "invalid"), _COUNT)),
+        "tag": _or_null(_TEXT),
+    }
+)
 _RUN = _object(
     {
         "filter": {"type": "object", "additionalProperties": _TEXT},
@@ -143,6 +157,9 @@ _PROBLEM = _object({"title": _TEXT, "status": {"type": "integer"}, "detail": _TE
 _ANSWERS: dict[str, Schema] = {
     "/api/status": _STATUS,
     "/api/history": {"type": "array", "items": _MOMENT},
+    "/api/deliveries": _object(
+        {"deliveries": {"type": "array", "items": _DELIVERY}, "next": _or_null(_TEXT)}
+    ),
     "/api/dead": _object({"letters": {"type": "array", "items": _LETTER}, "next": _or_null(_TEXT)}),
     "/api/dead/kinds": {"type": "array", "items": _KIND},
     "/api/dead/replay": _or_null(_RUN),
@@ -153,6 +170,13 @@ _ANSWERS: dict[str, Schema] = {
 _QUERIES: dict[str, dict[str, tuple[str, Schema]]] = {
     "/api/history": {
         "range": ("how far back", {"enum": ["hour", "day", "week"], "default": "hour"})
+    },
+    "/api/deliveries": {
+        "source": ("only deliveries of this source", {"enum": list(SOURCES)}),
+        "from": (
+            "where to look on: `next` of the answer before",
+            {"type": "string", "pattern": r"^\d+-\d+-\d+$"},
+        ),
     },
     "/api/dead": {
         "stage": ("only letters of this stage", _STAGE),

@@ -32,6 +32,7 @@ _SAID = "relay_console_said"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{5,18}Z?", re.ASCII)
 _PAGES = {
     "/": "Flow",
+    "/deliveries": "Deliveries",
     "/dead": "Dead letters",
     "/visitors": "Visitors",
     "/senders": "Senders",

@@ -7,7 +7,7 @@
 -- ARGV: window_ms, number of moves, then for each move
 --   queue, consumer, cursor, next cursor ('' = the move is final), [entry ids], [visitor, version, ...],
 --   [tombstone macs], [counter of the books, change, ...], [source, time of its last delivery in ms, ...],
---   [SOURCE:WORD, change, ...], number of effects, effects (length, word, arguments, see below)
+--   [SOURCE:WORD, change, ...], notes of what arrived, these as JSON, number of effects, effects (length, word, arguments, see below)
 -- Answer: one number a move (1 done, 0 no longer ours, -1 a visitor has changed, -2 tombstone), then the bells.
 -- Second run: changes nothing. It answers 0, or -1 where the first run wrote the visitor; then the caller merges
 -- once more, and that move finds its entry gone.
@@ -95,6 +95,22 @@ local function write_senders()
     end
   end
   for field, n in pairs(tallies) do redis.call('HINCRBY', P .. 'senders', field, n) end
+end
+
+-- arrivals ---------------------------------------------------------------------------------------------
+local ENTRY = 20 -- notes after which an entry is written
+local arrived, arrivals = {}, 0
+
+local function write_arrivals()
+  if arrivals > 0 then note_arrivals(arrived) end
+  arrived, arrivals = {}, 0
+end
+
+local function note_arrived(notes, noted)
+  if notes == 0 then return end
+  arrived[#arrived + 1] = noted
+  arrivals = arrivals + notes
+  if arrivals >= ENTRY then write_arrivals() end
 end
 
 -- effects ---------------------------------------------------------------------------------------------
@@ -261,6 +277,7 @@ for m = 1, number() do
   local queue, consumer, cursor, next_cursor = arg(), arg(), arg(), arg()
   local ids, versions, macs, changes = list(), list(), list(), list()
   local times, told = list(), list()
+  local notes, noted = number(), arg()
   local effect_count = number()
   local result = 1
   if not unchanged(versions) then
@@ -274,6 +291,7 @@ for m = 1, number() do
     for i = 1, #changes, 2 do count(changes[i], tonumber(changes[i + 1])) end
     reread = string.match(queue, '^(%a+):raw$')
     note_senders(times, told)
+    note_arrived(notes, noted)
     for _ = 1, effect_count do
       at = at + 1 -- the effect's length, needed only by skip
       effects[arg()]()
@@ -290,5 +308,6 @@ if slots then
   end
 end
 write_senders()
+write_arrivals()
 close_books()
 return {results, bells()}

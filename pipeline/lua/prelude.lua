@@ -214,6 +214,11 @@ local function write_letter(stage, id, source, reason, now, fields)
     'buried_at', string.format('%.0f', now), unpack(fields))
 end
 
+-- What arrived, in pieces as `pipeline/arrivals.py` packs them; so many entries are kept about.
+local function note_arrivals(pieces, ...)
+  redis.call('XADD', P .. 'arrivals', 'MAXLEN', '~', 1000, '*', 'd', '[' .. table.concat(pieces, ',') .. ']', ...)
+end
+
 -- Every script may run twice: redis-py sends a call again when its reply was lost. The head of each says what a
 -- second run does. Where it would do harm, every call carries the name of its caller, who makes one call at a time,
 -- and a word of its own (`pipeline/scripts.py`). What was answered is kept with the word under the name, in the place

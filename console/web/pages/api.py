@@ -18,11 +18,12 @@ from console import destinations
 from console.web.desk import desk_of
 from console.web.openapi import document
 from console.web.pages.dead_letters import View
+from console.web.pages.deliveries import Choice
 from console.web.pages.flow import RANGES
-from pipeline import dead_letters, history, retry_runs
+from pipeline import arrivals, dead_letters, history, retry_runs
 from pipeline.clock import iso
 
-#: letters an answer; the next ones are at `next`
+#: letters or deliveries an answer; the next ones are at `next`
 MOST = 100
 
 
@@ -42,6 +43,16 @@ async def past(request: Request) -> Response:
         raise HTTPException(400, "range is hour, day or week.")
     moments = await history.read(desk_of(request).redis, *RANGES[name])
     return _json([{"at": iso(moment.at_ms), "books": moment.numbers} for moment in moments])
+
+
+async def deliveries(request: Request) -> Response:
+    """Answer up to a hundred of the last deliveries, newest first, and where the next are."""
+    choice = Choice.of(request.query_params)
+    found, cursor = await arrivals.look(
+        desk_of(request).redis, choice.source or None, choice.cursor, MOST
+    )
+    further = f"{cursor.entry}-{cursor.passed}" if cursor else None
+    return _json({"deliveries": [one.view() for one in found], "next": further})
 
 
 async def letters(request: Request) -> Response:
@@ -102,6 +113,7 @@ async def described(request: Request) -> Response:
 routes = [
     Route("/api/status", status, methods=["GET"]),
     Route("/api/history", past, methods=["GET"]),
+    Route("/api/deliveries", deliveries, methods=["GET"]),
     Route("/api/dead", letters, methods=["GET"]),
     Route("/api/dead/kinds", kinds, methods=["GET"]),
     Route("/api/dead/replay", replay, methods=["GET"]),

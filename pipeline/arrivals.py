@@ -1,0 +1,139 @@
+"""Arrivals: what came in last, one note for each delivery, also once its body is gone.
+
+The move that takes deliveries out of `unpack` writes their notes in the same step; moves of one call share an entry of
+the stream until it holds twenty notes, because an entry costs more than what stands in it. A body that was answered 400
+is noted by the script that keeps it. A retried delivery is noted again. A note says what the books cannot, and
+nothing of what was sent: no body, no header, no address. The stream is short: the last thousand entries, and of each
+move at most `MOST_LISTED` deliveries one by one, the dead ones before others; the rest is summed up by source and fate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+from redis.utils import str_if_bytes
+
+from pipeline import keys
+from pipeline.clock import iso
+from pipeline.sources.registry import SOURCES
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+#: deliveries of one move that get a note of their own; a flush may hold 256
+MOST_LISTED = 20
+#: entries read at once
+_PIECE = 50
+
+#: how a delivery came: by its hook; fetched by an import, which nobody was answered; refused with 400
+How = Literal["hook", "fetched", "refused"]
+Fate = Literal["done", "ignored", "dead"]
+#: id ('' of a sum), source, deliveries, bytes, received (Unix ms; of a sum the last), how, fate,
+#: events handed over, ignored, invalid; tag. Not a class of ours: made for every delivery
+Note = tuple[str, str, int, int, int, How, Fate, int, int, int, str]
+
+
+def pack(notes: Sequence[Note]) -> tuple[int, bytes]:
+    """Return how many notes tell of all *notes* of one move, and these as JSON, without the brackets of a list."""
+    if len(notes) > MOST_LISTED:
+        notes = _shortened(notes)
+    return len(notes), orjson.dumps(notes)[1:-1]
+
+
+def _shortened(notes: Sequence[Note]) -> list[Note]:
+    """Return *notes* with all but `MOST_LISTED` of them summed up; sums stand before what is listed, as if older."""
+    dead = [note for note in notes if note[6] == "dead"]
+    others = [note for note in notes if note[6] != "dead"] if dead else notes
+    room = max(0, MOST_LISTED - len(dead))
+    left = len(others) - room
+    groups: dict[tuple[str, str, str], list[Note]] = {}
+    for note in (*dead[MOST_LISTED:], *others[:left]):
+        groups.setdefault((note[1], note[5], note[6]), []).append(note)
+    return [*map(_sum, groups.values()), *others[left:], *dead[:MOST_LISTED]]
+
+
+def _sum(notes: Sequence[Note]) -> Note:
+    """Return one note for *notes* that are alike in source, way and fate."""
+    _, (source, *_), n, size, at_ms, (how, *_), (fate, *_), *events, _ = zip(*notes, strict=True)
+    taken, ignored, invalid = map(sum, events)
+    return ("", source, sum(n), sum(size), max(at_ms), how, fate, taken, ignored, invalid, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One delivery, or the sum of some; *id* is '' for a sum, and that of its letter for a dead one."""
+
+    id: str
+    source: str
+    deliveries: int
+    size: int
+    received_at_ms: int
+    how: str
+    fate: str
+    taken: int
+    ignored: int
+    invalid: int
+    tag: str
+
+    @property
+    def answer(self) -> int | None:
+        """Return the status that the request was answered with; None where there was no request."""
+        if self.how == "refused":
+            return 400
+        source = SOURCES.get(self.source)
+        return source.success if source and self.how == "hook" else None
+
+    def view(self) -> dict[str, Any]:
+        """Return the facts as the console tells them."""
+        return {
+            "id": self.id or None,
+            "source": self.source,
+            "deliveries": self.deliveries,
+            "size": self.size,
+            "received_at": iso(self.received_at_ms),
+            "answer": self.answer,
+            "fate": self.fate,
+            "events": {"taken": self.taken, "ignored": self.ignored, "invalid": self.invalid},
+            "tag": self.tag or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a look goes on: in the stream's *entry*, after so many of its rows."""
+
+    entry: str
+    passed: int = 0
+
+
+async def look(
+    redis: Redis, source: str | None, cursor: Cursor | None, most: int
+) -> tuple[list[Arrival], Cursor | None]:
+    """Return up to *most* arrivals of *source* (None: of all), newest first, from *cursor* on; then where to go on."""
+    found: list[Arrival] = []
+    upto = cursor.entry if cursor else "+"
+    while True:
+        entries = await redis.xrevrange(keys.ARRIVALS, max=upto, count=_PIECE)
+        for entry, fields in entries:
+            name = str_if_bytes(entry)
+            passed = cursor.passed if cursor and name == cursor.entry else 0
+            for place, row in enumerate(_rows(fields)):
+                if place < passed or source not in (None, row.source):
+                    continue
+                if len(found) == most:
+                    return found, Cursor(name, place)
+                found.append(row)
+        if len(entries) < _PIECE:
+            return found, None
+        upto = "(" + str_if_bytes(entries[-1][0])
+
+
+def _rows(fields: dict[bytes, bytes]) -> list[Arrival]:
+    """Return an entry's arrivals, the last one first; `l` is the letter that keeps a refused body."""
+    rows = [Arrival(*note) for note in orjson.loads(fields[b"d"])]
+    if letter := fields.get(b"l"):
+        return [replace(row, id=letter.decode()) for row in rows]
+    return rows[::-1]

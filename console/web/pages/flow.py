@@ -19,7 +19,7 @@ from console.commands import ring
 from console.web import charts
 from console.web.desk import Desk, desk_of
 from console.web.forms import read_form, word
-from console.web.rendering import done, duration, number, page
+from console.web.rendering import UNKNOWN, done, duration, number, page
 from console.web.replay import WHO
 from console.web.sentences import verdict
 from pipeline import audit, history, pauses
@@ -103,7 +103,7 @@ def texts(figures: Mapping[str, Any]) -> dict[str, str]:
 
 def _per_minute(rate: float | None) -> str:
     if rate is None:
-        return "\u2013"
+        return UNKNOWN
     return number(round(rate)) if rate >= 10 else f"{rate:g}"
 
 

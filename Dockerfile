@@ -21,8 +21,10 @@ ENV PYTHONUNBUFFERED=1 \
 RUN useradd --create-home --uid 10001 --user-group relay \
     && install -d -o relay -g relay -m 0700 /home/relay/.relay
 # The dependencies in a layer of their own: it changes only with the lock file.
-COPY requirements/runtime.txt /tmp/runtime.txt
-RUN python -m pip install --no-cache-dir --require-hashes --only-binary=:all: -r /tmp/runtime.txt
+# `docker build --build-arg LOCK=otel` makes an image that can tell traces.
+ARG LOCK=runtime
+COPY requirements/runtime.txt requirements/otel.txt /tmp/
+RUN python -m pip install --no-cache-dir --require-hashes --only-binary=:all: -r /tmp/${LOCK}.txt
 COPY --from=wheel /wheel /tmp/wheel
 RUN python -m pip install --no-cache-dir --no-deps /tmp/wheel/*.whl
 USER relay

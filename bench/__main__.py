@@ -19,6 +19,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from bench import console as pages
 from bench import (
     drain,
     endurance,
@@ -64,6 +65,7 @@ class Bench(StrEnum):
     MIXED = "mixed"
     BACKLOG = "backlog"
     LARGE = "large"
+    CONSOLE = "console"
 
 
 def bench(
@@ -161,6 +163,7 @@ def _plan(chosen: list[Bench], appendfsync: str, wrk: bool, sandbox: bool) -> Pl
         Bench.MIXED: ("mixed", "everysec", mixed.measure),
         Bench.BACKLOG: ("backlog", "everysec", drain.measure),
         Bench.LARGE: ("large", "everysec", large.measure),
+        Bench.CONSOLE: ("console", "no", pages.measure),
     }
     plan = [
         (f"{name}, {policy}", policy, _with(measure, policy))

@@ -572,10 +572,10 @@ CALLERS = (
 )
 
 
-def of_every_agent(first: int) -> Iterator[Delivery]:
-    """Yield calls that tell of every user agent once, by clicks from number *first* on."""
+def of_every_agent(first: int, most: int) -> Iterator[Delivery]:
+    """Yield calls that tell of every user agent, or *most* of them, once, by clicks from number *first* on."""
     (caller,) = (one for one in CALLERS if one.name == "mailjet")  # it does not read them itself
-    everyone = agents.every_person()
+    everyone = agents.every_person()[:most]
     clicks = [Fact(first + n, "click", first + n, agent) for n, agent in enumerate(everyone)]
     for start in range(0, len(clicks), BATCH):
         yield caller.delivery(clicks[start : start + BATCH])

@@ -1,21 +1,24 @@
-"""A large backlog: whether its last tenth leaves at the rate of its first, and what is held in memory meanwhile.
+"""A large backlog: whether it drains at the rate of a small one, and what is held in memory meanwhile.
 
-Everything waits in the inbox when the worker starts, so for most of the time it takes apart and forwards side by side.
-The tenths are of events in accepted batches. The fraction says whether anything grows with what waits: a queue that
-is slower when it is long, marks of what was seen, the worker itself.
+Everything waits in the inbox when a worker starts, so for most of the time it takes apart and forwards side by side:
+it takes apart faster than it forwards, so the first tenths share the worker with most of that, and the last ones have
+it for themselves. The whole of the large backlog is therefore held against the whole of a small one. The tenths are of
+events in accepted batches. The fractions say whether anything grows with what waits: a queue that is slower when it is
+long, marks of what was seen, the worker itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from bench import backlog, flow, processes
 from bench.processes import Place, Running
-from bench.results import Figure, WrongCount
+from bench.results import Figure, WrongCount, middle
 from bench.sizes import Sizes
 from pipeline import keys
 
@@ -24,33 +27,59 @@ if TYPE_CHECKING:
 
 BENCH = "backlog"
 TENTHS = 10
+#: how many times as large the large one is
+SMALLER = 5
 LONGEST_S = 3600.0
 MIB = 1024**2
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """A backlog that has left: when each tenth had (the beginning first), what was spent until then, what was held."""
+
+    events: int
+    moments: Sequence[float]
+    spent_s: Sequence[float]
+    waiting_bytes: int
+    most_bytes: int
+    worker_kb: int | None
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Events a second, of each tenth."""
+        return tuple(self.events / TENTHS / (end - began) for began, end in pairwise(self.moments))
+
+    @property
+    def whole(self) -> float:
+        """Events a second, of all but the last tenth: its last batch waits until it is old enough."""
+        return self.events * (TENTHS - 1) / TENTHS / (self.moments[-2] - self.moments[0])
+
+
 async def measure(at: Place, sizes: Sizes) -> list[Figure]:
-    """Drain one backlog by one worker."""
-    redis, events = at.client(), sizes.drain_events
+    """Drain a small backlog, a large one, and the small one once more, by one worker each."""
+    redis, small = at.client(), sizes.drain_events // SMALLER
     try:
-        await processes.empty(redis)
-        before = await _memory(redis)
-        deliveries, _ = await backlog.fill(redis, events, backlog.SINGLE)
-        waiting = await _memory(redis) - before
-        with flow.vendor(at) as url, flow.worker_process(at, url) as worker:
-            await flow.first_take(redis, worker)
-            moments, spent, peak = await _tenths(redis, (worker, at.redis_pid), events)
-            held = processes.memory_kb(worker.pid)
-            await flow.check_books(redis, events, deliveries)
-            flow.check_arrived(url, events)
+        before = await _drain(at, redis, small)
+        large = await _drain(at, redis, sizes.drain_events)
+        after = await _drain(at, redis, small)
     finally:
         await redis.aclose()
-    found = list(_figures(events, moments, waiting, peak - before))
-    if spent[1] > spent[0]:
-        ratio = (spent[-1] - spent[-2]) / (spent[1] - spent[0])
-        found.append(Figure(BENCH, "processor time, last tenth / first", ratio, "x"))
-    if held is not None:  # only Linux tells
-        found.append(Figure(BENCH, "worker's peak", held[1] / 1024, "MiB"))
-    return found
+    return list(_figures(large, (before, after)))
+
+
+async def _drain(at: Place, redis: Redis, events: int) -> Drained:
+    await processes.empty(redis)
+    before = await _memory(redis)
+    deliveries, _ = await backlog.fill(redis, events, backlog.SINGLE)
+    waiting = await _memory(redis) - before
+    with flow.vendor(at) as url, flow.worker_process(at, url) as worker:
+        await flow.first_take(redis, worker)
+        moments, spent, peak = await _tenths(redis, (worker, at.redis_pid), events)
+        held = processes.memory_kb(worker.pid)
+        await flow.check_books(redis, events, deliveries)
+        flow.check_arrived(url, events)
+    most = max(waiting, peak - before)
+    return Drained(events, moments, spent, waiting, most, held[1] if held else None)
 
 
 async def _tenths(
@@ -83,12 +112,21 @@ async def _memory(redis: Redis) -> int:
     return int((await redis.info("memory"))["used_memory"])
 
 
-def _figures(events: int, moments: Sequence[float], waiting: int, peak: int) -> Iterator[Figure]:
-    rates = tuple(events / TENTHS / (end - begin) for begin, end in pairwise(moments))
-    whole = events / (moments[-1] - moments[0])
-    yield Figure(BENCH, f"{events:,} events, all of them", whole, "events/s", rates)
+def _figures(large: Drained, small: Sequence[Drained]) -> Iterator[Figure]:
+    rates = large.rates
+    yield Figure(BENCH, f"{large.events:,} events", large.whole, "events/s", rates)
+    yield middle(BENCH, f"{small[0].events:,} events", [one.whole for one in small], "events/s")
+    ratios = [large.whole / one.whole for one in small]
+    yield middle(BENCH, "all of a large one / a small one", ratios, "x", at_least=0.9)
     yield Figure(BENCH, "the first tenth", rates[0], "events/s")
     yield Figure(BENCH, "the last tenth", rates[-1], "events/s")
-    yield Figure(BENCH, "last tenth / first", rates[-1] / rates[0], "x", at_least=0.9)
-    yield Figure(BENCH, "Redis, a waiting event", waiting / events, "bytes")
-    yield Figure(BENCH, "Redis at most", max(waiting, peak) / MIB, "MiB")
+    spent = large.spent_s
+    cpu = [(one.spent_s[-1] - one.spent_s[0]) * 1e6 / one.events for one in small]
+    yield Figure(
+        BENCH, "worker's and Redis's CPU, large", (spent[-1] - spent[0]) * 1e6 / large.events, "µs"
+    )
+    yield middle(BENCH, "worker's and Redis's CPU, small", cpu, "µs")
+    yield Figure(BENCH, "Redis, a waiting event", large.waiting_bytes / large.events, "bytes")
+    yield Figure(BENCH, "Redis at most", large.most_bytes / MIB, "MiB")
+    if large.worker_kb is not None:  # only Linux tells
+        yield Figure(BENCH, "worker's peak", large.worker_kb / 1024, "MiB")

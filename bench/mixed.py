@@ -60,7 +60,7 @@ async def measure(at: Place, sizes: Sizes) -> list[Figure]:
     """Let one worker take both streams apart, in turns."""
     redis = at.client()
     mixed, events = streams(sizes.mixed_events // SENDERS)
-    first = warm_up(sum(mixed.sizes))
+    first = warm_up(sum(mixed.sizes), sizes.mixed_agents)
     ours: list[Unpacked] = []
     theirs: list[Unpacked] = []
     try:
@@ -99,9 +99,9 @@ def streams(events_each: int) -> tuple[Stream, Stream]:
     return Stream(mixed, sizes), Stream([parse.as_events(one) for one in told], sizes)
 
 
-def warm_up(number: int) -> Stream:
-    """Return deliveries that tell of every user agent once, by events from *number* on."""
-    posted = list(calls.of_every_agent(number))
+def warm_up(number: int, agents: int) -> Stream:
+    """Return deliveries that tell of so many user agents, or all there are, once, by events from *number* on."""
+    posted = list(calls.of_every_agent(number, agents))
     return Stream(posted, [len(parse.outcomes(one, time.time())) for one in posted])
 
 

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 from console.findings import Finding, bad, looked, ok, warn
 from console.vendors import hidden
-from pipeline import books, bulk_jobs, imports, polls
+from pipeline import books, bulk_jobs, imports, keys, polls
 from pipeline.addresses import mask
 from pipeline.clock import iso, redis_now_ms
+from pipeline.endpoints import Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.outcomes import Stage
 
@@ -50,7 +51,7 @@ def _said(words: str, settings: Settings) -> str:
 
 
 async def _reconciling(redis: Redis, settings: Settings) -> list[Finding]:
-    """Return a finding for each id of the settings."""
+    """Return a finding for each id of the settings, and one of a pause."""
     wanted = [
         *((Kind.SEGMENT, each) for each in settings.reconciled_segments()),
         *((Kind.PIXEL, each) for each in settings.reconciled_pixels()),
@@ -58,7 +59,9 @@ async def _reconciling(redis: Redis, settings: Settings) -> list[Finding]:
     if not wanted:
         return [ok("reconciling", "RECONCILE_SEGMENTS and RECONCILE_PIXELS name no id")]
     now_ms = await redis_now_ms(redis)
-    return [
+    pause = books.pause_view(await redis.hget(keys.PAUSED, Endpoint.IMPORTS))
+    paused = [_paused("reconciling", Endpoint.IMPORTS, pause, settings)] if pause else []
+    return paused + [
         _walk(kind, name, await imports.read(redis, kind, name), now_ms, settings)
         for kind, name in wanted
     ]
@@ -110,12 +113,20 @@ async def _polling(redis: Redis, settings: Settings) -> list[Finding]:
     return [_poll(check, await polls.read(redis), settings)]
 
 
+def _paused(check: str, name: str, pause: Mapping[str, str | None], settings: Settings) -> Finding:
+    why = _said(pause["reason"] or "", settings)
+    found = f"paused by the operator since {pause['since']}: {why}"
+    return warn(check, found, f"`relay resume {name}` lifts it")
+
+
 def _poll(check: str, poll: Poll, settings: Settings) -> Finding:
     from workers.poll_scores import QUIET_MS
 
     if poll.pushed_ms + QUIET_MS > poll.now_ms:
         return ok(check, f"it rests: scores are pushed, last at {iso(poll.pushed_ms)}")
     again = f"tried again at {iso(poll.due_ms)}"
+    if poll.pause is not None and poll.pause["by"] == "operator":
+        return _paused(check, Endpoint.POLLING, poll.pause, settings)
     if poll.pause is not None:
         why = _said(poll.pause["reason"] or "", settings)
         found = f"put off since {poll.pause['since']}: {why}; {again}"

@@ -8,7 +8,8 @@ when it is asked for.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import typer
@@ -129,10 +130,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+@cache
+def _built() -> Callable[..., object]:
+    """Return the commands as Click runs them; Typer itself builds all of them anew for each call."""
+    return typer.main.get_command(relay)
+
+
 def _run(words: list[str]) -> int:
     as_json = "--json" in words
     try:
-        status = relay(words, prog_name="relay", standalone_mode=False)
+        status = _built()(words, prog_name="relay", standalone_mode=False)
     except Failed as failed:
         _tell(str(failed), failed.facts, as_json=as_json)
         return failed.status

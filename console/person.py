@@ -6,7 +6,7 @@ Scores are AudiencePoint's texts; beside each stands what it counts, because `33
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline import forgetting, keys, verifications, visitors
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from pipeline.scores import Score
+
+_KINDS = ("verified", "personal", "business")
+_REACHED_BY = (*(f"{kind}_emails" for kind in _KINDS), "hashes", "phones")
 
 UNITS: Mapping[str, str] = {
     "matched": "yes, no (never seen), invalid (no address), err (could not be told)",
@@ -46,6 +49,8 @@ class Known:
     tombstones: list[str]
     #: AudienceLab was, or is to be, asked, within the last thirty days
     is_asked_about: bool
+    #: also where *visitor* holds only some of them
+    address_count: int
 
     @property
     def score(self) -> Score | None:
@@ -69,12 +74,18 @@ class Known:
         }
 
 
-async def look(redis: Redis, wanted: str) -> tuple[Known | None, bool]:
-    """Return who *wanted* means, if anybody, and whether that name itself is kept from coming."""
+async def look(redis: Redis, wanted: str, most: int | None = None) -> tuple[Known | None, bool]:
+    """Return who *wanted* means, if anybody, and whether that name itself is kept from coming.
+
+    With *most*, addresses and numbers are so many of each kind: a sender may tell a hundred thousand of somebody.
+    """
     tombstones = Tombstones(redis)
     visitor = await forgetting.find(redis, wanted)
     if visitor is None:
         return None, any(await tombstones.found(forgetting.names_of(wanted)))
+    address_count = len(visitor.emails) + len(visitor.hashes)
+    if most is not None:
+        visitor = replace(visitor, **{name: getattr(visitor, name)[:most] for name in _REACHED_BY})
     names = visitor.identities
     hits = await tombstones.found(names)
     known = Known(
@@ -83,6 +94,7 @@ async def look(redis: Redis, wanted: str) -> tuple[Known | None, bool]:
         await verifications.read(redis, visitor.digests),
         [name for name, hit in zip(names, hits, strict=True) if hit],
         bool(await redis.exists(keys.enrichment(digest(visitor.id)))),
+        address_count,
     )
     return known, bool(known.tombstones)
 
@@ -142,13 +154,10 @@ def addresses(known: Known) -> Iterator[Address]:
     """Tell each address of the person."""
     visitor = known.visitor
     plain = {digest(address): address for address in visitor.emails}
+    of_kind = {kind: set(getattr(visitor, f"{kind}_emails")) for kind in _KINDS}
     for name in visitor.digests:
         address = plain.get(name, name)
-        kinds = [
-            kind
-            for kind in ("verified", "personal", "business")
-            if address in getattr(visitor, f"{kind}_emails")
-        ]
+        kinds = [kind for kind, those in of_kind.items() if address in those]
         subscription = known.subscriptions.get(name, "none")
         yield Address(address, kinds, subscription, known.verifications.get(name))
 

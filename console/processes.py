@@ -1,7 +1,7 @@
 """Child processes under supervision: one merged log, restarts with back-off, an orderly end.
 
 A child is a Python module run through `console.child`, in a session of its own (so Ctrl-C reaches
-only the supervisor, which then stops the children in order) and with a lifeline (so none outlives a
+only the supervisor, which then stops the children) and with a lifeline (so none outlives a
 supervisor that was killed).
 """
 
@@ -87,14 +87,18 @@ class Child:
         pause_s = FIRST_PAUSE_S
         while not self._stopping:
             began = time.monotonic()
-            status = await self._run_once()
+            try:
+                how = _how_it_ended(await self._run_once())
+            except (
+                OSError
+            ) as error:  # no process, memory or descriptor to be had: later there may be
+                how = f"cannot be started: {error.strerror or type(error).__name__}"
             if self._stopping:
                 return
             self.died.set()
             if time.monotonic() - began > WELL_AFTER_S:
                 pause_s = FIRST_PAUSE_S
-            how = f"signal {-status}" if status < 0 else f"status {status}"
-            self._terminal.say("relay", f"{self.name} ended ({how}); again in {pause_s:g} s")
+            self._terminal.say("relay", f"{self.name} {how}; again in {pause_s:g} s")
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
@@ -163,3 +167,7 @@ class Child:
             self.signal(signal.SIGKILL)
         with suppress(asyncio.CancelledError):
             await keeper
+
+
+def _how_it_ended(status: int) -> str:
+    return f"ended (signal {-status})" if status < 0 else f"ended (status {status})"

@@ -1,4 +1,7 @@
-"""`relay pause` and `relay resume`: a stage that takes nothing new, and one that goes on."""
+"""`relay pause` and `relay resume`: a stage that takes nothing new, and one that goes on.
+
+What calls somebody and is no stage, imports and the polling of scores, is paused likewise.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from console.commands import AsJson, operator, ring, run
+from pipeline.endpoints import OWN_PAUSE
 from pipeline.outcomes import Stage
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-WhichStage = Annotated[Stage, typer.Argument(metavar="STAGE", help=" | ".join(Stage))]
+NAMES = [str(name) for name in (*Stage, *OWN_PAUSE)]
+
+
+def _name(word: str) -> str:
+    if word not in NAMES:
+        raise typer.BadParameter(f"{word!r} is not one of {', '.join(NAMES)}.")
+    return word
+
+
+WhichStage = Annotated[str, typer.Argument(metavar="STAGE", help=" | ".join(NAMES), parser=_name)]
 
 
 def pause(
@@ -48,7 +61,8 @@ def resume(stage: WhichStage, as_json: AsJson = False) -> None:
 
         was_paused = await pauses.resume(redis, stage)
         await audit.record(redis, "resume", who=operator(), count=1, wanted={"stage": stage})
-        await ring(redis, {stage})
+        if stage not in OWN_PAUSE:
+            await ring(redis, {Stage(stage)})
         return was_paused
 
     was_paused = run(work)

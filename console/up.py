@@ -1,4 +1,4 @@
-"""`relay up`: Redis, receiver and worker in one terminal, started in order and stopped in order.
+"""`relay up`: Redis, receiver, worker and console in one terminal, started in order and stopped together.
 
 Without REDIS_URL the embedded Redis is started first and its address written for the other
 commands. With neither vendor's key it is a trial: own data and token, this machine only, stand-ins
@@ -72,10 +72,11 @@ def up(settings: Settings) -> int:
 class _Supervised:
     child: Child
     keeper: asyncio.Task[None]
+    is_vendor: bool
 
 
 class _Relay:
-    """Everything one `relay up` runs, in the order in which it is stopped."""
+    """Everything one `relay up` runs."""
 
     def __init__(self, settings: Settings, home: Home, terminal: Terminal) -> None:
         self._settings = settings
@@ -187,10 +188,9 @@ class _Relay:
         self._supervise(Child("console", "uvicorn", arguments, environment, self._terminal))
         self._say(f"the console: http://127.0.0.1:{port}/")
 
-    def _supervise(self, child: Child) -> None:
+    def _supervise(self, child: Child, *, is_vendor: bool = False) -> None:
         keeper = asyncio.create_task(child.keep_running())
-        # the last one started is the first one stopped: receiver, worker, stand-ins
-        self._running.insert(0, _Supervised(child, keeper))
+        self._running.append(_Supervised(child, keeper, is_vendor))
 
     async def _wait_for_port(self) -> None:
         deadline = time.monotonic() + PORT_FREE_WITHIN_S
@@ -282,7 +282,7 @@ class _Relay:
         arguments = ["--port", "0"]
         environment = child_environment({})
         child = Child("sandbox", "sandbox", arguments, environment, self._terminal, hear)
-        self._supervise(child)
+        self._supervise(child, is_vendor=True)
         try:
             url = await self._or_death(asyncio.wait_for(listening, SANDBOX_WITHIN_S))
         except TimeoutError:
@@ -332,8 +332,13 @@ class _Relay:
         deadline = time.monotonic() + STOP_WITHIN_S
         for task in self._tasks:
             task.cancel()
-        for each in self._running:
-            await each.child.stop(each.keeper, deadline)
+        # together: the whole takes as long as the slowest; stand-ins still answer the worker's last calls
+        for are_vendors in (False, True):
+            parts = [each for each in self._running if each.is_vendor is are_vendors]
+            stops = (each.child.stop(each.keeper, deadline) for each in parts)
+            await asyncio.gather(
+                *stops, return_exceptions=True
+            )  # whatever one does, all are stopped
         if self._redis is not None:
             await self._stop_server(self._redis)
             self._home.remove_address()

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 EVERY_S = 2.0
-_COLUMNS = ("waiting", "in a minute", "out a minute", "oldest", "in hand", "drained in", "dead")
+_COLUMNS = (
+    "waiting",
+    "in a minute",
+    "out a minute",
+    "oldest",
+    "entries in hand",
+    "drained in",
+    "dead",
+)
 _STYLES = {"bad": "bold red", "warn": "yellow", "good": "green"}
 
 

@@ -8,6 +8,8 @@ no counter, because Redis was not there to count: whoever can see the files adds
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline.home import Home
     from pipeline.settings import Settings
+    from pipeline.spill import Look, Survey
 
 FATES = ("waiting", "done", "duplicate", "ignored", "dead", "dropped")
 REFUSALS = ("token", "signature", "too_large")
@@ -41,42 +44,78 @@ async def snapshot(
     them: what is stored meanwhile is counted there.
     """
     found = await asyncio.to_thread(survey, home) if home else None
-    spilled = found.looks if found else []
+    told = await _ask(redis, found.looks if found else [])
+    _add_spill(told, found)
+    return _tell(told, found, settings)
+
+
+@dataclass(slots=True)
+class _Told:
+    """What Redis answered, and how many deliveries of each spilled file it does not have yet."""
+
+    now_ms: int
+    counts: dict[str, int]
+    refused: dict[str, int]
+    pauses: dict[str, bytes]
+    since_ms: list[int]
+    lengths: dict[str, int]
+    left: list[int]
+    rates: list[Any]
+    widths: list[dict[str, bytes]]
+
+
+async def _ask(redis: Redis, spilled: Sequence[Look]) -> _Told:
     names = [look.name for look in spilled]
     args: list[str | int] = [heartbeats.FRESH_MS, len(ALL_QUEUES), *ALL_QUEUES]
     args += [len(names), *names, len(paces.VENDORS), *paces.VENDORS]
     answer = await script(redis, "status")(args=args)
     now, books, refused, paused, oldest, lengths, places, rates, widths = answer
-    left = [look.left(int(place)) for look, place in zip(spilled, places, strict=True)]
-    numbers = _pairs(books)
+    return _Told(
+        now_ms=int(now),
+        counts={name: int(count) for name, count in _pairs(books).items()},
+        refused={name: int(count) for name, count in _pairs(refused).items()},
+        pauses=_pairs(paused),
+        since_ms=[int(at_ms) for at_ms in oldest if at_ms],
+        lengths=dict(zip(ALL_QUEUES, map(int, lengths), strict=True)),
+        left=[look.left(int(place)) for look, place in zip(spilled, places, strict=True)],
+        rates=rates,
+        widths=list(map(_pairs, widths)),
+    )
+
+
+def _add_spill(told: _Told, found: Survey | None) -> None:
+    """Count what lies in the spill as what has come in and waits."""
+    for name in ("in", "waiting"):
+        counter = f"{Stage.UNPACK}:{name}"
+        told.counts[counter] = told.counts.get(counter, 0) + sum(told.left)
+    looks = found.looks if found else []
+    told.since_ms += [look.begun_ms for look, count in zip(looks, told.left, strict=True) if count]
+
+
+def _tell(told: _Told, found: Survey | None, settings: Settings | None) -> dict[str, Any]:
     stages = {
-        str(stage): {name: int(numbers.get(f"{stage}:{name}", 0)) for name in keys.COUNTERS}
+        str(stage): {name: told.counts.get(f"{stage}:{name}", 0) for name in keys.COUNTERS}
         for stage in Stage
     }
-    for name in ("in", "waiting"):
-        stages[Stage.UNPACK][name] += sum(left)
-    pauses = _pairs(paused)
-    refusals = _pairs(refused)
-    since = [int(at_ms) for at_ms in oldest if at_ms]
-    since += [look.begun_ms for look, count in zip(spilled, left, strict=True) if count]
-    told: dict[str, Any] = {
+    since = told.since_ms
+    snapshot: dict[str, Any] = {
         "stages": stages,
         "balanced": all(row["in"] == sum(row[fate] for fate in FATES) for row in stages.values()),
-        "paused": {str(stage): pause_view(pauses.get(str(stage))) for stage in Stage},
-        "maybe_duplicate": int(numbers.get("maybe_duplicate", 0)),
-        "refused": {name: int(refusals.get(name, 0)) for name in REFUSALS},
-        "workers": len(widths),
-        "oldest_waiting_s": max(0.0, round((now - min(since)) / 1000, 3)) if since else 0.0,
+        "paused": {str(stage): pause_view(told.pauses.get(str(stage))) for stage in Stage},
+        "maybe_duplicate": told.counts.get("maybe_duplicate", 0),
+        "refused": {name: told.refused.get(name, 0) for name in REFUSALS},
+        "workers": len(told.widths),
+        "oldest_waiting_s": max(0.0, round((told.now_ms - min(since)) / 1000, 3)) if since else 0.0,
     }
     if settings:
-        told["retried"] = _retried(dict(zip(ALL_QUEUES, map(int, lengths), strict=True)))
-        told["rates"] = paces.rates_view(settings, rates)
-        told["calls"] = paces.calls_view(settings, told["paused"], list(map(_pairs, widths)))
-    if any(left):
-        told["spilled"] = sum(left)
+        snapshot["retried"] = _retried(told.lengths)
+        snapshot["rates"] = paces.rates_view(settings, told.rates)
+        snapshot["calls"] = paces.calls_view(settings, snapshot["paused"], told.widths)
+    if any(told.left):
+        snapshot["spilled"] = sum(told.left)
     if found and found.unreadable:
-        told["spill_unreadable"] = found.unreadable
-    return told
+        snapshot["spill_unreadable"] = found.unreadable
+    return snapshot
 
 
 def _retried(lengths: dict[str, int]) -> dict[str, dict[str, int]]:

@@ -1,9 +1,10 @@
-"""Calls: how long a stage's vendor takes to answer, what its calls came to, and how the last of them failed.
+"""Calls: how long an endpoint takes to answer, what its calls came to, and how the last of them failed.
 
 Workers count in their memory and add it up here every two seconds. Counts are kept in slots: of ten minutes for two
 hours, from which the last hour is read, and of an hour for a bit over a day. So *the last hour* is sixty to
-seventy minutes, and *the day* 24 to 25 hours. They are statistics: a worker that is killed takes two seconds of them
-with it, and nothing is decided by them.
+seventy minutes, and *the day* 24 to 25 hours. All of them are also counted for good, for who looks at how fast a number
+grows (Prometheus): so that is told alike whichever worker made the calls, and lives longer than it. They are
+statistics: a worker that is killed takes two seconds of them with it, and nothing is decided by them.
 
 How long is known in buckets only; a percentile is where it would lie if the calls of a bucket were spread evenly.
 A call that never reached the vendor took no time of the vendor's and is in no bucket.
@@ -21,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from pipeline import keys
 from pipeline.addresses import mask
 from pipeline.clock import iso, redis_now_ms
-from pipeline.outcomes import Stage
 from pipeline.scripts import script
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ FAILURES_KEPT_MS = 604_800_000
 #: characters of the vendor's own words
 MOST_WORDS = 200
 PERCENTILES = (50, 95, 99)
+#: the field that holds how many milliseconds the calls in the buckets took together
+TOOK_MS = "ms"
 
 
 class Outcome(StrEnum):
@@ -97,8 +99,16 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Ever:
+    """All calls that an endpoint has ever had: *seconds* is what those in the buckets of *calls* took together."""
+
+    calls: Stretch
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Calls:
-    """What is known of a stage's calls; *due_ms* is before when nobody calls after a failure, if that is to come."""
+    """What is known of an endpoint's calls; *due_ms* is when the next one goes after a failure, if that is to come."""
 
     hour: Stretch
     day: Stretch
@@ -117,32 +127,58 @@ def failure_text(outcome: Outcome, status: int | None, words: str) -> str:
 
 
 async def add(
-    redis: Redis, stage: Stage, counts: Mapping[str, int], failures: Sequence[tuple[int, str]]
+    redis: Redis, endpoint: str, counts: Mapping[str, int], failures: Sequence[tuple[int, str]]
 ) -> None:
     """Add *counts* by field, and *failures*: how many milliseconds ago each was, and its text, the oldest first."""
     slots = (HOUR_SLOT_MS, HOUR_KEPT_MS, DAY_SLOT_MS, DAY_KEPT_MS)
     fields = [word for row in counts.items() for word in row]
     texts = [word for row in failures for word in row]
-    args: list[str | int] = [stage, len(slots), *slots, MOST_FAILURES, FAILURES_KEPT_MS]
+    args: list[str | int] = [endpoint, len(slots), *slots, MOST_FAILURES, FAILURES_KEPT_MS]
     await script(redis, "calls")(args=[*args, len(fields), *fields, len(texts), *texts])
 
 
-async def read(redis: Redis, stages: Sequence[Stage]) -> dict[Stage, Calls]:
-    """Return what is known of the calls of each of *stages*."""
+async def read(redis: Redis, endpoints: Sequence[str]) -> dict[str, Calls]:
+    """Return what is known of the calls of each of *endpoints*."""
     now = await redis_now_ms(redis)
     async with redis.pipeline(transaction=False) as pipe:
-        for stage in stages:
+        for endpoint in endpoints:
             for width, most in ((HOUR_SLOT_MS, HOUR_SLOTS), (DAY_SLOT_MS, DAY_SLOTS)):
                 for back in range(most + 1):
-                    pipe.hgetall(keys.calls(stage, width, now // width - back))
-            pipe.lrange(keys.failed_calls(stage), 0, -1)
-            pipe.hmget(keys.destination(stage), "failures", "due")
+                    pipe.hgetall(keys.calls(endpoint, width, now // width - back))
+            pipe.lrange(keys.failed_calls(endpoint), 0, -1)
+            pipe.hmget(keys.destination(endpoint), "failures", "due")
         answers = iter(await pipe.execute())
-    return {stage: _calls(answers, now) for stage in stages}
+    return {endpoint: _calls(answers, now) for endpoint in endpoints}
+
+
+async def read_all(redis: Redis, endpoints: Sequence[str]) -> dict[str, Ever]:
+    """Return what all calls of each of *endpoints* ever came to."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for endpoint in endpoints:
+            pipe.hgetall(keys.all_calls(endpoint))
+        answers = await pipe.execute()
+    return {
+        endpoint: Ever(_stretch([counted]), int(counted.get(TOOK_MS.encode(), 0)) / 1000)
+        for endpoint, counted in zip(endpoints, answers, strict=True)
+    }
+
+
+async def counts(redis: Redis, endpoints: Sequence[str], at_ms: int) -> dict[str, dict[int, int]]:
+    """Return how many calls each of *endpoints* had in the slot of *at_ms* and the one before, by slot."""
+    slots = [at_ms // HOUR_SLOT_MS - back for back in (1, 0)]
+    async with redis.pipeline(transaction=False) as pipe:
+        for endpoint in endpoints:
+            for slot in slots:
+                pipe.hmget(keys.calls(endpoint, HOUR_SLOT_MS, slot), *Outcome)
+        answers = iter(await pipe.execute())
+    return {
+        endpoint: {slot: sum(map(int, filter(None, next(answers)))) for slot in slots}
+        for endpoint in endpoints
+    }
 
 
 def _calls(answers: Any, now: int) -> Calls:
-    """Take one stage's answers from all of them."""
+    """Take one endpoint's answers from all of them."""
     hour = _stretch([next(answers) for _ in range(HOUR_SLOTS + 1)])
     day = _stretch([next(answers) for _ in range(DAY_SLOTS + 1)])
     failures = [_failure(text.decode(errors="replace")) for text in next(answers)]

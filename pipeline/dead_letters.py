@@ -6,7 +6,8 @@ back to its stage; or `relay dead drop` it. The sweep drops letters by age, neve
 not push last week's letters out. Burying itself is part of a move (`moves.Move.bury`).
 
 The index is one sorted set by time of burial whose members read `stage/source/reason/id`, so filters need no
-look at the letters themselves. How many there are of each kind (`stage/source/reason`) is counted by the same steps.
+look at the letters themselves. The same steps keep one of each kind (`stage/source/reason`, `pipeline.dead_index`), and
+count how many there are.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import re
 from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pipeline import keys
+from pipeline import dead_index, dead_walk, keys
 from pipeline.clock import iso, redis_now_ms
+from pipeline.dead_walk import Stretch
 from pipeline.deliveries import Delivery
 from pipeline.outcomes import Reason, Stage
 from pipeline.scripts import script
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 PAGE = 1_000
 #: whole letters a round trip: each may hold a body of many megabytes
 FETCH = 50
+#: letters of the index of all that one look goes through: a tenth of a second
+FARTHEST = 10 * PAGE
 # an integer of 19 digits may be more than 64 bits, which orjson reads as a float
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
@@ -50,6 +54,11 @@ class Filter:
     reason: Reason | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+
+    @property
+    def names_a_kind(self) -> bool:
+        """Tell whether it leaves out any kind; else it is about time alone."""
+        return not (self.stage is None and self.source is None and self.reason is None)
 
     def matches(self, place: Place) -> bool:
         """Tell whether the letter of *place* is meant, as far as its three words tell."""
@@ -68,6 +77,11 @@ class Place:
     stage: Stage
     source: str
     reason: str
+
+    @property
+    def kind(self) -> str:
+        """The kind of the letter, as the index has it."""
+        return f"{self.stage}/{self.source}/{self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,31 +144,41 @@ async def places(
 ) -> AsyncIterator[list[Place]]:
     """Walk the index in pages, newest letters first; letters buried meanwhile are not met.
 
-    The caller may retry or drop what it is given while it walks: the next page begins at the last
-    time of burial, without the letters that were met there.
+    The caller may retry or drop what it is given while it walks.
     """
-    newest = await redis_now_ms(redis) if wanted.until_ms is None else wanted.until_ms
-    first: float | str = "-inf" if wanted.since_ms is None else wanted.since_ms
-    last: float | str = newest
-    met: set[bytes] = set()  # at the time where the next page begins
-    while True:
-        # that many more, so that the walk goes on also when more than a page share one millisecond
-        page = {"start": 0, "num": PAGE + len(met), "withscores": True}
-        if oldest_first:
-            rows = await redis.zrangebyscore(keys.DEAD, first, last, **page)
-        else:
-            rows = await redis.zrevrangebyscore(keys.DEAD, last, first, **page)
-        rows = [(member, at_ms) for member, at_ms in rows if member not in met]
-        if not rows:
-            return
-        turn = rows[-1][1]
-        if turn != (first if oldest_first else last):
-            met = set()
-        met |= {member for member, at_ms in rows if at_ms == turn}
-        first, last = (turn, last) if oldest_first else (first, turn)
-        found = [_place(member) for member, _ in rows]
+    async for page in _places(redis, wanted, PAGE, oldest_first=oldest_first):
+        yield page
+
+
+async def _places(
+    redis: Redis, wanted: Filter, size: int, *, oldest_first: bool = False
+) -> AsyncIterator[list[Place]]:
+    kinds = await _kinds_of(redis, wanted)
+    stretch = await _stretch(redis, wanted, oldest_first=oldest_first)
+    async for rows in dead_walk.pages(redis, kinds, stretch, _page_size(wanted, kinds, size)):
+        found = [_place(member) for _, member in rows]
         if found := [place for place in found if wanted.matches(place)]:
             yield found
+
+
+async def _stretch(redis: Redis, wanted: Filter, *, oldest_first: bool = False) -> Stretch:
+    last = await redis_now_ms(redis) if wanted.until_ms is None else wanted.until_ms
+    return Stretch("-inf" if wanted.since_ms is None else wanted.since_ms, last, oldest_first)
+
+
+def _page_size(wanted: Filter, kinds: Sequence[str] | None, size: int) -> int:
+    """Return how many rows to read at a time for *size* letters: many where few of them may be meant."""
+    return PAGE if kinds is None and wanted.names_a_kind else min(PAGE, size)
+
+
+async def _kinds_of(redis: Redis, wanted: Filter) -> list[str] | None:
+    """Return the kinds that *wanted* means, if their indexes may be read instead of that of all letters; else None."""
+    if not wanted.names_a_kind:
+        return None
+    known = await dead_index.read(redis)
+    if known is None:
+        return None
+    return [kind for kind in known if wanted.matches(_place(kind.encode() + b"/"))]
 
 
 def _place(member: bytes) -> Place:
@@ -241,7 +265,7 @@ async def newest(redis: Redis, wanted: Filter, limit: int = 100) -> list[DeadLet
     letters: list[DeadLetter] = []
     if limit <= 0:
         return letters
-    async for page in places(redis, wanted):
+    async for page in _places(redis, wanted, limit):
         for start in range(0, len(page), FETCH):
             some = page[start : start + min(FETCH, limit - len(letters))]
             letters += await fetch_all(redis, [place.id for place in some])
@@ -259,37 +283,57 @@ class Cursor:
 
 
 async def look(
-    redis: Redis, wanted: Filter, begin: Cursor | None, most: int, farthest: int = 200 * PAGE
+    redis: Redis, wanted: Filter, begin: Cursor | None, most: int, farthest: int = FARTHEST
 ) -> tuple[list[Head], Cursor | None]:
     """Return up to *most* letters, newest first, and where to look on; None where there are no more.
 
-    No more than *farthest* letters of the index are looked through, so it may return fewer, or none, and go on.
+    Where the kinds' indexes cannot be read, no more than some *farthest* letters of that of all are looked through, so
+    it may return fewer, or none, and go on.
     """
-    cursor = begin or Cursor(
-        await redis_now_ms(redis) if wanted.until_ms is None else wanted.until_ms
-    )
-    first: float | str = "-inf" if wanted.since_ms is None else wanted.since_ms
+    kinds = await _kinds_of(redis, wanted)
+    stretch = await _stretch(redis, wanted)
+    cursor = begin or Cursor(int(stretch.last))
+    stretch, passed, looked = replace(stretch, last=cursor.at_ms), cursor.passed, 0
     found: list[str] = []
-    for _ in range(0, farthest, PAGE):
-        rows = await redis.zrevrangebyscore(
-            keys.DEAD, cursor.at_ms, first, start=cursor.passed, num=PAGE, withscores=True
-        )
-        for member, at_ms in rows:
-            passed = cursor.passed + 1 if at_ms == cursor.at_ms else 1
-            cursor = Cursor(int(at_ms), passed)
+    if kinds is None and farthest <= 0:
+        return [], cursor
+    size = _page_size(wanted, kinds, passed + most + 1)
+    async for rows in dead_walk.pages(redis, kinds, stretch, size):
+        for at_ms, member in rows:
+            if passed and at_ms == stretch.last:  # met by the look before
+                passed -= 1
+                continue
+            if len(found) == most:
+                return await heads(redis, found), cursor
+            cursor, looked = _beyond(cursor, at_ms), looked + 1
             place = _place(member)
             if wanted.matches(place):
                 found.append(place.id)
-            if len(found) == most:
-                return await heads(redis, found), cursor
-        if len(rows) < PAGE:
-            return await heads(redis, found), None
-    return await heads(redis, found), cursor
+        if kinds is None and looked >= farthest:
+            return await heads(redis, found), cursor
+    return await heads(redis, found), None
+
+
+def _beyond(cursor: Cursor, at_ms: float) -> Cursor:
+    """Return the place behind a letter that was buried at *at_ms*, the next one from *cursor* on."""
+    return Cursor(int(at_ms), cursor.passed + 1 if at_ms == cursor.at_ms else 1)
 
 
 async def counts(redis: Redis, wanted: Filter) -> dict[Stage, dict[str, int]]:
     """Count the letters that *wanted* means, per stage and reason; touches nothing."""
     counted: Counter[tuple[Stage, str]] = Counter()
+    if known := await dead_index.read(redis):
+        places_of = [_place(kind.encode() + b"/") for kind in known]
+        meant = [place for place in places_of if wanted.matches(place)]
+        first = "-inf" if wanted.since_ms is None else wanted.since_ms
+        last = "+inf" if wanted.until_ms is None else wanted.until_ms
+        async with redis.pipeline(transaction=False) as pipe:
+            for place in meant:
+                pipe.zcount(keys.dead_of(place.kind), first, last)
+            answers = await pipe.execute()
+        for place, answer in zip(meant, answers, strict=True):
+            counted[place.stage, place.reason] += int(answer)
+        return by_stage(+counted)
     async for page in places(redis, wanted):
         counted.update((place.stage, place.reason) for place in page)
     return by_stage(counted)

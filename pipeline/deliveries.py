@@ -44,7 +44,7 @@ class Delivery:
     """One stored HTTP request.
 
     *headers* holds only what the source asked to keep (`Source.keeps_headers`), names in lower case, and a
-    `traceparent`, the sender's trace (W3C Trace Context): kept for whoever continues it, nothing here reads it.
+    `traceparent`, the sender's trace (W3C Trace Context): kept for whoever continues it (`pipeline.traces`).
     *received_at_ms* is Unix time in milliseconds.
     """
 
@@ -55,6 +55,8 @@ class Delivery:
     content_type: str = ""
     tag: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: the mark that its events go on with, while a worker that traces has it in hands; never stored
+    trace: str | None = None
 
     def pack(self) -> bytes:
         """Return the stored form: one line of JSON about the request, a newline, the body's own bytes."""

@@ -53,7 +53,7 @@ async def forget(
     tombstones = Tombstones(redis)
     names = set(names_of(wanted))
     await tombstones.put(names)
-    found = await _holders(redis, names, tell)
+    found = await _holders(redis, names | set(_spelt(wanted)), tell)
     people: list[Visitor] = []
     for visitor_id in found:
         people += await _bury(redis, tombstones, visitor_id)
@@ -87,7 +87,7 @@ async def allow(redis: Redis, wanted: str) -> int:
 
     The other identities of the person are written down nowhere, so each has to be allowed by its own name.
     """
-    return await Tombstones(redis).lift(names_of(wanted))
+    return await Tombstones(redis).lift(visitors.unique([*names_of(wanted), *_spelt(wanted)]))
 
 
 def names_of(wanted: str) -> list[str]:
@@ -97,12 +97,18 @@ def names_of(wanted: str) -> list[str]:
         return [digest(word)]
     if is_hash(word):
         return [word.lower()]
+    return _spelt(word)
+
+
+def _spelt(wanted: str) -> list[str]:
+    """Return the ids that *wanted* may be: a sender may give any text for one, even what looks like an address."""
+    word = wanted.strip()
     return visitors.unique([word, word.lower(), word.upper()])
 
 
 async def find(redis: Redis, wanted: str) -> Visitor | None:
-    """Return the visitor that *wanted* means, whatever the case of an id."""
-    for name in names_of(wanted):
+    """Return the visitor that *wanted* means, by an address rather than by an id, whatever the case of an id."""
+    for name in visitors.unique([*names_of(wanted), *_spelt(wanted)]):
         if found := await visitors.find(redis, name):
             return found
     return None

@@ -13,8 +13,9 @@ which is why two relays must not share a database.
 | {relay}:bells                | hash   | for ever             | drain, sweep           | put, moves, sweep   |
 | {relay}:paused               | hash   | until resumed        | pauses, setback, moves | take, claim, status |
 | {relay}:destination:STAGE    | hash   | for ever             | claim, setback, refusal, moves | claim, dispatch |
-| {relay}:calls:STAGE:WIDTH:SLOT | hash | two hours, or a day   | heartbeat              | the console         |
-| {relay}:failed-calls:STAGE  | list   | a week               | heartbeat              | the console         |
+| {relay}:calls:ENDPOINT      | hash   | for ever             | heartbeat              | the console         |
+| {relay}:calls:ENDPOINT:WIDTH:SLOT | hash | two hours, or a day   | heartbeat              | the console         |
+| {relay}:failed-calls:ENDPOINT | list   | a week               | heartbeat              | the console         |
 | {relay}:rate:VENDOR          | hash   | minutes              | claim, turn, poll      | claim, turn, poll   |
 | {relay}:pace:VENDOR          | hash   | an hour, until as configured | slow_down, moves | claim, turn, status |
 | {relay}:turns               | hash   | for ever             | claim, turn, bulk      | claim               |
@@ -24,6 +25,9 @@ which is why two relays must not share a database.
 | {relay}:dead                 | zset   | until retried, dropped | bury, dead letters   | dead letters        |
 | {relay}:dead:ID              | hash   | same                 | same                   | same                |
 | {relay}:dead-kinds          | hash   | for ever             | same                   | the console         |
+| {relay}:dead-of:KIND       | zset   | same                 | same                   | dead letters        |
+| {relay}:dead-checked       | string | 6 hours              | mend                   | mend                |
+| {relay}:mending            | string | seconds              | mend                   | mend                |
 | {relay}:same-body:DIGEST     | string | one day              | receiver               | receiver            |
 | {relay}:visitors             | zset   | VISITOR_KEEP_D       | enrich, scores         | visitors            |
 | {relay}:visitor:ID           | hash   | VISITOR_KEEP_D       | enrich, scores         | visitors            |
@@ -171,19 +175,24 @@ def bulk_job(name: str) -> str:
     return f"{PREFIX}bulk:{name}"
 
 
-def destination(stage: Stage) -> str:
+def destination(stage: str) -> str:
     """Return the hash that knows how the calls of *stage* have gone."""
     return f"{PREFIX}destination:{stage}"
 
 
-def calls(stage: Stage, width_ms: int, slot: int) -> str:
-    """Return the hash of what the calls of *stage* came to in one slot of *width_ms*, counted since 1970."""
-    return f"{PREFIX}calls:{stage}:{width_ms}:{slot}"
+def calls(endpoint: str, width_ms: int, slot: int) -> str:
+    """Return the hash of what the calls of *endpoint* came to in one slot of *width_ms*, counted since 1970."""
+    return f"{PREFIX}calls:{endpoint}:{width_ms}:{slot}"
 
 
-def failed_calls(stage: Stage) -> str:
-    """Return the list of the last calls of *stage* that failed, newest first."""
-    return f"{PREFIX}failed-calls:{stage}"
+def all_calls(endpoint: str) -> str:
+    """Return the hash of what all calls of *endpoint* ever came to."""
+    return f"{PREFIX}calls:{endpoint}"
+
+
+def failed_calls(endpoint: str) -> str:
+    """Return the list of the last calls of *endpoint* that failed, newest first."""
+    return f"{PREFIX}failed-calls:{endpoint}"
 
 
 def pace(vendor: str) -> str:
@@ -199,6 +208,11 @@ def width(worker: str) -> str:
 def letter(dead_id: str) -> str:
     """Return the hash of one dead letter."""
     return f"{PREFIX}dead:{dead_id}"
+
+
+def dead_of(kind: str) -> str:
+    """Return the index of the dead letters of one kind, `stage/source/reason`."""
+    return f"{PREFIX}dead-of:{kind}"
 
 
 def visitor(visitor_id: str) -> str:

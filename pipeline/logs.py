@@ -17,8 +17,10 @@ from datetime import UTC, datetime
 import orjson
 
 _AT_LEAST = {
-    **dict.fromkeys(("httpx", "httpcore", "arq", "websockets"), logging.WARNING),
+    **dict.fromkeys(("httpx", "httpcore", "arq", "websockets", "urllib3"), logging.WARNING),
     "python_multipart": logging.CRITICAL,
+    # of a collector that is gone they tell each try, with its address; `pipeline.spans` says it now and then
+    "opentelemetry.exporter": logging.CRITICAL,
 }
 # What every record has; the rest is `extra`.
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}

@@ -11,7 +11,7 @@ only come in when somebody asks.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,13 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from pipeline import pauses
 from pipeline.books import FATES
+from pipeline.calls import BOUNDS
+from pipeline.paces import CALLING
 
 if TYPE_CHECKING:
+    from pipeline.calls import Ever
     from pipeline.dead_letters import Kind
     from pipeline.levels import Level
     from pipeline.outcomes import Stage
@@ -51,6 +55,14 @@ class Buckets:
         """Count one value, or the same several *times*."""
         self._counts[bisect_left(self._bounds, value)] += times
         self._sum += value * times
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Count each of *values*; some tenths of a microsecond each."""
+        bounds, counts, total = self._bounds, self._counts, 0.0
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        self._sum += total
 
     def told(self, name: str, meaning: str) -> Metric:
         """Return it in Prometheus's own words."""
@@ -81,6 +93,7 @@ class Shared(Collector):
     levels: Mapping[Stage, Level] = field(default_factory=dict)
     dead: Sequence[Kind] = ()
     senders: Mapping[str, Sender] = field(default_factory=dict)
+    calls: Mapping[str, Ever] = field(default_factory=dict)
 
     def collect(self) -> Iterator[Metric]:
         """Return everything in Prometheus's own words; what was not read is left out."""
@@ -97,6 +110,8 @@ class Shared(Collector):
         if self.books and self.senders:
             yield _of_dead(self.dead)
             yield from _of_senders(self.senders)
+        if self.calls:
+            yield from _of_calls(self.calls)
 
 
 def _of_books(books: Books) -> Iterator[Metric]:
@@ -117,18 +132,25 @@ def _of_whole(books: Books) -> Iterator[Metric]:
     for stage, row in books["stages"].items():
         imbalance.add_metric((stage,), row["in"] - sum(row[fate] for fate in FATES))
     yield imbalance
-    paused = GaugeMetricFamily(
-        "relay_stage_paused", "Whether the stage is paused, and by whom.", labels=("stage", "by")
-    )
-    for stage, pause in books["paused"].items():
-        for by in ("operator", "relay"):
-            paused.add_metric((stage, by), int(pause is not None and pause["by"] == by))
-    yield paused
+    yield _of_pauses("stage", books["paused"])
+    if "tasks" in books:  # of the console's gauges; a receiver reads no more than the books
+        yield _of_pauses("task", books["tasks"])
     yield GaugeMetricFamily("relay_workers", "Workers alive.", books["workers"])
     oldest = "How long the oldest work of all stages has waited."
     yield GaugeMetricFamily("relay_oldest_waiting_seconds", oldest, books["oldest_waiting_s"])
     maybe = "Items of calls that were made again because nobody knows how they ended."
     yield CounterMetricFamily("relay_maybe_duplicate", maybe, books["maybe_duplicate"])
+
+
+def _of_pauses(what: str, paused: Mapping[str, Any]) -> Metric:
+    meaning = f"Whether the {what} is paused, by whom, and whether asked to, without a key, or for its calls."
+    family = GaugeMetricFamily(f"relay_{what}_paused", meaning, labels=(what, "by", "why"))
+    for name, pause in paused.items():
+        found = pauses.why(pause["by"], pause["reason"]) if pause else None
+        for why in pauses.WHYS:
+            by = "operator" if why == "asked" else "relay"
+            family.add_metric((name, by, why), int(why == found))
+    return family
 
 
 def _of_levels(levels: Mapping[Stage, Level]) -> Iterator[Metric]:
@@ -176,6 +198,23 @@ def _of_senders(senders: Mapping[str, Sender]) -> Iterator[Metric]:
         if sender.invalid:
             events.add_metric((source, "", "invalid"), sender.invalid)
     yield from (events, fates, last)
+
+
+def _of_calls(calls: Mapping[str, Ever]) -> Iterator[Metric]:
+    """Tell of each endpoint; *stage* is empty, which to Prometheus is no label, where it is no stage's single call."""
+    names = ("stage", "endpoint")
+    made = CounterMetricFamily("relay_calls", "Calls to vendors.", labels=(*names, "outcome"))
+    took = HistogramMetricFamily(
+        "relay_call_seconds", "How long vendors took to answer, or did not.", labels=names
+    )
+    for endpoint, ever in calls.items():
+        stage = endpoint if endpoint in CALLING else ""
+        for outcome, count in ever.calls.outcomes.items():
+            made.add_metric((stage, endpoint, outcome), count)
+        bounds = [*map(str, BOUNDS), "+Inf"]
+        counts = accumulate(ever.calls.buckets)
+        took.add_metric((stage, endpoint), list(zip(bounds, counts, strict=True)), ever.seconds)
+    yield from (made, took)
 
 
 def _gauges(

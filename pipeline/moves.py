@@ -13,12 +13,15 @@ from enum import IntEnum
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+import orjson
+
 from pipeline import arrivals, seen
 from pipeline.origins import Origin
 from pipeline.outcomes import Reason, Stage
 from pipeline.scripts import script
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
     from redis.asyncio import Redis
 
 Argument = str | bytes | int | float
@@ -47,14 +50,16 @@ class Move:
     """The stages that get work by this move, and whose bell is to be rung after it."""
     weight: int = 0
     """How many things the effects so far are about: what a slice is measured by."""
+    spans: list[Span] | None = None
+    """The spans that end once the move is written; None without traces."""
     _effects: int = 0
     _args: list[Argument] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
     _heard: dict[str, int] = field(default_factory=dict)
     _tallies: dict[str, int] = field(default_factory=dict)
     _arrived: list[arrivals.Note] = field(default_factory=list)
-    _fresh: dict[tuple[Stage, str], list[Argument]] = field(default_factory=dict)
-    """The `fresh` effects, one for each stage and origin: marks and payloads in turn."""
+    _fresh: dict[Stage, dict[str, list[Argument]]] = field(default_factory=dict)
+    """The `fresh` effects, one for each stage: by origin, marks and payloads in turn."""
 
     def _effect(self, *args: Argument) -> None:
         self.weight += 1
@@ -99,12 +104,15 @@ class Move:
     def append_fresh(self, stage: Stage, fingerprint: str, payload: bytes, meta: str) -> None:
         """Give *stage* new work, or count a duplicate when *fingerprint* was seen in the window.
 
-        *meta* is a packed `Origin`; events that share it travel as one effect, in their order.
+        *meta* is a packed `Origin`; events that share it stay in their order.
         """
-        events = self._fresh.get((stage, meta))
-        if events is None:
-            events = self._fresh[stage, meta] = []
+        origins = self._fresh.get(stage)
+        if origins is None:
+            origins = self._fresh[stage] = {}
             self.feeds.add(stage)
+        events = origins.get(meta)
+        if events is None:
+            events = origins[meta] = []
             self.weight += 1
         events += (seen.mark(fingerprint), payload)
         self.weight += 1
@@ -197,17 +205,17 @@ class Move:
         args += [len(self.entry_ids), *self.entry_ids, 2 * len(self.versions)]
         for visitor_id, version in self.versions.items():
             args += [visitor_id, version]
-        args += [len(self.macs), *self.macs, 2 * len(self._counts)]
-        for name, change in self._counts.items():
-            args += [name, change]
-        for numbers in (self._heard, self._tallies):
-            args.append(2 * len(numbers))
-            for name, number in numbers.items():
-                args += [name, number]
+        # as JSON where there may be many: an argument takes Redis longer than what stands in it
+        numbers = orjson.dumps((self._counts, self._heard, self._tallies))
+        args += [len(self.macs), *self.macs, numbers]
         args += arrivals.pack(self._arrived) if self._arrived else (0, "")
         args += [self._effects + len(self._fresh), *self._args]
-        for (stage, meta), events in self._fresh.items():
-            args += [4 + len(events), "fresh", stage, meta, len(events), *events]
+        for stage, origins in self._fresh.items():
+            heads = [(meta, len(events) // 2) for meta, events in origins.items()]
+            length = 3 + sum(map(len, origins.values()))
+            args += [length, "fresh", stage, orjson.dumps(heads)]
+            for events in origins.values():
+                args += events
         return args
 
 

@@ -17,20 +17,24 @@ class Form(StrEnum):
 
 @dataclass(slots=True)  # not frozen: made for every event, and freezing triples what that costs
 class Origin:
-    """Source, time of the first sighting (Unix ms), form of the payload, tag of the hook's URL."""
+    """Source, time of the first sighting (Unix ms), form of the payload, tag of the hook's URL, mark of the trace."""
 
     source: str
     first_seen_at_ms: int
     form: Form = Form.OURS
     tag: str | None = None
+    trace: str | None = None
 
     def pack(self) -> str:
         """Return the stored form; a tag has no `|` in it."""
         # joined, not formatted: this is done for every event, and an enum is slow to format
-        return f"{self.source}|{self.first_seen_at_ms}|" + self.form + "|" + (self.tag or "")
+        packed = f"{self.source}|{self.first_seen_at_ms}|" + self.form + "|" + (self.tag or "")
+        return f"{packed}|{self.trace}" if self.trace else packed
 
     @classmethod
     def unpack(cls, stored: bytes) -> Origin:
         """Read what `pack` wrote."""
-        source, first_seen, form, tag = stored.decode().split("|")
-        return cls(source, int(first_seen), Form(form), tag or None)
+        # words that a later version adds are not read
+        source, first_seen, form, tag, *more = stored.decode().split("|")
+        trace = more[0] or None if more else None
+        return cls(source, int(first_seen), Form(form), tag or None, trace)

@@ -25,7 +25,10 @@ A_PAGE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry in a worker's hands: its payloads, their origins, how far earlier slices came."""
+    """One entry in a worker's hands: its payloads, their origins, how far earlier slices came.
+
+    *is_retried* tells of a delivery that came back from the dead letters, which is an entry of its own.
+    """
 
     queue: str
     id: str
@@ -33,6 +36,7 @@ class Entry:
     origins: Sequence[bytes]
     cursor: str = ""
     attempts: int = 0
+    is_retried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,10 @@ class Queues:
         args: list[str | int] = [queue, stage, self.consumer, most, most_bytes, other]
         state, rows, others = await self._with_groups(self._take, args)
         entries = [
-            Entry(queue, row[0].decode(), *fields(row[1]), row[2].decode(), int(row[3] or 0))
+            Entry(
+                *(queue, row[0].decode(), *fields(row[1]), row[2].decode(), int(row[3] or 0)),
+                is_retried=row[1][-2] == b"r",
+            )
             for row in rows
         ]
         return Taken(entries, is_paused=state == -2, others=others)

@@ -40,12 +40,20 @@ Step = tuple[str, str, str]
 
 async def resolve(redis: Redis, tombstones: Tombstones, steps: Sequence[Step]) -> list[str]:
     """Go through *steps* in their order; return the address of each, empty where none is known."""
-    if not steps or not await tombstones.any():
-        return await _run(redis, steps)
+    found: list[str] = []
+    for start in range(0, len(steps), MOST_STEPS):
+        some = steps[start : start + MOST_STEPS]
+        addresses = await _run(redis, some)
+        found += await _past(redis, tombstones, some) if addresses is None else addresses
+    return found
+
+
+async def _past(redis: Redis, tombstones: Tombstones, steps: Sequence[Step]) -> list[str]:
+    """Do as `resolve` does, but remember nobody who has a tombstone."""
     told = list({digest(address) for _, _, address in steps if address})
     buried = {one for one, hit in zip(told, await tombstones.found(told), strict=True) if hit}
     kept = [step for step in steps if not (step[2] and digest(step[2]) in buried)]
-    known = iter(await _run(redis, kept))
+    known = iter(await _run(redis, kept, were_looked_up=True) or ())
     return [address if digest(address) in buried else next(known) for _, _, address in steps]
 
 
@@ -66,15 +74,15 @@ async def forget(redis: Redis, hashes: Collection[str]) -> int:
             return removed
 
 
-async def _run(redis: Redis, steps: Sequence[Step]) -> list[str]:
-    run = script(redis, "recipients")
-    found: list[str] = []
-    for start in range(0, len(steps), MOST_STEPS):
-        words: list[str] = []
-        for source, ident, address in steps[start : start + MOST_STEPS]:
-            words += (name(source, ident), address)
-        found += [address.decode() for address in await run(args=[KEEP_MS, *words])]
-    return found
+async def _run(
+    redis: Redis, steps: Sequence[Step], *, were_looked_up: bool = False
+) -> list[str] | None:
+    """Go through some *steps*; None, and nothing is done, when there are tombstones that were not looked at."""
+    words: list[str] = []
+    for source, ident, address in steps:
+        words += (name(source, ident), address)
+    found = await script(redis, "recipients")(args=[KEEP_MS, int(were_looked_up), *words])
+    return None if found is None else [address.decode() for address in found]
 
 
 def name(source: str, ident: str) -> str:

@@ -1,6 +1,7 @@
 """The Lua scripts of `pipeline/lua`, each one atomic step, by the name of its file.
 
-Every script begins with `pace.lua`, which is arithmetic, and `prelude.lua`. redis-py sends the digest and, when the
+Every script begins with what it uses of `pace.lua`, which is arithmetic, and of `prelude.lua`: Redis makes all that is
+defined there anew for each call, which takes longer than to store a delivery. redis-py sends the digest and, when the
 server does not know it (a restart, a fail-over), the text. When a reply is lost, it sends the same call again, so every
 script may run twice; what its second run does stands in its head.
 """
@@ -8,6 +9,7 @@ script may run twice; what its second run does stands in its head.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -76,8 +78,35 @@ class Script:
 @cache
 def text(name: str) -> str:
     """Return the whole text of the script *name* as Redis gets it."""
-    folder = files("pipeline") / "lua"
-    return "".join((folder / f"{part}.lua").read_text() for part in ("pace", "prelude", name))
+    own = _file(name)
+    used, words = [own], _words(own)
+    # the last first: a part names only what stands before it
+    for part in reversed(shared_parts()):
+        if not words.isdisjoint(_defined(part)):
+            used.append(part)
+            words |= _words(part)
+    return "\n\n".join(reversed(used))
+
+
+@cache
+def shared_parts() -> tuple[str, ...]:
+    """Return what scripts share, in the parts between empty lines: definitions, with a comment before them."""
+    return tuple(part for name in ("pace", "prelude") for part in _file(name).strip().split("\n\n"))
+
+
+def _file(name: str) -> str:
+    return (files("pipeline") / "lua" / f"{name}.lua").read_text()
+
+
+def _words(lua: str) -> set[str]:
+    """Return every name that Lua code may speak of: what stands neither in a comment nor in a text."""
+    return set(re.findall(r"[A-Za-z_]\w*", re.sub(r"--.*|'[^'\n]*'", "", lua)))
+
+
+def _defined(part: str) -> set[str]:
+    """Return the names that a part defines for all who come after it."""
+    names = re.findall(r"^local (?:function )?([\w, ]+?) *(?:[=(]|$)", part, re.MULTILINE)
+    return {name.strip() for line in names for name in line.split(",")}
 
 
 def script(redis: Redis, name: str) -> Script:

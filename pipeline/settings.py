@@ -477,14 +477,6 @@ def _problem(name: str, message: str) -> str:
     return f"{name.upper()}: {message}"
 
 
-def settings_or_exit() -> Settings:
-    """Read the settings for a process's main: on problems print them all and end with status 2."""
-    try:
-        return load_settings()
-    except SettingsError as error:
-        exit_with(error)
-
-
 def exit_with(error: SettingsError) -> NoReturn:
     """Print every problem on stderr and end the process with status 2."""
     print("These settings are wrong:", file=sys.stderr)

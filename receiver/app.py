@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -40,6 +41,8 @@ from receiver.webhooks import PREFIX, Summary, Webhooks, route_path
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+    from pipeline.spans import Spans
 
 # A body has this long to arrive: 20 MiB over a slow line, and no longer for a sender that has
 # stopped.
@@ -141,21 +144,29 @@ def make_app(
     limits: Limits | None = None,
     read_deadline_s: float = READ_DEADLINE_S,
     head_deadline_s: float = HEAD_DEADLINE_S,
+    spans: Spans | None = None,
 ) -> Starlette:
-    """Return the receiver. *redis* fails fast (`receiver_redis`) and is closed at the end."""
+    """Return the receiver. *redis* fails fast (`receiver_redis`) and is closed at the end, as *spans* are."""
     parts = Parts.of(settings, redis, limits, read_deadline_s, head_deadline_s)
     access_log.tame(sources)
     heads.find_servers()
     _tell_levels(parts)
     return Receiver(
-        _hooks(settings, sources, parts),
+        _hooks(settings, sources, parts, spans),
         routes=_pages(settings, redis, parts),
-        lifespan=_lifespan(parts, at_end=redis.aclose),
+        lifespan=_lifespan(parts, at_end=[redis.aclose, *_closing(spans)]),
     )
 
 
-def _hooks(settings: Settings, sources: Mapping[str, Source], parts: Parts) -> Webhooks:
-    return Webhooks(
+def _hooks(
+    settings: Settings, sources: Mapping[str, Source], parts: Parts, spans: Spans | None
+) -> Webhooks:
+    made: Callable[..., Webhooks] = Webhooks
+    if spans is not None:
+        from receiver.traced import TracedWebhooks
+
+        made = partial(TracedWebhooks, spans)
+    return made(
         sources=sources,
         ack_policy=settings.ack_policy,
         tokens=Tokens([(token.source, token.token) for token in settings.tokens()], sources),
@@ -194,7 +205,7 @@ def _tell_levels(parts: Parts) -> None:
 
 
 def _lifespan(
-    parts: Parts, at_end: Callable[[], Awaitable[None]]
+    parts: Parts, at_end: Sequence[Callable[[], Awaitable[None]]]
 ) -> Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]]:
     """Return what opens the inbox, runs the background's jobs and, the last of all, does *at_end*."""
     opening, refusals, summary = parts.opening, parts.refusals, parts.summary
@@ -215,12 +226,16 @@ def _lifespan(
         finally:
             await _stop(tasks)
             closing = (parts.commit.finish, refusals.write, summary.finish, parts.spilling.close)
-            for close in (*closing, at_end):
+            for close in (*closing, *at_end):
                 # Redis may be gone; the process ends all the same.
                 with contextlib.suppress(Exception):
                     await close()
 
     return lifespan
+
+
+def _closing(spans: Spans | None) -> list[Callable[[], Awaitable[None]]]:
+    return [] if spans is None else [partial(asyncio.to_thread, spans.close)]
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:

@@ -223,6 +223,8 @@ class GroupCommit:
         for _, answer, _ in entry:
             if not answer.done():
                 answer.set_result(spilled)
+        now = monotonic()
+        self._metrics.acknowledged([now - since for _, _, since in entry])
 
     def _refuse(self, waiting: Sequence[_Waiting], why: NotStored) -> None:
         for _, answer, _ in waiting:

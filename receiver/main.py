@@ -9,36 +9,33 @@ started plainly.
 from __future__ import annotations
 
 import gc
-import sys
 from typing import TYPE_CHECKING
 
-from pipeline import logs
-from pipeline.connections import NoRedis, receiver_redis
-from pipeline.settings import SettingsError, exit_with, load_settings
+from pipeline.connections import receiver_redis
 from pipeline.sources.registry import SOURCES
+from pipeline.starting import made_of_settings
+from pipeline.traces import open_spans
 from receiver import access_log
 from receiver.app import make_app
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from pipeline.settings import Settings
+
     app: Starlette
 
 
 def build() -> Starlette:
     """Return the receiver as the environment describes it; exits with 2 when that cannot be."""
-    try:
-        settings = load_settings()
-        logs.configure(settings.log_format, settings.log_level)
-        access_log.tame(SOURCES)
-        made = make_app(settings, receiver_redis(settings))
-    except SettingsError as error:
-        exit_with(error)
-    except NoRedis as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    made = made_of_settings(_make)
     _spare_the_collector()
     return made
+
+
+def _make(settings: Settings) -> Starlette:
+    access_log.tame(SOURCES)
+    return make_app(settings, receiver_redis(settings), spans=open_spans("receiver"))
 
 
 def _spare_the_collector() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -42,12 +42,17 @@ class Metrics(Collector):
         self._flush_size = Buckets(1, 2, 4, 8, 16, 32, 64, 128, 256)
         self._flush_time = Buckets(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
         self._flushes: Counter[str] = Counter()
+        self._ages = Buckets(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
     def flushed(self, deliveries: int, took_s: float, result: str) -> None:
         """Note one flush: stored, spilled or failed, in part or whole."""
         self._flushes[result] += 1
         self._flush_size.observe(deliveries)
         self._flush_time.observe(took_s)
+
+    def acknowledged(self, ages_s: Iterable[float]) -> None:
+        """Note how long each of some deliveries has waited until it was kept, stored or spilled."""
+        self._ages.observe_all(ages_s)
 
     def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Tell also what *read* returns at the moment of asking."""
@@ -74,6 +79,9 @@ class Metrics(Collector):
         yield _by_label("relay_flushes", "Flushes.", "result", self._flushes)
         yield self._flush_size.told("relay_flush_deliveries", "Deliveries stored in one step.")
         yield self._flush_time.told("relay_flush_seconds", "Time that storing them took.")
+        yield self._ages.told(
+            "relay_acknowledge_seconds", "From a delivery's last byte to its answer with 2xx."
+        )
         yield CounterMetricFamily(
             "relay_spilled_deliveries", "Deliveries kept on disk.", self.spilled
         )

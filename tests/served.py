@@ -6,10 +6,11 @@ Each app has a port of its own, so a call that a test left behind never reaches 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import Thread
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -31,7 +32,23 @@ def served(app: Starlette) -> Iterator[str]:
     try:
         yield url_of(listener)
     finally:
-        asyncio.run_coroutine_threadsafe(_close(running), _loop()).result()
+        _wait_for(_close(running))
+
+
+@contextmanager
+def served_for_life(app: Starlette) -> Iterator[str]:
+    """Serve *app* as `served` does, with its lifespan around."""
+    life = app.router.lifespan_context(app)
+    _wait_for(life.__aenter__())
+    try:
+        with served(app) as url:
+            yield url
+    finally:
+        _wait_for(life.__aexit__(None, None, None))
+
+
+def _wait_for(work: Coroutine[Any, Any, Any]) -> None:
+    asyncio.run_coroutine_threadsafe(work, _loop()).result()
 
 
 @cache

@@ -6,7 +6,9 @@ import asyncio
 import json
 import logging
 import re
+import shutil
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ from pipeline.connections import Role, connection_pool
 from pipeline.outcomes import Stage
 from pipeline.settings import Settings
 from pipeline.wake import arq_redis
+from sandbox.faults import broken, slow
 from tests.flow.conftest import box, make_bench
+from tests.flow.test_two_workers import holders
 from tests.patience import patient_receiver
 from tests.pipeline.burials import bury
 from tests.workbench import PATIENCE_S, TOKEN, Workbench, mail_events
@@ -34,6 +38,8 @@ __all__ = ["box", "make_bench"]
 pytestmark = pytest.mark.anyio
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
+ALARMS = Path(__file__).parent / "alerts.test.yml"
+PROMTOOL = shutil.which("promtool")
 CONSOLE_TOKEN = "console-token-0123456789"
 Numbers = dict[str, float]
 
@@ -165,6 +171,28 @@ def test_rules_and_panels_are_whole() -> None:
     assert all(x < 24 for x, _ in cells)
 
 
+def test_every_alarm_is_tried_loud_and_quiet() -> None:
+    """The cases that promtool runs have one in which it fires and one in which it does not, for each rule."""
+    told = yaml.safe_load(ALARMS.read_text(encoding="utf-8"))
+    cases = [case for test in told["tests"] for case in test["alert_rule_test"]]
+    named = {rule["alert"] for rule in rules()}
+    assert {case["alertname"] for case in cases if case.get("exp_alerts")} == named
+    assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == named
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+@pytest.mark.parametrize(
+    "what",
+    [("check", "rules", DEPLOY / "alerts.yml"), ("test", "rules", ALARMS)],
+    ids=["check", "test"],
+)
+def test_prometheus_itself_reads_and_runs_the_rules(what: tuple[str | Path, ...]) -> None:
+    """Where promtool is installed it finds no fault, and every case comes out as it says."""
+    assert PROMTOOL is not None
+    ran = subprocess.run([PROMTOOL, *what], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_operations_names_every_alarm() -> None:
     """Who is woken by an alarm finds its name in docs/operations.md."""
     text = (DEPLOY.parent / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -184,14 +212,64 @@ async def test_the_console_tells_what_lives_in_redis(
     assert found["relay_redis_up{}"] == 1
     assert found["relay_stage_items{forward,done}"] == 3
     assert found["relay_stage_imbalance{forward}"] == 0
-    assert found["relay_stage_paused{operator,enrich}"] == 1
-    assert found["relay_stage_paused{relay,enrich}"] == 0
+    assert paused_in(found) == {"operator,enrich,asked"}
     assert found["relay_workers{}"] == 0
     assert found["relay_spilled_waiting{}"] == 0
     assert found["relay_stage_oldest_seconds{forward}"] == 0
     assert found["relay_events_total{taken,events,Open}"] == 3
     assert found["relay_sender_deliveries_total{done,events}"] == 1
     assert sum(n for name, n in found.items() if name.startswith("relay_dead_letters{")) == 2
+
+
+async def test_the_console_tells_calls_of_all_workers_there_ever_were(
+    make_told: Callable[..., Workbench],
+) -> None:
+    """Calls by outcome, and how long they took, add up over workers that have ended; what never was is 0."""
+    bench = make_told(audiencepoint_rate=0)
+    bench.box.faults.add(broken("events", times=1))
+    for n in range(2):
+        await bench.put("events", mail_events(30, first=30 * n))
+        await bench.work_until(bench.is_idle)
+    found = read((await of_console(bench.settings)).text)
+    assert found["relay_calls_total{forward,ok,forward}"] == 2
+    assert found["relay_calls_total{forward,failed,forward}"] == 1
+    assert found["relay_calls_total{forward,throttled,forward}"] == 0
+    assert found["relay_calls_total{enrich,ok,enrich}"] == 0
+    assert found["relay_calls_total{polling,ok,}"] == 0  # no stage's
+    assert found["relay_call_seconds_count{forward,forward}"] == 3
+    assert found["relay_call_seconds_bucket{forward,+Inf,forward}"] == 3
+    assert found["relay_call_seconds_sum{forward,forward}"] > 0
+
+
+def paused_in(found: Numbers) -> set[str]:
+    """Return by whom, which stage and why, of the pauses that there are now."""
+    told = {name: n for name, n in found.items() if name.startswith("relay_stage_paused{")}
+    return {name.partition("{")[2][:-1] for name, n in told.items() if n}
+
+
+async def test_a_pause_tells_why_in_a_word_of_ours(
+    make_told: Callable[..., Workbench], redis: Redis
+) -> None:
+    """A key that is missing and calls that fail are told apart; a reason's own words are no label."""
+    await pauses.pause_without_key(redis, Stage.ENRICH, f"{pauses.NO_KEY}: set IT")
+    await pauses.pause(redis, Stage.FORWARD, "everything is refused: <ann>", by="relay")
+    await pauses.pause(redis, Stage.SCORES, f"{pauses.NO_KEY} here, says an operator")
+    found = read((await of_console(make_told().settings)).text)
+    assert paused_in(found) == {
+        *("relay,enrich,no_key", "relay,forward,calls", "operator,scores,asked")
+    }
+    assert sum(name.startswith("relay_stage_paused{") for name in found) == 3 * len(Stage)
+
+
+async def test_a_paused_task_is_told(make_told: Callable[..., Workbench], redis: Redis) -> None:
+    """What is no stage and can be paused is told beside the stages, by its own name."""
+    await pauses.pause(redis, "polling", "everything is refused", by="relay")
+    await pauses.pause(redis, "imports", "asked")
+    found = read((await of_console(make_told().settings)).text)
+    told = {name: n for name, n in found.items() if name.startswith("relay_task_paused{")}
+    assert {name.partition("{")[2][:-1] for name, n in told.items() if n} == {
+        *("relay,polling,calls", "operator,imports,asked")
+    }
 
 
 async def test_books_out_of_balance_are_told(
@@ -239,6 +317,32 @@ async def test_a_worker_tells_batches_unpacking_and_the_whole_way(
     assert found["relay_end_to_end_seconds_bucket{+Inf,forward}"] == 3
     assert found["relay_end_to_end_seconds_sum{forward}"] > 0
     assert found["relay_unpack_seconds_count{}"] == 1
+
+
+async def test_a_batch_that_somebody_else_has_settled_is_not_counted_here(
+    make_told: Callable[..., Workbench], redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who finds its batch gone, answered as it was, leaves counting to the one who has taken it over."""
+    caplog.set_level(logging.INFO, "workers.dispatch")
+    bench = make_told()
+    bench.box.faults.add(slow("events", 0.5, times=1))
+    await bench.put("events", mail_events(30))
+    queue = keys.queue(keys.batches(Stage.FORWARD))
+    url = f"http://127.0.0.1:{bench.settings.worker_metrics_port}/metrics"
+
+    async def is_called() -> bool:
+        return bool(await holders(bench))
+
+    async with bench.at_work(), httpx.AsyncClient() as client:
+        await bench.until(is_called)
+        (batch,) = await redis.xrange(queue)
+        await redis.xack(queue, keys.GROUP, batch[0])
+        await redis.xdel(queue, batch[0])
+        await bench.until(lambda: any(each.startswith("attempt ") for each in caplog.messages))
+        found = read((await client.get(url)).text)
+    assert found["relay_unpack_seconds_count{}"] == 1
+    assert "relay_batch_items_count{forward}" not in found
+    assert "relay_end_to_end_seconds_count{forward}" not in found
 
 
 async def test_a_taken_port_is_one_warning(

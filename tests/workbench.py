@@ -24,6 +24,7 @@ from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
 from pipeline.outcomes import Stage
 from pipeline.settings import Settings
+from tests.given import GivenSettings
 from tests.vendors import KEY, Sandbox
 from workers.app import worker_settings
 from workers.timing import Timing
@@ -59,7 +60,7 @@ def settings_for(redis_url: str, box: Sandbox, **changed: object) -> Settings:
         "audiencelab_rate": 0,
         "forward_max_wait_s": 0.05,
     }
-    return Settings.model_validate(values | changed)
+    return GivenSettings.model_validate(values | changed)
 
 
 def mail_event(n: int, **changed: object) -> dict[str, object]:

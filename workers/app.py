@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arq.worker import func
 from redis.exceptions import RedisError
@@ -28,6 +28,7 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Queues, create_groups
 from pipeline.settings import Settings
 from pipeline.tombstones import Tombstones
+from pipeline.traces import open_spans
 from workers import metrics
 from workers.chronicle import keep_chronicling
 from workers.clients import crm
@@ -37,6 +38,7 @@ from workers.clients.crm import Crm
 from workers.clients.http import DEADLINE_S, VendorHttp, new_client
 from workers.context import HOUR_MS, Context
 from workers.drains import Drains, drain
+from workers.mend import keep_mending
 from workers.patience import Patience, arqs_redis, hurry
 from workers.poll_scores import keep_polling
 from workers.reconcile import keep_reconciling
@@ -44,6 +46,9 @@ from workers.ringing import look, ring_for_work
 from workers.sweep import keep_beating, keep_sweeping, pause_without_keys
 from workers.timing import Timing
 from workers.vendors import audiencelab_client, audiencepoint_client
+
+if TYPE_CHECKING:
+    from workers.traced import Traced
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +167,7 @@ class _opened:
             asyncio.create_task(keep_beating(self._context)),
             asyncio.create_task(keep_chronicling(self._context)),
             asyncio.create_task(keep_sweeping(self._context)),
+            asyncio.create_task(keep_mending(self._context)),
             asyncio.create_task(keep_reconciling(self._context)),
             asyncio.create_task(keep_polling(self._context)),
         ]
@@ -199,7 +205,17 @@ class _opened:
             audiencelab=await self._audiencelab(),
             crm=await self._crm(),
             timing=self._timing,
+            traced=self._traced(),
         )
+
+    def _traced(self) -> Traced | None:
+        spans = open_spans("worker")
+        if spans is None:
+            return None
+        from workers.traced import Traced
+
+        self._stack.push_async_callback(asyncio.to_thread, spans.close)
+        return Traced(spans)
 
     async def _audiencepoint(self) -> AudiencePoint | None:
         settings = self._settings

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from redis.exceptions import RedisError
 from pipeline import bulk_jobs, keys
 from pipeline.bulk_jobs import BulkJob
 from pipeline.clock import redis_now_ms
+from pipeline.endpoints import Endpoint
 from pipeline.moves import Argument, Move, Result
 from pipeline.origins import Origin
 from pipeline.outcomes import Person, Stage
@@ -159,13 +160,25 @@ class Bulk:
             return "over"
         columns = [name for name in COLUMNS.values() if any(name.lower() in r for r in records)]
         try:
-            vendor_id = await self._client.create_enrichment_job(job.name, records, columns, "OR")
+            with self._traced(job, parts), self._counted():
+                vendor_id = await self._client.create_enrichment_job(
+                    job.name, records, columns, "OR"
+                )
         except CallFailed as failure:
             if not failure.maybe_stored:
                 await bulk_jobs.go_on(redis, job, lease_s, changed={"begun": 0, "made_ms": ""})
             raise
         await self._made(job, vendor_id)
         return f"made id={vendor_id}"
+
+    def _traced(
+        self, job: BulkJob, parts: Sequence[Entry]
+    ) -> AbstractContextManager[None, bool | None]:
+        traced = self._context.traced
+        if traced is None:
+            return nullcontext()
+        origins = [origin for part in parts for origin in part.origins]
+        return traced.calling(STAGE, self._look_up.vendor, job.name, origins)
 
     async def _made(self, job: BulkJob, vendor_id: str) -> None:
         """Remember the id that AudienceLab gave the job."""
@@ -180,7 +193,8 @@ class Bulk:
         """Look whether AudienceLab has made the job, whose making nobody saw the end of."""
         redis = self._context.redis
         for page in range(1, PAGES_SEARCHED + 1):
-            listed = await self._client.list_enrichment_jobs(page, PAGE_SIZE)
+            with self._counted():
+                listed = await self._client.list_enrichment_jobs(page, PAGE_SIZE)
             for found in listed.items:
                 if found.name == job.name:
                     await self._made(job, found.id)
@@ -223,7 +237,8 @@ class Bulk:
         """Look how far AudienceLab has come with the job."""
         redis, timing = self._context.redis, self._context.timing
         try:
-            told = await self._client.enrichment_job(job.vendor_id)
+            with self._counted():
+                told = await self._client.enrichment_job(job.vendor_id)
         except NotFound:
             if job.missing + 1 >= MOST_MISSING:
                 raise
@@ -287,6 +302,12 @@ class Bulk:
                 for name in names_of(visitor, job, place)
             }
         )
+        with self._counted():
+            await self._read_file(told, rows)
+        return rows
+
+    async def _read_file(self, told: EnrichmentJob, rows: Rows) -> None:
+        """Add all rows of the result file to *rows*."""
         try:
             async with (
                 asyncio.timeout(FILE_DEADLINE_S),
@@ -296,7 +317,10 @@ class Bulk:
                     rows.add(row)
         except TimeoutError:
             raise Unavailable("AudienceLab's result file takes too long") from None
-        return rows
+
+    def _counted(self) -> AbstractContextManager[None, bool | None]:
+        """Count the call that is made inside; single calls of the stage are counted apart."""
+        return self._context.tally.counted(Endpoint.BULK)
 
     async def _merge(self, job: BulkJob, parts: Sequence[Entry], answer: Answer) -> str:
         """Merge the result, part by part; of whom it says nothing, though it is whole, AudienceLab knows nothing."""

@@ -28,6 +28,8 @@ from workers.width import Width
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from workers.traced import Traced
+
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
@@ -79,6 +81,9 @@ class Context:
 
     tally: Tally = field(default_factory=Tally)
     """What the calls of the stages came to, for the operators to see."""
+
+    traced: Traced | None = None
+    """Tells of deliveries and calls; None without traces."""
 
     room: Room = field(init=False)
     """How much may be unpacked."""

@@ -15,6 +15,7 @@ import logging
 import random
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_ITEMS = 30
+_UNTRACED = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,7 @@ class Dispatch:
     async def _called(self, batch: Batch) -> object:
         """Make the call, and learn from what came of it how many may be made at a time."""
         began, tally, at = self._width.begin(), self._context.tally, monotonic()
-        with calls_noted() as calls:
+        with calls_noted() as calls, self._traced(batch, calls):
             try:
                 answer = await self._errand.call(list(batch.items))
             except CallFailed as failure:
@@ -261,10 +263,23 @@ class Dispatch:
                 if isinstance(failure, Throttled):
                     await self.slow_down(failure, await self._begun_ms(batch, calls))
                 raise
+            except Exception:  # ours, about what was answered
+                tally.answered(self._errand.stage, calls)
+                raise
         tally.answered(self._errand.stage, calls)
         if len(calls) == 1:  # a batch of several calls waited for their turn between
             self._width.answered(calls[0].seconds)
         return answer
+
+    def _traced(
+        self, batch: Batch, calls: Sequence[Answered]
+    ) -> AbstractContextManager[None, bool | None]:
+        """Return what tells of the call with *batch*, if that is wanted."""
+        traced, errand = self._context.traced, self._errand
+        if traced is None:
+            return _UNTRACED
+        origins = [item.origin for item in batch.items]
+        return traced.calling(errand.stage, errand.vendor, batch.id, origins, calls)
 
     async def _begun_ms(self, batch: Batch, calls: Sequence[Answered]) -> int:
         """Return when the last of *calls* was begun, by Redis's clock; the first was begun when *batch* was claimed."""
@@ -297,7 +312,8 @@ class Dispatch:
                     move.succeeded(stage)
                     await self._context.mover.apply([move])
                     return "forgotten"
-            if not isinstance(answer, Uncalled):
+            # what is gone is in somebody else's hands, who calls again
+            if moved.results[0] is Result.DONE and not isinstance(answer, Uncalled):
                 self._context.metrics.accepted(stage, [item.origin for item in batch.items])
             await self._context.ring(moved.bells, move.feeds)
             return outcome

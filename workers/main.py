@@ -13,9 +13,7 @@ from types import TracebackType
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from pipeline import logs
-from pipeline.connections import NoRedis
-from pipeline.settings import settings_or_exit
+from pipeline.starting import made_of_settings
 from workers.app import worker_settings
 
 if sys.platform != "win32" and sys.implementation.name == "cpython":
@@ -35,14 +33,7 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
 
 sys.excepthook = _end
 
-_settings = settings_or_exit()
-logs.configure(_settings.log_format, _settings.log_level)
-
-try:
-    WorkerSettings = worker_settings(_settings)
-except NoRedis as missing:
-    print(missing, file=sys.stderr)
-    raise SystemExit(2) from None
+WorkerSettings = made_of_settings(worker_settings)
 
 # what lives as long as the process is kept out of the collector's way; events go by reference count
 gc.collect()

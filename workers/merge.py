@@ -244,7 +244,7 @@ def hand_on(context: Context, move: Move, visitor: Visitor, origin: Origin) -> N
     }[context.settings.subscribe]
     for address in visitors.unique(wanted):
         leaves, form = as_it_leaves(context, address)
-        meta = Origin(origin.source, origin.first_seen_at_ms, form, origin.tag)
+        meta = Origin(origin.source, origin.first_seen_at_ms, form, origin.tag, origin.trace)
         move.subscribe(digest(address), leaves, meta)
     if identified and not wanted:
         move.new_ignored(Stage.SUBSCRIBE)

@@ -35,6 +35,7 @@ from redis.exceptions import RedisError
 from pipeline import keys, paces, polls, visitors
 from pipeline.addresses import digest
 from pipeline.clock import redis_now_ms
+from pipeline.endpoints import Endpoint
 from pipeline.origins import Origin
 from pipeline.outcomes import ScoreChange, Stage
 from pipeline.scores import Score
@@ -234,7 +235,8 @@ class Polling:
         if not wanted:
             return []
         try:
-            found = await self._call(wanted)
+            with self._context.tally.counted(Endpoint.POLLING):
+                found = await self._call(wanted)
         except Rejected as refusal:
             if len(wanted) > 1:
                 middle = (len(wanted) + 1) // 2

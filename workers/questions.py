@@ -17,15 +17,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
+from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline import keys
+from pipeline.endpoints import Endpoint
 from pipeline.scripts import script
 from pipeline.sources import Unauthentic
 from workers.asking import Later
-from workers.clients.errors import CallFailed
-from workers.clients.http import VendorHttp, new_client
+from workers.clients.errors import CallFailed, Rejected, Unavailable
+from workers.clients.http import VendorHttp, calls_noted, new_client
 from workers.clients.messages import Answer, Request
 from workers.context import DAY_MS
 
@@ -121,7 +123,7 @@ async def _ask(context: Context, question: Question) -> None:
     if await _kept(context, unreachable):
         return
     try:
-        answer = await _get(question)
+        answer = await _get(context, question)
     except (CallFailed, OSError) as failure:
         await keep(context, unreachable, b"1", _wait_ms(context))
         error = str(failure) or type(failure).__name__
@@ -137,11 +139,29 @@ async def _ask(context: Context, question: Question) -> None:
             await keep(context, question.name, kept, question.keep_ms)
 
 
-async def _get(question: Question) -> Answer:
-    """Return the answer, whatever its status; redirects are not followed."""
+async def _get(context: Context, question: Question) -> Answer:
+    """Return the answer, whatever its status, and count the call; redirects are not followed."""
+    tally, began = context.tally, monotonic()
     async with new_client(most_connections=1) as client:
         http = VendorHttp("Amazon", question.host, {}, client, deadline_s=DEADLINE_S)
-        return await http.send(Request("GET", question.url.removeprefix(question.host)))
+        with calls_noted() as calls:
+            try:
+                answer = await http.send(Request("GET", question.url.removeprefix(question.host)))
+            except CallFailed as failure:
+                tally.failed(Endpoint.PROOFS, calls, failure, monotonic() - began)
+                raise
+    if answer.status == 200:
+        tally.answered(Endpoint.PROOFS, calls)
+    else:
+        tally.failed(Endpoint.PROOFS, calls, _failure(answer), monotonic() - began)
+    return answer
+
+
+def _failure(answer: Answer) -> CallFailed:
+    """Return what an answer without what was asked for is, to be counted; what becomes of it is not decided here."""
+    status = answer.status
+    kind = Unavailable if status >= 500 or status in _BUSY else Rejected
+    return kind(f"{answer.host} answers {status}", status=status)
 
 
 async def _judge(context: Context, question: Question, answer: Answer) -> bytes | None:

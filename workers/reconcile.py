@@ -14,12 +14,14 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from pipeline import imports
+from pipeline import imports, pauses
 from pipeline.clock import redis_now_ms
+from pipeline.endpoints import Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox, NotPossible, NotStored
 from pipeline.outcomes import Stage
@@ -71,7 +73,9 @@ async def reconcile(context: Context, client: AudienceLab, inbox: Inbox) -> None
         if not is_ours:
             return
         for kind, import_id in wanted(context):
-            if context.stopping.is_set():
+            if context.stopping.is_set() or await pauses.is_asked_for(
+                context.redis, Endpoint.IMPORTS
+            ):
                 return
             try:
                 known = await imports.read(context.redis, kind, import_id)
@@ -157,6 +161,7 @@ def _walker(context: Context, client: AudienceLab, inbox: Inbox) -> Walker:
         ring=ring,
         timing=context.timing,
         longest_wait_s=LONGEST_WAIT_S,
+        counted=partial(context.tally.counted, Endpoint.IMPORTS),
     )
 
 

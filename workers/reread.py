@@ -30,7 +30,9 @@ from pipeline.outcomes import (
 from pipeline.queues import Entry
 from pipeline.sources.registry import SOURCES
 from workers import mishaps
-from workers.unpack import Read, hand_over_one, learn
+from workers.handing_over import hand_over_one
+from workers.reading import Read
+from workers.unpack import learn
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -66,7 +68,12 @@ async def move_of(context: Context, stage: Stage, entry: Entry) -> Move:
     origin = Origin.unpack(entry.origins[0])
     move = Move(entry.queue, [entry.id])
     delivery = Delivery(
-        "reread", origin.source, entry.payloads[0], origin.first_seen_at_ms, tag=origin.tag
+        "reread",
+        origin.source,
+        entry.payloads[0],
+        origin.first_seen_at_ms,
+        tag=origin.tag,
+        trace=origin.trace,
     )
     outcomes = await outcomes_of(context, stage, delivery)
     found = [outcome for outcome in outcomes if isinstance(outcome, WANTED[stage])]

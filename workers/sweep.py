@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: places of visitors, who are gone by themselves, that a sweep clears: some milliseconds
+MOST_VISITORS = 5_000
+
 
 async def keep_sweeping(context: Context) -> None:
     """Sweep until the worker stops; Redis being away is waited for."""
@@ -86,7 +89,12 @@ async def let_go(context: Context, stand: Seen) -> None:
         await seen.forget_old_slots(redis, context.window_ms)
     too_old = now_ms - context.visitor_keep_ms
     if stand.oldest_visitor_ms <= too_old:
-        await redis.zremrangebyscore(keys.VISITORS, "-inf", too_old)
+        # of a million in one step Redis would do nothing else for a second
+        last = await redis.zrange(
+            keys.VISITORS, MOST_VISITORS - 1, MOST_VISITORS - 1, withscores=True
+        )
+        until = min(too_old, int(last[0][1])) if last else too_old
+        await redis.zremrangebyscore(keys.VISITORS, "-inf", until)
 
 
 async def pause_without_keys(context: Context, stand: Seen) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -16,12 +17,10 @@ from typing import TYPE_CHECKING
 from pipeline import calls
 from pipeline.calls import BOUNDS, Outcome
 from workers.clients.errors import CallFailed, Misconfigured, Rejected, TimedOut
+from workers.clients.http import Answered, calls_noted
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-    from pipeline.outcomes import Stage
-    from workers.clients.http import Answered
 
 _BUCKETS = [calls.bucket(n) for n in range(len(BOUNDS) + 1)]
 
@@ -39,48 +38,76 @@ class Tally:
     """Counts the calls of one process."""
 
     def __init__(self) -> None:
-        self._rows: dict[Stage, _Row] = {}
+        self._rows: dict[str, _Row] = {}
 
-    def answered(self, stage: Stage, answers: Sequence[Answered]) -> None:
-        """Count calls of *stage* that went well."""
-        counts = self._row(stage).counts
+    @contextmanager
+    def counted(self, endpoint: str) -> Iterator[None]:
+        """Count the calls that this task makes inside, for what is called beside the batches of a stage."""
+        began = monotonic()
+        with calls_noted() as calls:
+            try:
+                yield
+            except CallFailed as failure:
+                self.failed(endpoint, calls, failure, monotonic() - began)
+                failure.is_counted = True
+                raise
+            except BaseException:  # ours, about what was answered, or a stop
+                self.answered(endpoint, calls)
+                raise
+            self.answered(endpoint, calls)
+
+    def answered(self, endpoint: str, answers: Sequence[Answered]) -> None:
+        """Count calls of *endpoint* that went well."""
+        counts = self._row(endpoint).counts
         for answer in answers:
-            counts[_BUCKETS[bisect_left(BOUNDS, answer.seconds)]] += 1
+            if answer.is_counted:
+                continue
+            _add_seconds(counts, answer.seconds)
             counts[Outcome.OK] += 1
 
     def failed(
-        self, stage: Stage, answers: Sequence[Answered], failure: CallFailed, seconds: float
+        self, endpoint: str, answers: Sequence[Answered], failure: CallFailed, seconds: float
     ) -> None:
-        """Count a call that was *failure*, *seconds* after it was begun, and the *answers* before it.
+        """Count a call that was *failure*, *seconds* after its batch was begun, and the *answers* before it.
 
         An answer is among *answers* whatever it said, so with a status the last of them is the failure's own.
         """
-        row, outcome = self._row(stage), outcome_of(failure)
+        if failure.is_counted:
+            self.answered(endpoint, answers)
+            return
+        row, outcome = self._row(endpoint), outcome_of(failure)
         well = len(answers)
         if failure.status is not None and answers:
             well -= 1
             seconds = answers[-1].seconds
-        self.answered(stage, answers[:well])
+        else:
+            seconds = max(0.0, seconds - sum(answer.seconds for answer in answers))
+        self.answered(endpoint, answers[:well])
         row.counts[outcome] += 1
         if failure.status is not None or outcome is Outcome.TIMED_OUT:
-            row.counts[_BUCKETS[bisect_left(BOUNDS, seconds)]] += 1
+            _add_seconds(row.counts, seconds)
         text = calls.failure_text(outcome, failure.status, failure.sentence)
         row.failures.append((monotonic(), text))
 
     async def tell(self, redis: Redis) -> None:
         """Add what was counted since the last time to what Redis knows."""
         rows, self._rows = self._rows, {}
-        for stage, row in rows.items():
+        for endpoint, row in rows.items():
             if row.counts:
                 now = monotonic()
                 ago = [(int((now - at) * 1000), text) for at, text in row.failures]
-                await calls.add(redis, stage, row.counts, ago)
+                await calls.add(redis, endpoint, row.counts, ago)
 
-    def _row(self, stage: Stage) -> _Row:
-        row = self._rows.get(stage)
+    def _row(self, endpoint: str) -> _Row:
+        row = self._rows.get(endpoint)
         if row is None:
-            row = self._rows[stage] = _Row()
+            row = self._rows[endpoint] = _Row()
         return row
+
+
+def _add_seconds(counts: Counter[str], seconds: float) -> None:
+    counts[_BUCKETS[bisect_left(BOUNDS, seconds)]] += 1
+    counts[calls.TOOK_MS] += round(seconds * 1000)
 
 
 def outcome_of(failure: CallFailed) -> Outcome:

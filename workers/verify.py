@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from pipeline import paces, verifications, visitors
 from pipeline.addresses import digest, is_hash
 from pipeline.clock import redis_now_ms
+from pipeline.endpoints import Endpoint
 from workers.clients.audiencepoint import AudiencePoint
 from workers.sweep import rest
 
@@ -75,7 +76,9 @@ class Verify:
 
     async def _ask(self, judged: Judged, name: str, address: str) -> None:
         judged.calls += 1
-        said, redis = await self._client.verify(address), self._context.redis
+        redis = self._context.redis
+        with self._context.tally.counted(Endpoint.VERIFY):
+            said = await self._client.verify(address)
         if self._context.settings.audiencepoint_rate:
             await paces.went_well(redis, self._vendor)
         await verifications.keep(redis, name, said.result, said.suggestion)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from time import monotonic
@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 from redis.exceptions import RedisError
 
-from pipeline import imports, keys, paces
+from pipeline import imports, keys, paces, pauses
 from pipeline.clock import redis_now_ms
 from pipeline.deliveries import Delivery, new_delivery_id
+from pipeline.endpoints import Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox, NotStored
 from pipeline.outcomes import Stage
@@ -64,6 +65,8 @@ FULL_AT = 0.8
 MOST_DELIVERIES = 8
 MOST_SIGHTINGS = 50_000
 HOLD_S = 0.25
+#: how soon a walk goes on that an operator resumes
+PAUSED_S = 2.0
 #: failures in a row before a walk is put off: about a minute of back-off
 MOST_TRIES = 8
 #: who asks us to wait for longer than this is left alone until later
@@ -104,7 +107,8 @@ class Walker:
     """What a walk needs of its process. *rank* 0 shares the rate with `enrich`, 1 leaves it the first place.
 
     Who asks for more than *longest_wait_s* of patience is left alone until later. *ring* wakes a worker for the bell
-    number that the inbox answered, *tell* hears of each page that was stored, *hold* why a walk waits.
+    number that the inbox answered, *tell* hears of each page that was stored, *hold* why a walk waits;
+    *counted* counts what is called inside.
     """
 
     redis: Redis
@@ -120,6 +124,7 @@ class Walker:
     longest_wait_s: float = LONGEST_WAIT_S
     tell: Callable[[Import], None] = lambda one: None
     hold: Callable[[str], None] = lambda why: None
+    counted: Callable[[], AbstractContextManager[None, bool | None]] = nullcontext
 
     async def walk(self, one: Import) -> Import:
         """Walk *one*, which is in this holder's hands, to its end; return it as it is then.
@@ -187,11 +192,17 @@ class Walker:
             await paces.slow_down(self.redis, VENDOR, self.calls_per_s, failure.sentence)
 
     async def room(self, keep: Callable[[], Awaitable[None]]) -> None:
-        """Wait until another page may be stored; *keep* is called meanwhile."""
-        while why := await self._no_room():
+        """Wait until another page may be asked for and stored; *keep* is called meanwhile."""
+        while True:
+            if await pauses.is_asked_for(self.redis, Endpoint.IMPORTS):
+                why, rest_s = "an operator has paused imports", PAUSED_S
+            elif full := await self._no_room():
+                why, rest_s = full, HOLD_S
+            else:
+                return
             self.hold(why)
             await keep()
-            await self.rest(HOLD_S)
+            await self.rest(rest_s)
 
     async def _no_room(self) -> str | None:
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -275,7 +286,8 @@ class _OneWalk:
             await walker.turn(self._keep)
             await self._keep()
             try:
-                answer = await walker.unless_stopped(ask())
+                with walker.counted():
+                    answer = await walker.unless_stopped(ask())
             except Unavailable as failure:
                 await walker.heed(failure)
                 wait_s = max(walker.backoff_s(tries), failure.retry_after_s or 0.0)

@@ -10,6 +10,8 @@ from console.web.desk import desk_of
 
 #: the hidden field that carries the session's token
 TOKEN = "form_token"  # noqa: S105 - a name
+#: the hidden field in which a page carries somebody's name along, sealed
+NAME = "whom"
 
 
 async def read_form(request: Request, *, changes: bool = True) -> FormData:

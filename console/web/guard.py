@@ -104,7 +104,7 @@ class Guard:
     def _unknown(self, scope: Scope, headers: Headers) -> Response:
         """Return how to refuse who has no session: by the log-in, or by a problem where programs ask."""
         if not is_for_programs(scope["path"]):
-            return _to_login(scope)
+            return _to_login(scope, headers)
         if "authorization" in headers:
             peer = scope["client"][0] if scope.get("client") else ""
             if wait_s := self._attempts.wait_s(peer):
@@ -148,13 +148,20 @@ def is_from_here(headers: Headers) -> bool:
     return origin is None or _split(origin).netloc == headers.get("host")
 
 
-def _to_login(scope: Scope) -> Response:
-    if scope["method"] not in _SAFE:
-        return RedirectResponse("/login?ended=1", 303)
-    wanted = scope["path"] + (
-        f"?{query}" if (query := scope["query_string"].decode("latin-1")) else ""
-    )
-    return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
+def _to_login(scope: Scope, headers: Headers) -> Response:
+    """Return the way to the log-in, and from there to the page that was asked for, or that a form stood on."""
+    if scope["method"] in _SAFE:
+        path, query = scope["path"], scope["query_string"].decode("latin-1")
+        return RedirectResponse(f"/login?next={quote(_url(path, query), safe='')}", 303)
+    page = _split(headers.get("referer", ""))
+    # a page that was itself the answer to a form has an address that cannot be asked for
+    is_ours = page.netloc == headers.get("host") and page.path != scope["path"]
+    wanted = _url(page.path, page.query) if is_ours else "/"
+    return RedirectResponse(f"/login?ended=1&next={quote(wanted, safe='')}", 303)
+
+
+def _url(path: str, query: str) -> str:
+    return f"{path}?{query}" if query else path
 
 
 def problem(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:

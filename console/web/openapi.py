@@ -8,10 +8,11 @@ from typing import Any
 
 from starlette.routing import Route
 
+from console.findings import State
 from pipeline.calls import PERCENTILES, Outcome
+from pipeline.endpoints import OWN_PAUSE, Endpoint
 from pipeline.keys import COUNTERS
 from pipeline.outcomes import Reason, Stage
-from pipeline.paces import CALLING
 from pipeline.sources.registry import SOURCES
 
 Schema = dict[str, Any]
@@ -55,7 +56,9 @@ _FLOW = _object(
         "in_hands": _COUNT,
         "oldest_s": _RATE,
         "in_per_minute": _RATE,
+        "done_per_minute": _RATE,
         "out_per_minute": _RATE,
+        "calls_per_minute": _RATE,
         "drains_in_s": _RATE,
     }
 )
@@ -69,6 +72,7 @@ _STATUS = _object(
         "workers": _COUNT,
         "oldest_waiting_s": {"type": "number", "minimum": 0},
         "flow": _of_each_stage(_FLOW),
+        "tasks": _object({str(name): _or_null(_PAUSE) for name in OWN_PAUSE}),
         "rates": {"type": "object"},
         "calls": {"type": "object"},
         "retried": {"type": "object"},
@@ -129,12 +133,13 @@ _FAILURE = _object(
 )
 _DESTINATION = _object(
     {
+        "stage": _or_null(_STAGE),
         "endpoint": _or_null(_TEXT),
-        "key": _object({"name": _TEXT, "is_set": {"type": "boolean"}}),
-        "state": {"enum": ["flows", "backs_off", "paused", "switched_off"]},
+        "key": _or_null(_object({"name": _TEXT, "is_set": {"type": "boolean"}})),
+        "state": {"enum": ["flows", "rests", "backs_off", "paused", "no_key", "switched_off"]},
         "pause": _or_null(_PAUSE),
         "next_try": _or_null(_TIME),
-        "waiting": _COUNT,
+        "waiting": _or_null(_COUNT),
         "rate": _or_null(
             _object(
                 {
@@ -145,13 +150,54 @@ _DESTINATION = _object(
                 }
             )
         ),
-        "calls": _object({"now": _COUNT, "most": _COUNT, "why": _or_null(_TEXT)}),
+        "calls": _or_null(_object({"now": _COUNT, "most": _COUNT, "why": _or_null(_TEXT)})),
         "hour": _STRETCH,
         "day": _STRETCH,
         "failures": {"type": "array", "items": _FAILURE},
     }
 )
 _KIND = _object({"stage": _STAGE, "source": _TEXT, "reason": _REASON, "count": _COUNT})
+_SET_UP = {"type": "object"}
+_SENDER = _object(
+    {
+        "source": _TEXT,
+        "last_delivery_at": _or_null(_TIME),
+        "deliveries": {"type": "object", "additionalProperties": _COUNT},
+        "events": _object(
+            {
+                "taken": {"type": "object", "additionalProperties": _COUNT},
+                "ignored": {"type": "object", "additionalProperties": _COUNT},
+                "invalid": _COUNT,
+            }
+        ),
+        "set_up": _or_null(_SET_UP),
+        "earlier_set_ups": {"type": "array", "items": _SET_UP},
+        "signature": _object(
+            {
+                "check": _TEXT,
+                "settings": {"type": "object", "additionalProperties": {"type": "boolean"}},
+            },
+            others=True,
+        ),
+    }
+)
+_SETTING = _object(
+    {
+        "name": _TEXT,
+        "is_set": {"type": "boolean"},
+        "value": _TEXT,
+        "default": _TEXT,
+        "meaning": _TEXT,
+    }
+)
+_FINDING = _object(
+    {
+        "check": _TEXT,
+        "state": {"enum": [str(state) for state in State]},
+        "found": _TEXT,
+        "do": _TEXT,
+    }
+)
 _PROBLEM = _object({"title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT})
 
 _ANSWERS: dict[str, Schema] = {
@@ -164,8 +210,17 @@ _ANSWERS: dict[str, Schema] = {
     "/api/dead/kinds": {"type": "array", "items": _KIND},
     "/api/dead/replay": _or_null(_RUN),
     "/api/dead/{id}": _LETTER,
-    "/api/destinations": _object({str(stage): _DESTINATION for stage in CALLING}),
+    "/api/destinations": _object({str(endpoint): _DESTINATION for endpoint in Endpoint}),
+    "/api/senders": {"type": "array", "items": _SENDER},
+    "/api/settings": _object(
+        {
+            "settings": {"type": "array", "items": _SETTING},
+            "findings": {"type": "array", "items": _FINDING},
+            "is_whole": {"type": "boolean"},
+        }
+    ),
     "/api/openapi.json": {"type": "object"},
+    "/api/live": _TEXT,
 }
 _QUERIES: dict[str, dict[str, tuple[str, Schema]]] = {
     "/api/history": {
@@ -189,6 +244,10 @@ _QUERIES: dict[str, dict[str, tuple[str, Schema]]] = {
         ),
     },
 }
+
+
+#: what is no JSON
+_TYPES = {"/api/live": "text/event-stream"}
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
@@ -226,7 +285,9 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "what was asked for",
-                "content": {"application/json": {"schema": _ANSWERS[route.path]}},
+                "content": {
+                    _TYPES.get(route.path, "application/json"): {"schema": _ANSWERS[route.path]}
+                },
             },
             "default": {"description": "what is wrong, and what to do", "content": problem},
         },

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from console.output import safe
 from console.web.desk import desk_of
-from console.web.forms import TOKEN
+from console.web.forms import NAME, TOKEN
 from console.web.guard import is_for_programs, problem
 from console.web.sessions import COOKIE, KEPT_S, Session
 from pipeline.settings import Settings
@@ -73,6 +73,15 @@ def moment(iso: str | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(iso, told, told)
 
 
+def tick(iso: str, told: str) -> Markup:
+    """Return the ISO-8601 UTC time *iso* as a short `<time>`: *told* is `clock` for the hour, or `day`."""
+    whole = iso[:19].replace("T", " ") + " UTC"
+    short = iso[5:10] if told == "day" else iso[11:16]
+    return Markup('<time datetime="{}" title="{}" data-short="{}">{} UTC</time>').format(
+        iso, whole, told, short
+    )
+
+
 def foreign(text: object, longest: int = LONGEST) -> Markup:
     """Return somebody else's *text* in a box of its own direction, cut, without controls."""
     whole = str(text)
@@ -93,6 +102,7 @@ def _environment() -> Environment:
         "duration": duration,
         "size": size,
         "moment": moment,
+        "tick": tick,
         "foreign": foreign,
     }
     return made
@@ -115,6 +125,7 @@ def page(request: Request, template: str, *, http_status: int = 200, **facts: An
         is_read_only=desk.settings.console_read_only,
         needs_token=desk.sessions.need_token,
         has_stand_ins=_has_stand_ins(desk.settings),
+        name_field=lambda name: _name_field(desk.sessions.seal(name)),
     )
     response = HTMLResponse(text, http_status)
     if said:
@@ -132,6 +143,10 @@ def _has_stand_ins(settings: Settings) -> bool:
 
 def _token_field(token: str) -> Markup:
     return Markup('<input type="hidden" name="{}" value="{}">').format(TOKEN, token)
+
+
+def _name_field(sealed: str) -> Markup:
+    return Markup('<input type="hidden" name="{}" value="{}">').format(NAME, sealed)
 
 
 def keep(request: Request, response: Response, session: Session) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from console.web.rendering import number
+
+_HOW = ("bad", "warn", "good")
 
 
 def verdict(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -19,10 +21,10 @@ def verdict(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         said.append(("bad", "No worker is alive: what comes in waits."))
     if figures.get("spill_unreadable"):
         said.append(("bad", "The spill cannot be read: the books may lack what lies there."))
-    for stage, pause in figures["paused"].items():
+    for name, pause in (figures["paused"] | figures.get("tasks", {})).items():
         if pause:
             how = "bad" if pause["by"] == "relay" else "warn"
-            said.append((how, f"{stage} is paused by the {pause['by']}: {pause['reason']}"))
+            said.append((how, f"{name} is paused by the {pause['by']}: {pause['reason']}"))
     if figures.get("spilled"):
         said.append(
             ("warn", f"{number(figures['spilled'])} deliveries lie in the spill, not yet in Redis.")
@@ -43,4 +45,13 @@ def verdict(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         said.append(
             ("good", "The books balance: whatever came in waits, is done, or is accounted for.")
         )
-    return said
+    return sorted(said, key=lambda each: _HOW.index(each[0]))
+
+
+def in_short(said: Sequence[tuple[str, str]]) -> str:
+    """Return of a verdict how many sentences are how serious: a page may not show all of them at once."""
+    bad, warn = (sum(how == each for how, _ in said) for each in _HOW[:2])
+    if not bad and not warn:
+        return "Nothing is stuck."
+    # short enough for one line of a telephone, so that nothing below it moves
+    return ", ".join(f"{n} {what}" for n, what in ((bad, "grave"), (warn, "to look at")) if n) + ":"

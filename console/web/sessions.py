@@ -1,5 +1,7 @@
 """Sessions: who has shown CONSOLE_TOKEN, kept in a signed cookie, and the token that each form of theirs carries.
 
+It also seals the names that a page's forms carry along, which its source is not to show.
+
 Nothing is kept here: the cookie says when it was made, and is believed for `KEPT_S`. It is signed with CONSOLE_TOKEN,
 so that another token ends all sessions, and several processes know the same ones. Without CONSOLE_TOKEN everybody on
 this machine has a session; it still ties forms to the page that they came from.
@@ -8,9 +10,12 @@ this machine has a session; it still ties forms to the page that they came from.
 from __future__ import annotations
 
 import secrets
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
+from hashlib import sha256
 from hmac import compare_digest
 
+from cryptography.fernet import Fernet, InvalidToken
 from itsdangerous import BadData, Signer, URLSafeTimedSerializer
 
 #: a working day: who is on call at night logs in once
@@ -34,6 +39,7 @@ class Sessions:
         self._cookies = URLSafeTimedSerializer(key, salt="session")
         self._forms = Signer(key, salt="form")
         self._sentences = URLSafeTimedSerializer(key, salt="said")
+        self._names = Fernet(urlsafe_b64encode(sha256(b"names\n" + key.encode()).digest()))
 
     @property
     def need_token(self) -> bool:
@@ -77,4 +83,15 @@ class Sessions:
         try:
             return str(self._sentences.loads(cookie, max_age=60))
         except BadData:
+            return None
+
+    def seal(self, name: str) -> str:
+        """Return *name* as nobody but a console with this token can read it."""
+        return self._names.encrypt(name.encode("utf-8", "surrogatepass")).decode()
+
+    def unseal(self, sealed: str) -> str | None:
+        """Return the name in what `seal` made; None for anything else."""
+        try:
+            return self._names.decrypt(sealed).decode("utf-8", "surrogatepass")
+        except (InvalidToken, ValueError):
             return None

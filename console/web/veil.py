@@ -1,9 +1,10 @@
-"""The veil: e-mail addresses and telephone numbers are masked until somebody asks for them.
+"""The veil: what somebody can be reached by is masked until it is asked for.
 
 `ada@example.com` is shown as `a…@example.com`, and of a number the last two digits, also inside other texts: a page's
-URL, a title, a field. Too much is masked rather than too little; who needs the original asks, and is written down.
-A text is split into words first, so that a long one costs linear time, and of a very long one the beginning is enough:
-no page shows more.
+URL, a title, a field. Streets, IP addresses and profiles in networks are known by the names of their fields; names,
+towns and what somebody does are shown: an operator must know whom a page is about. Too much is masked rather than
+too little; who needs the original asks, and is written down. A text is split into words first, so that a long one
+costs linear time, and of a very long one the beginning is enough: no page shows more.
 """
 
 from __future__ import annotations
@@ -34,6 +35,20 @@ _NUMBER = re.compile(
     rf"|(?:(?<![0-9A-Za-z])|(?<=%[0-9A-F]{{2}}))\d(?:{_BETWEEN}\d){{7,14}}(?![0-9A-Za-z])",
     re.IGNORECASE,
 )
+# columns of AudienceLab's, and whatever else is called like them
+_OF_NUMBERS = re.compile(r"PHONE|MOBILE|LANDLINE|WIRELESS|DIRECT_NUMBER|FAX", re.IGNORECASE)
+# a postcode of nine digits is a street's; of a company's profile everybody may know
+_OF_PLACES = re.compile(
+    r"ADDRESS|STREET|ZIP_?4|IBAN|(?:^|_)(?:IP|IP_?V[46]|ADDR|FORWARDED|FORWARDED_FOR)(?:$|_)",
+    re.IGNORECASE,
+)
+_OF_PROFILES = re.compile(
+    r"(?<!COMPANY_)(?:LINKEDIN|TWITTER|FACEBOOK|INSTAGRAM|SKYPE|TIKTOK|TELEGRAM|WHATSAPP)",
+    re.IGNORECASE,
+)
+# between the words of a name: `clientIp`, `data[ip_opt]`
+_BETWEEN_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\[\].\s-]+")
+_SITE = re.compile(r"(?:https?://)?([\w-]+(?:\.[\w-]+)+)/", re.IGNORECASE)
 
 
 def clear(text: object) -> str:
@@ -41,8 +56,10 @@ def clear(text: object) -> str:
     return str(text)
 
 
-def veil(addresses: Iterable[str] = (), numbers: Iterable[str] = ()) -> Veil:
-    """Return what masks a text about somebody with these *addresses* and telephone *numbers*."""
+def veil(
+    addresses: Iterable[str] = (), numbers: Iterable[str] = (), places: Iterable[str] = ()
+) -> Veil:
+    """Return what masks a text about somebody with these *addresses*, telephone *numbers* and *places*."""
     # only what is not found as it is; a short number would be found in every other one
     masks = {
         each.lower(): mask_address(each)
@@ -54,11 +71,12 @@ def veil(addresses: Iterable[str] = (), numbers: Iterable[str] = ()) -> Veil:
         for each in numbers
         if _digits(each) > _FEW and not _NUMBER.fullmatch(each)
     }
+    masks |= {each.lower(): GAP for each in places if len(each) > _FEW}
     longest_first = sorted(masks, key=len, reverse=True)
     known = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if masks else None
 
     def masked(text: object) -> str:
-        plain = _ENTITY.sub("@", _beginning(str(text)))
+        plain = _ENTITY.sub("@", beginning(str(text)))
         if known is not None:
             plain = known.sub(lambda found: masks.get(found[0].lower(), GAP), plain)
         return _NUMBER.sub(_masked_number, _WORD.sub(_masked_word, plain))
@@ -83,11 +101,40 @@ def mask_number(number: str) -> str:
     return GAP + ("".join(digits[-2:]) if len(digits) > _FEW else "")
 
 
+def is_place(field: str) -> bool:
+    """Tell whether the *field* of that name says where somebody lives, works or is on the net."""
+    return _OF_PLACES.search(words(field)) is not None
+
+
+def tells_how_to_reach(field: str) -> bool:
+    """Tell whether `mask_field` masks what stands in the *field* of that name."""
+    name = words(field)
+    return any(each.search(name) for each in (_OF_NUMBERS, _OF_PLACES, _OF_PROFILES))
+
+
+def words(field: str) -> str:
+    """Return the name of a field with `_` between its words: `client_Ip` for `clientIp`."""
+    return _BETWEEN_WORDS.sub("_", field)
+
+
+def mask_field(field: str, text: str) -> str:
+    """Return the *text* of a *field*, masked as a whole where the field's name says that somebody is reached by it."""
+    name = words(field)
+    if _OF_NUMBERS.search(name):
+        return ", ".join(map(mask_number, text.split(",")))
+    if _OF_PLACES.search(name):
+        return GAP if text.strip() else text
+    if _OF_PROFILES.search(name) and text.strip():
+        site = _SITE.match(text.strip())
+        return f"{site[1]}/{GAP}" if site else GAP
+    return text
+
+
 def _digits(text: str) -> int:
     return sum(map(str.isdigit, text))
 
 
-def _beginning(text: str) -> str:
+def beginning(text: str) -> str:
     """Return as much of *text* as is looked at, without a word whose end is not: it may be half an address."""
     if len(text) <= LONGEST:
         return text

@@ -6,8 +6,9 @@
 --
 -- ARGV: window_ms, number of moves, then for each move
 --   queue, consumer, cursor, next cursor ('' = the move is final), [entry ids], [visitor, version, ...],
---   [tombstone macs], [counter of the books, change, ...], [source, time of its last delivery in ms, ...],
---   [SOURCE:WORD, change, ...], notes of what arrived, these as JSON, number of effects, effects (length, word, arguments, see below)
+--   [tombstone macs], JSON of {counter of the books: change}, {source: time of its last delivery in ms} and
+--   {SOURCE:WORD: change}, notes of what arrived, these as JSON, number of effects, effects (length, word, arguments,
+--   see below)
 -- Answer: one number a move (1 done, 0 no longer ours, -1 a visitor has changed, -2 tombstone), then the bells.
 -- Second run: changes nothing. It answers 0, or -1 where the first run wrote the visitor; then the caller merges
 -- once more, and that move finds its entry gone.
@@ -83,8 +84,8 @@ local heard, tallies = {}, {}
 local function tally(field, change) tallies[field] = (tallies[field] or 0) + change end
 
 local function note_senders(times, changes)
-  for i = 1, #times, 2 do heard[times[i]] = math.max(heard[times[i]] or 0, tonumber(times[i + 1])) end
-  for i = 1, #changes, 2 do tally(changes[i], tonumber(changes[i + 1])) end
+  for source, ms in pairs(times) do heard[source] = math.max(heard[source] or 0, ms) end
+  for field, change in pairs(changes) do tally(field, change) end
 end
 
 local function write_senders()
@@ -127,16 +128,20 @@ effects.append = function()
   add(stage, {'p', payload, 'm', meta})
 end
 
--- fresh STAGE META [MARK, PAYLOAD, ...]: the same for each whose mark was not seen
+-- fresh STAGE JSON of [[META, how many], ...] MARK PAYLOAD ...: the same for each whose mark was not seen
 effects.fresh = function()
-  local stage, meta, n = arg(), arg(), number() / 2
-  local key, fresh = queue_key(stage == reread and retried_line(stage) or stage), 0
-  for _ = 1, n do
-    local mark, payload = ARGV[at + 1], ARGV[at + 2]
-    at = at + 2
-    if is_new(mark) then
-      fresh = fresh + 1
-      redis.call('XADD', key, '*', 'p', payload, 'm', meta)
+  local stage, origins = arg(), cjson.decode(arg())
+  local key, n, fresh = queue_key(stage == reread and retried_line(stage) or stage), 0, 0
+  for _, origin in ipairs(origins) do
+    local meta, of_it = origin[1], origin[2]
+    n = n + of_it
+    for _ = 1, of_it do
+      local mark, payload = ARGV[at + 1], ARGV[at + 2]
+      at = at + 2
+      if is_new(mark) then
+        fresh = fresh + 1
+        redis.call('XADD', key, '*', 'p', payload, 'm', meta)
+      end
     end
   end
   count(stage .. ':in', n); count(stage .. ':waiting', fresh); count(stage .. ':duplicate', n - fresh)
@@ -275,8 +280,7 @@ end
 local results = {}
 for m = 1, number() do
   local queue, consumer, cursor, next_cursor = arg(), arg(), arg(), arg()
-  local ids, versions, macs, changes = list(), list(), list(), list()
-  local times, told = list(), list()
+  local ids, versions, macs, numbers = list(), list(), list(), cjson.decode(arg())
   local notes, noted = number(), arg()
   local effect_count = number()
   local result = 1
@@ -288,9 +292,9 @@ for m = 1, number() do
     result = 0
   end
   if result == 1 then
-    for i = 1, #changes, 2 do count(changes[i], tonumber(changes[i + 1])) end
+    for field, change in pairs(numbers[1]) do count(field, change) end
     reread = string.match(queue, '^(%a+):raw$')
-    note_senders(times, told)
+    note_senders(numbers[2], numbers[3])
     note_arrived(notes, noted)
     for _ = 1, effect_count do
       at = at + 1 -- the effect's length, needed only by skip

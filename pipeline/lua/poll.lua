@@ -3,7 +3,8 @@
 --       these stands for, ms without a push before anything is asked, ms from one walk's begin to the next one's,
 --       whether a call is to be made (0/1)
 -- Answer: {'go' | 'wait' | 'rest', ms to wait, place}. A place is the time at which the walk began, and its cursor or
--- `end`. `wait` is for a moment, `rest` until a push is long ago or the next walk is due.
+-- `end`. `wait` is for a moment, `rest` until a push is long ago or the next walk is due,
+-- or while an operator has paused it.
 -- Second run: may use up another call of the rate, which then nobody makes; the place is that of the first run.
 -- A full server refuses a call that is to be made: what it answered could not be kept.
 local vendor, gap, rank, share = arg(), number(), number(), number()
@@ -15,6 +16,8 @@ local pushed = tonumber(redis.call('HGET', P .. 'senders', 'scores:pushed:last')
 if pushed + quiet > now then return {'rest', pushed + quiet - now, ''} end
 
 local place = redis.call('HGET', P .. 'poll', 'place') or ''
+local pause = redis.call('HGET', P .. 'paused', 'polling')
+if pause and cjson.decode(pause).by == 'operator' then return {'rest', 5000, place} end
 local began, cursor = string.match(place, '^(%d+):(%w+)$')
 local ended = cursor == 'end'
 if ended and tonumber(began) + period > now then return {'rest', tonumber(began) + period - now, place} end

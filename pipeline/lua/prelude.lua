@@ -199,10 +199,14 @@ local function count_kind(kind, delta)
   if redis.call('HINCRBY', P .. 'dead-kinds', kind, delta) <= 0 then redis.call('HDEL', P .. 'dead-kinds', kind) end
 end
 
+-- The letters of one kind by time of burial, so that a rare kind is found among a million others.
+local function kind_key(kind) return P .. 'dead-of:' .. kind end
+
 -- Take a letter out of the index; return whether it stood there.
 local function unlist_letter(stage, source, reason, id)
   local kind = stage .. '/' .. source .. '/' .. reason
   if redis.call('ZREM', P .. 'dead', kind .. '/' .. id) == 0 then return false end
+  redis.call('ZREM', kind_key(kind), id)
   count_kind(kind, -1)
   return true
 end
@@ -210,6 +214,7 @@ end
 local function write_letter(stage, id, source, reason, now, fields)
   local kind = stage .. '/' .. source .. '/' .. reason
   count_kind(kind, redis.call('ZADD', P .. 'dead', now, kind .. '/' .. id))
+  redis.call('ZADD', kind_key(kind), now, id)
   redis.call('HSET', P .. 'dead:' .. id, 'stage', stage, 'source', source, 'reason', reason,
     'buried_at', string.format('%.0f', now), unpack(fields))
 end

@@ -9,7 +9,7 @@ if not stage or not fields[4] or (stage ~= 'unpack' and not fields[5]) then retu
 if not unlist_letter(stage, fields[2], fields[3], id) then return {0} end
 redis.call('DEL', letter)
 if stage == 'unpack' then
-  redis.call('XADD', queue_key(stage), '*', 'p', fields[4])
+  redis.call('XADD', queue_key(stage), '*', 'p', fields[4], 'r', '1') -- `Entry.is_retried`
 else
   -- what is still in its sender's own words is read again first; what leads to a call keeps to its own line
   local queue = stage

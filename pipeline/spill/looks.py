@@ -1,4 +1,8 @@
-"""What lies in a spill's folder, whoever owns it: looked at without locks, changing nothing."""
+"""What lies in a spill's folder, whoever owns it: looked at without locks, changing nothing.
+
+Who looks every second would read a large spill every second. So what was found in a file is kept as long as its size
+and its time of change are the same: a file is only appended to, and at last not even that.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,10 @@ class Look:
     def left(self, place: int) -> int:
         """Return how many of its deliveries lie behind *place*."""
         return len(self.ends) - bisect_right(self.ends, place)
+
+
+#: what was found in each file, under its number, size and time of change
+_known: dict[Path, tuple[tuple[int, int, int], Look]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +65,33 @@ def survey(home: Home) -> Survey:
 
 def _survey(home: Home) -> Survey:
     looks, unreadable = [], 0
-    for path in files_in(home.spill_dir):
+    paths = files_in(home.spill_dir)
+    for path in paths:
         try:
             looks.append(_look_at(path))
         except FileNotFoundError:  # drained meanwhile
             continue
         except OSError:
             unreadable += 1
+    for path in _known.keys() - set(paths):
+        if path.parent == home.spill_dir:
+            _known.pop(path, None)
     aside = len(list(home.spill_dir.glob(f"*{ASIDE}")))
     return Survey(looks, used_bytes(home.spill_dir), aside, unreadable)
 
 
 def _look_at(path: Path) -> Look:
-    """Read one file, record by record; raises `OSError`."""
+    """Read one file, record by record, unless it is as it was; raises `OSError`."""
     handle = os.open(path, os.O_RDONLY)
     try:
+        about = os.fstat(handle)
+        mark = (about.st_ino, about.st_size, about.st_mtime_ns)
+        known = _known.get(path)
+        if known and known[0] == mark:
+            return known[1]
         ends = records_in(Pages(handle), mark_of(path)).ends
     finally:
         os.close(handle)
-    return Look(name_of(path), begun_ms(path), ends)
+    look = Look(name_of(path), begun_ms(path), ends)
+    _known[path] = mark, look
+    return look

@@ -11,7 +11,7 @@ from math import isfinite
 
 import pytest
 
-from bench import drain, flow, imports, large, memory, receive, seen
+from bench import console, drain, flow, imports, large, memory, receive, seen
 from bench.processes import Place, place
 from bench.results import Figure, WrongCount, expect
 from bench.sizes import TINY
@@ -84,10 +84,10 @@ def test_a_wrong_count_ends_the_run() -> None:
         expect("events arrived", 9, 10)
 
 
-async def test_draining_a_backlog_tells_of_its_tenths(at: Place) -> None:
-    """All of it has left exactly once, and there is a rate for the first and for the last tenth."""
+async def test_draining_a_backlog_is_held_against_a_small_one(at: Place) -> None:
+    """All of both has left exactly once, and the large one's rate is a ratio of the small one's; tenths are told."""
     found = await drain.measure(at, TINY)
-    assert names(found) >= {"the first tenth", "the last tenth", "last tenth / first"}
+    assert names(found) >= {"the first tenth", "the last tenth", "all of a large one / a small one"}
     assert len(found[0].rounds) == drain.TENTHS
 
 
@@ -98,3 +98,10 @@ async def test_a_large_delivery_is_taken_apart_in_a_few_times_its_size(at: Place
     told = await large.one_round(at, body, 2_000)
     assert 0 < told.longest_pause_s < told.seconds
     assert told.more_bytes <= 10 * len(body)
+
+
+async def test_every_page_is_read_from_a_full_and_from_an_empty_redis(at: Place) -> None:
+    """What fills Redis is checked against what a worker wrote, and each page has a figure of either."""
+    found = names(await console.measure(at, TINY))
+    assert {f"{page}, {side}" for page in console.PAGES for side in ("filled", "empty")} <= found
+    assert "Flow, filled / empty" in found

@@ -12,7 +12,7 @@ from bench import agents, calls, mixed, parse
 from bench.calls import Caller
 from bench.processes import Place, place
 from bench.results import WrongCount
-from bench.sizes import TINY
+from bench.sizes import FULL, TINY
 from pipeline.outcomes import MailEvent
 from pipeline.sources.registry import SOURCES
 from sandbox.samples.mail import MAIL_SENDERS
@@ -75,7 +75,7 @@ def test_people_use_many_different_programs() -> None:
 
 def test_a_worker_is_measured_that_knows_every_user_agent() -> None:
     """What is unpacked first tells of each of them once, by events that all count."""
-    first = mixed.warm_up(1_000)
+    first = mixed.warm_up(1_000, FULL.mixed_agents)
     told = [one for delivery in first.deliveries for one in parse.outcomes(delivery, NOW)]
     texts = [one.user_agent for one in told if isinstance(one, MailEvent)]
     assert sorted(map(str, texts)) == sorted(agent.text for agent in agents.every_person())

@@ -18,7 +18,7 @@ from pipeline.dead_letters import Filter
 from pipeline.outcomes import Reason, Stage
 from pipeline.retry_runs import Retrier
 from tests.console.conftest import Relay
-from tests.pipeline.burials import bury, bury_delivery
+from tests.pipeline.burials import bury, bury_at, bury_delivery
 from tests.pipeline.work import full
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +46,7 @@ async def test_list_is_newest_first_and_limited(relay: Relay, redis: Redis) -> N
     """The machine form is an array of whole letters."""
     ids = [(await bury(redis))[0] for _ in range(3)]
     for at_ms, dead_id in enumerate(ids, start=1_700_000_000_000):
-        await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{dead_id}": at_ms})
+        await bury_at(redis, at_ms, dead_id)
     answer = await relay("dead", "list", "--json", "--limit", "2")
     assert answer.status == 0
     assert [letter["id"] for letter in answer.json] == [ids[2], ids[1]]
@@ -57,7 +57,7 @@ async def test_list_takes_filters(relay: Relay, redis: Redis) -> None:
     """Stage, source, reason and age choose; an age is counted back from Redis's now."""
     [old] = await bury(redis)
     [new] = await bury(redis, Stage.SCORES, source="scores", reason=Reason.INVALID)
-    await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{old}": 1_700_000_000_000})
+    await bury_at(redis, 1_700_000_000_000, old)
 
     async def listed(*words: str) -> list[str]:
         return [letter["id"] for letter in (await relay("dead", "list", "--json", *words)).json]
@@ -193,7 +193,7 @@ async def test_an_interrupted_retry_is_resumed(relay: Relay, redis: Redis) -> No
     assert not await retrier.carry_on(run)
     assert retrier.retried == {Stage.FORWARD: 2}
     until_ms = run.wanted.until_ms or 0
-    await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{ids[-1]}": until_ms + 1})
+    await bury_at(redis, until_ms + 1, ids[-1])
     dry = await relay("dead", "retry", "--resume", "--dry-run", "--json")
     assert dry.json["count"] == 3
     answer = await relay("dead", "retry", "--resume", "--json")

@@ -133,6 +133,22 @@ async def test_polling_that_is_put_off_is_bad(own: Callable[..., Relay], redis: 
     )
 
 
+async def test_what_an_operator_has_paused_is_a_warning(
+    own: Callable[..., Relay], redis: Redis
+) -> None:
+    """Imports and polling say why, and which command lifts it; paused by `relay pause`."""
+    relay = own(reconcile_segments="one")
+    for task in ("imports", "polling"):
+        assert (await relay("pause", task, "--reason", "they asked")).status == 0
+    found = await diagnose(relay)
+    for check in ("reconciling", "polling of scores"):
+        assert found.state(check) == "warn"
+        assert found.text(check).startswith("paused by the operator since ")
+        assert ": they asked; `relay resume " in found.text(check)
+    assert (await relay("resume", "polling")).status == 0
+    assert "paused" not in (await diagnose(relay)).text("polling of scores")
+
+
 async def test_a_few_failures_of_polling_are_a_warning(
     own: Callable[..., Relay], redis: Redis
 ) -> None:

@@ -85,6 +85,25 @@ async def test_a_line_without_end_does_not_fill_the_memory(
     await child.stop(keeper, time.monotonic() + 20)
 
 
+async def test_a_child_that_cannot_be_started_is_tried_again(
+    play: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has no process to give the log says so, and the next try may find one; a stop ends that, too."""
+    monkeypatch.setattr(processes, "FIRST_PAUSE_S", 0.01)
+    play("import time; print('alive', flush=True); time.sleep(60)")
+    log = Log()
+    child = child_of(log)
+    with monkeypatch.context() as without:
+        without.setattr(sys, "executable", "/nowhere/python")
+        keeper = asyncio.create_task(child.keep_running())
+        async with asyncio.timeout(20):
+            await child.died.wait()
+    assert await log.hear() == "alive"
+    said = "relay    | player cannot be started: No such file or directory; again in 0.01 s\n"
+    assert log.lines[0] == said
+    await child.stop(keeper, time.monotonic() + 20)
+
+
 async def test_a_dead_child_comes_back(
     play: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

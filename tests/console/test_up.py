@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from console import up as up_module
-from console.processes import Terminal
+from console.processes import Child, Terminal, child_environment
 from console.trial import trial_settings
 from console.up import up
 from pipeline.home import Address, Home
@@ -29,8 +29,8 @@ from sandbox import crm
 
 ROOT = Path(__file__).parents[2]
 CODE = (
-    "import sys; from console.up import up; from pipeline.settings import settings_or_exit\n"
-    "sys.exit(up(settings_or_exit()))"
+    "import sys; from console.up import up; from pipeline.settings import load_settings\n"
+    "sys.exit(up(load_settings()))"
 )
 
 
@@ -91,6 +91,19 @@ def _page(port: str) -> str:
             time.sleep(0.05)
 
 
+def _stop_while_somebody_looks(process: subprocess.Popen[str], port: str) -> list[str]:
+    """Ask for the end while a stream of the console's is open, which ends whole; return the lines up to the last."""
+    with httpx.stream(
+        "GET", f"http://127.0.0.1:{port}/api/live", trust_env=False, timeout=60
+    ) as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith("data: ")
+        process.send_signal(signal.SIGINT)
+        rest = lines_until(process, "stopped")
+        assert all(not line or line.startswith("data: ") for line in lines)
+    return rest
+
+
 def test_a_taken_console_port_does_not_stop_the_relay(folder: Path) -> None:
     """Where another program has CONSOLE_PORT, the relay says so and runs without its page."""
     with socket.socket() as other:
@@ -120,9 +133,9 @@ def test_a_trial_shows_the_whole_way(folder: Path) -> None:
         assert home.redis_address() is not None
         page = _page(os.environ["CONSOLE_PORT"])
         assert "The books balance" in page
-        process.send_signal(signal.SIGINT)
-        rest = lines_until(process, "stopped")
+        rest = _stop_while_somebody_looks(process, os.environ["CONSOLE_PORT"])
         assert process.wait(30) == 0
+        assert not [line for line in rest if "killed" in line or "exceeded" in line]
         assert all(line.startswith("TRIAL ") for line in rest)
     assert home.redis_address() is None
     assert home.read_version() is None  # a real relay has no data yet: the trial's is its own
@@ -180,6 +193,38 @@ def test_a_child_that_cannot_start_ends_the_command(
     assert "The receiver does not start" in shown
     assert "TRIAL" not in shown
     assert Home(folder / ".relay").redis_address() is None
+
+
+def test_the_parts_stop_together(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each part is asked to stop while the others still do: two that wait for each other both end."""
+    (folder / "played.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "own, other = map(pathlib.Path, sys.argv[1:])\n"
+        "asked = []\n"
+        "signal.signal(signal.SIGTERM, lambda *about: asked.append(1))\n"
+        "print('alive', flush=True)\n"
+        "while not asked: time.sleep(0.02)\n"
+        "own.touch()\n"
+        "while not other.exists(): time.sleep(0.02)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{folder}")
+
+    async def play() -> None:
+        relay = up_module._Relay(load_settings(), Home(folder / ".relay"), Terminal())
+        alive: asyncio.Queue[str] = asyncio.Queue()
+        for names in (("a", "b"), ("b", "a")):
+            environment = child_environment({})
+            child = Child("player", "played", names, environment, Terminal(), alive.put_nowait)
+            relay._supervise(child)
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                await alive.get()
+        await relay._stop_all()
+
+    asyncio.run(play())
+    assert "killed" not in capsys.readouterr().out
 
 
 def test_a_damaged_tokens_file_ends_the_command(

@@ -10,6 +10,7 @@ from pipeline.outcomes import Stage
 from sandbox.faults import broken, slow
 from tests.console.web.conftest import Open, open_console
 from tests.workbench import Workbench, mail_events
+from workers.clients.audiencepoint import AudiencePoint, Receipt
 
 pytestmark = pytest.mark.anyio
 
@@ -47,3 +48,22 @@ async def test_a_worker_that_ends_tells_what_it_counted(bench: Workbench, redis:
     await bench.work()
     known = (await calls.read(redis, [Stage.FORWARD]))[Stage.FORWARD]
     assert known.day.outcomes["ok"] == 2
+
+
+async def test_what_was_answered_counts_also_when_our_own_code_fails_then(
+    bench: Workbench, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call that the vendor answered is counted, whatever became of its answer here."""
+    posted = AudiencePoint.post_events
+
+    async def trips(client: AudiencePoint, body: bytes) -> Receipt:
+        await posted(client, body)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(AudiencePoint, "post_events", trips)
+    await bench.put("events", mail_events(1))
+    await bench.work_until(bench.is_idle)
+    made = bench.box.memory.calls_to("events")
+    assert made == 3
+    known = (await calls.read_all(redis, [Stage.FORWARD]))[Stage.FORWARD]
+    assert known.calls.outcomes["ok"] == sum(known.calls.buckets) == made

@@ -84,22 +84,26 @@ def test_every_locked_package_is_pinned_with_hashes(lock: Path) -> None:
 
 
 def test_what_is_tested_is_what_is_deployed() -> None:
-    """dev.txt and build.txt hold a package at the version of runtime.txt, if they hold it."""
+    """dev.txt and build.txt hold a package at the version of runtime.txt, if they hold it; otel.txt is both."""
     versions = [
         dict(re.findall(r"^([a-z0-9-]+)==([\w.]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
-        for path in (ROOT / "requirements" / f"{name}.txt" for name in ("runtime", "dev", "build"))
+        for path in (
+            ROOT / "requirements" / f"{name}.txt" for name in ("runtime", "dev", "build", "otel")
+        )
     ]
-    runtime, dev, build = versions
-    assert runtime.items() <= dev.items()
+    runtime, dev, build, otel = versions
+    assert runtime.items() < otel.items() < dev.items()
     assert {name: dev.get(name, version) for name, version in build.items()} == build
 
 
-@pytest.mark.parametrize("name", ["runtime", "dev"])
+@pytest.mark.parametrize("name", ["runtime", "dev", "otel"])
 def test_the_lock_holds_what_the_project_asks_for(name: str) -> None:
     """Each dependency of pyproject.toml is locked at a version it allows; else run scripts/lock."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
     locked = dict(re.findall(r"^([a-z0-9-]+)==([\w.]+)", text, re.MULTILINE))
     asked = list(_project()["project"]["dependencies"])
+    if name != "runtime":
+        asked += _project()["project"]["optional-dependencies"]["otel"]
     if name == "dev":
         asked += _project()["dependency-groups"]["dev"]
     for requirement in map(Requirement, asked):

@@ -85,10 +85,15 @@ def until(process: subprocess.Popen[str], slug: Path, check: Callable[[], bool])
         time.sleep(0.05)
 
 
-def is_ready(client: httpx.Client) -> bool:
-    """Tell whether receiver, Redis and worker are up."""
+def console(environment: dict[str, str]) -> str:
+    """Return the address of the console that *environment* starts."""
+    return f"http://127.0.0.1:{environment['CONSOLE_PORT']}"
+
+
+def answers(client: httpx.Client, path: str) -> bool:
+    """Tell whether *path* is answered with 200; a process that does not listen yet does not."""
     try:
-        return client.get("/readyz").status_code == 200
+        return client.get(path).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -109,17 +114,17 @@ def test_the_procfile_runs_the_relay(slug: Path, redis_url: str) -> None:
         sandbox_in_thread() as box,
         honcho(slug, environment := settings(redis_url, box, port)) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+        httpx.Client(base_url=console(environment), trust_env=False) as operator,
     ):
-        until(process, slug, lambda: is_ready(http))
+        # receiver, Redis and worker; the console is a process of its own, which may be the last one to listen
+        until(process, slug, lambda: answers(http, "/readyz"))
+        until(process, slug, lambda: answers(operator, "/"))
         answer = http.post(f"/hooks/events/{TOKEN}", content=orjson.dumps(mail_event(1)))
         assert answer.status_code == 202
         until(process, slug, lambda: bool(box.memory.events))
         assert [event["email"] for event in box.memory.events] == ["person1@example.com"]
 
-        with httpx.Client(trust_env=False) as operator:
-            page = operator.get(f"http://127.0.0.1:{environment['CONSOLE_PORT']}/")
-        assert page.status_code == 200
-        assert "The books balance" in page.text
+        assert "The books balance" in operator.get("/").text
 
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)

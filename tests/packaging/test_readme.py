@@ -106,3 +106,12 @@ def test_every_decision_is_listed() -> None:
         for path in sorted(folder.glob("0*.md"))
     }
     assert heads == {name: f"# {number} {title}" for number, name, title in listed}
+
+
+def test_every_picture_is_there() -> None:
+    """What the README shows lies in the repository, small enough to be loaded with the page."""
+    named = re.findall(r'(?:src|srcset)="([^"]+)"|!\[[^\]]*\]\(([^)]+)\)', README)
+    pictures = [ROOT / (first or second) for first, second in named]
+    assert {one.name for one in pictures} >= {"flow-light.png", "dead-letters-light.png"}
+    for picture in pictures:
+        assert 0 < picture.stat().st_size < 200_000, picture.name

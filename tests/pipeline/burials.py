@@ -7,6 +7,8 @@ from itertools import count
 
 from redis.asyncio import Redis
 
+from pipeline import dead_letters, keys
+from pipeline.dead_letters import Cursor, Filter
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
 from pipeline.moves import Move, Mover
@@ -52,3 +54,33 @@ async def bury_delivery(redis: Redis, body: bytes, source: str = "pixel") -> str
     """Keep a body that the receiver refused; return the letter's id."""
     delivery = Delivery(new_delivery_id(), source, body, FIRST_SEEN_MS)
     return await Inbox(redis).bury(delivery, Reason.MALFORMED, "not JSON")
+
+
+async def bury_at(
+    redis: Redis, at_ms: int, *dead_ids: str, kind: str = "forward/sendgrid/refused"
+) -> None:
+    """Have the letters of *dead_ids*, of one *kind*, buried at *at_ms*, as both indexes tell it."""
+    for dead_id in dead_ids:
+        await redis.zadd(keys.DEAD, {f"{kind}/{dead_id}": at_ms})
+        await redis.zadd(keys.dead_of(kind), {dead_id: at_ms})
+
+
+async def by_kind(redis: Redis) -> set[tuple[bytes, float]]:
+    """Return all letters as the indexes of the kinds have them, in the form of that of all letters."""
+    prefix = keys.dead_of("").encode()
+    return {
+        (key.removeprefix(prefix) + b"/" + member, at_ms)
+        for key in await redis.keys(keys.dead_of("*"))
+        for member, at_ms in await redis.zrange(key, 0, -1, withscores=True)
+    }
+
+
+async def look_through(redis: Redis, wanted: Filter, most: int) -> list[str]:
+    """Return the ids that a look meets, page by page, none of them by walking the index of all letters."""
+    met: list[str] = []
+    cursor: Cursor | None = None
+    while True:
+        letters, cursor = await dead_letters.look(redis, wanted, cursor, most, farthest=0)
+        met += [letter.id for letter in letters]
+        if cursor is None:
+            return met

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from pipeline import arrivals, drills, imports, keys
+from pipeline import arrivals, dead_letters, drills, imports, keys
 from pipeline.arrivals import Arrival, Cursor, Note
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
@@ -15,7 +15,7 @@ from pipeline.outcomes import Reason, Stage
 from tests.flow.conftest import bench, box, make_bench
 from tests.pipeline.work import apply, full, image, put, take
 from tests.workbench import Workbench, mail_event, mail_events
-from workers import unpack
+from workers import handing_over
 
 pytestmark = pytest.mark.anyio
 
@@ -80,10 +80,10 @@ async def test_nothing_that_was_sent_stands_in_it(bench: Workbench) -> None:
 
 async def test_a_large_delivery_is_noted_once(bench: Workbench) -> None:
     """Its slices leave no note, the last move one with all of its events."""
-    await bench.put("events", mail_events(2 * unpack.SLICE + 10))
+    await bench.put("events", mail_events(2 * handing_over.SLICE + 10))
     await bench.work_until(bench.is_idle)
     (one,) = await everything(bench.redis)
-    assert one.taken == 2 * unpack.SLICE + 10
+    assert one.taken == 2 * handing_over.SLICE + 10
 
 
 async def test_a_drill_leaves_none(bench: Workbench) -> None:
@@ -101,6 +101,27 @@ async def test_what_an_import_fetched_was_answered_nothing(bench: Workbench) -> 
     await bench.work_until(bench.is_idle)
     (one,) = await everything(bench.redis)
     assert (one.id, one.answer) == (fetched.id, None)
+
+
+async def test_a_retry_is_answered_to_nobody(bench: Workbench) -> None:
+    """What was answered 400 and is retried stands there twice; nothing says that it was ever answered 202."""
+    inbox = Inbox(bench.redis)
+    refused = Delivery(new_delivery_id(), "events", b"<", AT_MS)
+    await inbox.bury(refused, Reason.MALFORMED, "not JSON")
+    assert await dead_letters.retry(bench.redis, refused.id)
+    await bench.put("events", mail_events(1))
+    await bench.work_until(bench.is_idle)
+    found = await everything(bench.redis)
+    assert [one.answer for one in found if one.id == refused.id] == [None, 400]
+    assert [one.answer for one in found if one.id != refused.id] == [202]
+    await bench.assert_balanced()
+
+
+async def test_what_a_newer_release_adds_is_passed_over(redis: Redis) -> None:
+    """A note with more in it than is known here is read all the same."""
+    longer = orjson.dumps([[*note("a"), "more", {"and": "more"}]])
+    await redis.xadd(keys.ARRIVALS, {"d": longer})
+    assert [one.id for one in await everything(redis)] == ["a"]
 
 
 async def test_a_move_notes_once(redis: Redis) -> None:

@@ -60,6 +60,19 @@ async def test_the_hour_forgets_before_the_day(redis: Redis) -> None:
     assert await redis.pttl(keys.failed_calls(FORWARD)) > 0
 
 
+async def test_what_was_ever_called_stays(redis: Redis) -> None:
+    """All calls are counted for good, beside the slots, with the time that those in buckets took."""
+    for took_ms in (70, 80):
+        await calls.add(redis, FORWARD, {"ok": 1, "b1": 1, calls.TOOK_MS: took_ms}, [])
+    slots = await redis.keys(keys.all_calls(FORWARD) + ":*")
+    await redis.delete(*slots)
+    found = await calls.read_all(redis, [Stage.ENRICH, FORWARD])
+    assert found[FORWARD].calls.outcomes["ok"] == found[FORWARD].calls.buckets[1] == 2
+    assert found[FORWARD].seconds == 0.15
+    assert await redis.pttl(keys.all_calls(FORWARD)) == -1
+    assert (sum(found[Stage.ENRICH].calls.buckets), found[Stage.ENRICH].seconds) == (0, 0)
+
+
 async def test_the_last_failures_are_kept(redis: Redis) -> None:
     """The newest twenty, newest first, each with its own time; a status that nobody gave is none."""
     for n in range(15):

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 from redis.asyncio import Redis
 
-from pipeline import books, dead_letters, keys
+from pipeline import books, dead_index, dead_letters, keys
 from pipeline.clock import redis_now_ms
-from pipeline.dead_letters import Filter, payload_view
+from pipeline.dead_letters import Cursor, Filter, payload_view
 from pipeline.outcomes import Reason, Stage
-from tests.pipeline.burials import FIRST_SEEN_MS, bury, bury_delivery
+from tests.pipeline.burials import (
+    FIRST_SEEN_MS,
+    bury,
+    bury_at,
+    bury_delivery,
+    by_kind,
+    look_through,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -24,13 +35,19 @@ async def walk(redis: Redis, wanted: Filter, *, oldest_first: bool = False) -> l
 
 
 async def balanced(redis: Redis) -> bool:
-    """Tell whether the books balance and agree with the data."""
+    """Tell whether the books balance and agree with the data, and each kind's index with that of all letters."""
     snapshot = await books.snapshot(redis)
     counted = await books.recount(redis)
-    return bool(snapshot["balanced"]) and all(
-        snapshot["stages"][stage][name] == n
-        for stage, row in counted.items()
-        for name, n in row.items()
+    return (
+        bool(snapshot["balanced"])
+        and all(
+            snapshot["stages"][stage][name] == n
+            for stage, row in counted.items()
+            for name, n in row.items()
+        )
+        and await by_kind(redis) == set(await redis.zrange(keys.DEAD, 0, -1, withscores=True))
+        and await dead_index.read(redis)
+        == {each.decode(): int(n) for each, n in (await redis.hgetall(keys.DEAD_KINDS)).items()}
     )
 
 
@@ -60,7 +77,7 @@ async def test_a_walk_goes_by_the_time_of_burial(redis: Redis) -> None:
     """Newest first, or oldest first when asked."""
     ids = [(await bury(redis))[0] for _ in range(5)]
     for at_ms, dead_id in enumerate(ids, start=1):
-        await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{dead_id}": at_ms})
+        await bury_at(redis, at_ms, dead_id)
     assert await walk(redis, Filter()) == ids[::-1]
     assert await walk(redis, Filter(), oldest_first=True) == ids
 
@@ -92,7 +109,7 @@ async def test_filters_choose(redis: Redis) -> None:
     """Every set word must match, and both bounds are about the time of burial."""
     refused = await bury(redis)
     invalid = await bury(redis, Stage.SCORES, source="scores", reason=Reason.INVALID)
-    await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{refused[0]}": 5_000})
+    await bury_at(redis, 5_000, refused[0])
     assert await walk(redis, Filter(stage=Stage.SCORES)) == invalid
     assert await walk(redis, Filter(source="sendgrid")) == refused
     assert await walk(redis, Filter(reason=Reason.INVALID)) == invalid
@@ -174,12 +191,161 @@ async def test_old_letters_become_dropped(redis: Redis) -> None:
     """The sweep drops by age, a bounded number at a time."""
     ids = await bury(redis, payloads=[b"1"] * 4)
     for dead_id in ids[:3]:
-        await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{dead_id}": 1})
+        await bury_at(redis, 1, dead_id)
     assert await dead_letters.drop_old(redis, 3_600_000, most=2) == 2
     assert await dead_letters.drop_old(redis, 3_600_000, most=2) == 1
     assert await dead_letters.drop_old(redis, 3_600_000) == 0
     assert await walk(redis, Filter()) == ids[3:]
     assert await balanced(redis)
+
+
+# by kind --------------------------------------------------------------------------------------------------
+
+
+async def test_few_letters_of_a_kind_are_found_without_a_walk(redis: Redis) -> None:
+    """However many others were buried since, and whichever word of the kind is known."""
+    rare = await bury(redis, Stage.SCORES, source="scores", reason=Reason.INVALID)
+    await bury(redis, payloads=[b"1"] * 30)
+    for wanted in (
+        Filter(stage=Stage.SCORES),
+        Filter(source="scores"),
+        Filter(stage=Stage.SCORES, source="scores", reason=Reason.INVALID),
+    ):
+        assert await look_through(redis, wanted, 50) == rare
+    assert await look_through(redis, Filter(stage=Stage.NOTIFY), 50) == []
+    letters, cursor = await dead_letters.look(redis, Filter(), None, 50, farthest=0)
+    assert (letters, cursor is None) == (
+        [],
+        False,
+    )  # what is asked for nothing in particular is walked
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 50])
+async def test_kinds_are_met_in_one_order(redis: Redis, most: int) -> None:
+    """A look at some kinds meets their letters newest first, as the index of all does, whatever shares a moment."""
+    moments = [5_000, 9_000, 7_000, 9_000, 9_000, 7_000]
+    for number, at_ms in enumerate(moments):
+        source = ("sendgrid", "mailgun", "brevo")[number % 3]
+        ids = await bury(redis, payloads=[b"1"] * 2, source=source)
+        await bury_at(redis, at_ms, *ids, kind=f"forward/{source}/refused")
+    await bury(redis, reason=Reason.BUG)
+    wanted = Filter(reason=Reason.REFUSED)
+    met = await look_through(redis, wanted, most)
+    assert met == await walk(redis, wanted)
+    assert len(met) == 12
+    assert (
+        await look_through(redis, replace(wanted, since_ms=7_000, until_ms=8_000), most)
+        == met[6:10]
+    )
+
+
+async def test_few_letters_of_many_kinds_cost_few_rows(redis: Redis) -> None:
+    """Whatever a page or a list is asked for, it reads about as many rows as it shows, of however many kinds."""
+    for number in range(20):
+        await bury(redis, source=f"s{number}", payloads=[b"1"] * 100)
+        await bury(redis, source=f"s{number}", payloads=[b"1"] * 100, reason=Reason.BUG)
+    since_ms = await redis_now_ms(redis) - 3_600_000
+    for indexes, wanted in (
+        (1, Filter()),
+        (40, Filter(stage=Stage.FORWARD)),
+        (2, Filter(source="s3")),
+        (20, Filter(reason=Reason.BUG)),
+        (2, Filter(stage=Stage.FORWARD, source="s3")),
+        (1, Filter(stage=Stage.FORWARD, source="s3", reason=Reason.BUG)),
+    ):
+        for bounded in (wanted, replace(wanted, since_ms=since_ms, until_ms=since_ms + 7_200_000)):
+            for read in (look_once, list_once):
+                rows = await rows_asked_for(redis, partial(read, redis, bounded))
+                # of each index twenty, and on in those where the newest are
+                assert 50 <= rows <= 20 * indexes + 250, (read, bounded)
+
+
+async def look_once(redis: Redis, wanted: Filter) -> None:
+    """Read a page of fifty letters."""
+    letters, cursor = await dead_letters.look(redis, wanted, None, 50)
+    assert (len(letters), cursor is None) == (50, False)
+
+
+async def list_once(redis: Redis, wanted: Filter) -> None:
+    """Read the newest fifty letters."""
+    assert len(await dead_letters.newest(redis, wanted, limit=50)) == 50
+
+
+async def rows_asked_for(redis: Redis, work: Callable[[], Awaitable[None]]) -> int:
+    """Return how many rows of indexes were asked for while *work* went on."""
+    rows = 0
+    async with redis.monitor() as monitor:
+        await work()
+        await redis.echo("the end")
+        while not (words := (await monitor.next_command())["command"]).startswith("ECHO"):
+            if words.startswith("ZREVRANGEBYSCORE"):
+                rows += int(words.split("LIMIT 0 ")[1].split()[0])
+    return rows
+
+
+async def test_one_look_at_the_index_of_all_has_an_end(redis: Redis) -> None:
+    """While the kinds' indexes are not believed, a look goes through so many letters and says that more lie behind."""
+    rare = await bury(redis, Stage.SCORES, source="scores", reason=Reason.INVALID)
+    for _ in range(4):
+        await bury(redis, payloads=[b"1"] * dead_letters.PAGE)
+    await redis.delete(keys.DEAD_KINDS)
+    wanted, met, looks = Filter(stage=Stage.SCORES), list[str](), 0
+    cursor: Cursor | None = None
+    while looks == 0 or cursor is not None:
+        letters, cursor = await dead_letters.look(redis, wanted, cursor, 50, farthest=2_000)
+        met, looks = met + [letter.id for letter in letters], looks + 1
+    assert (met, looks) == (rare, 3)
+    _, cursor = await dead_letters.look(redis, wanted, None, 50)
+    assert cursor is None  # less than the farthest
+
+
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("oldest_first", [False, True])
+async def test_a_walk_over_some_kinds_goes_by_the_time_of_burial(
+    redis: Redis, oldest_first: bool
+) -> None:
+    """Both ways, whatever shares a moment, also while each page is dropped; others are not met."""
+    buried = []
+    for number in range(60):
+        source = ("sendgrid", "mailgun", "brevo")[number % 3 if number < 30 else 0]
+        ids = await bury(redis, payloads=[b"1"] * 2, source=source)
+        await bury_at(redis, number // 4, *ids, kind=f"forward/{source}/refused")
+        buried += [(number // 4, f"{source}/{dead_id}") for dead_id in ids]
+    await bury(redis, reason=Reason.BUG)
+    met = []
+    refused = Filter(reason=Reason.REFUSED)
+    async for page in dead_letters.places(redis, refused, oldest_first=oldest_first):
+        met += [f"{place.source}/{place.id}" for place in page]
+        await dead_letters.drop(redis, [place.id for place in page])
+    assert met == [name for _, name in sorted(buried, reverse=not oldest_first)]
+    assert await redis.zcard(keys.DEAD) == 1
+    assert await balanced(redis)
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_a_walk_over_one_kind_meets_only_its_letters(redis: Redis) -> None:
+    """Both ways through time, also while they are dropped."""
+    await bury(redis, Stage.SCORES, source="scores", reason=Reason.INVALID)
+    ids = [(await bury(redis, payloads=[b"1"]))[0] for _ in range(7)]
+    await bury(redis, reason=Reason.BUG)
+    kind = Filter(Stage.FORWARD, "sendgrid", Reason.REFUSED)
+    assert await walk(redis, kind) == ids[::-1]
+    assert await walk(redis, kind, oldest_first=True) == ids
+    async for page in dead_letters.places(redis, kind):
+        await dead_letters.drop(redis, [place.id for place in page])
+    assert await redis.zcard(keys.DEAD) == 2
+    assert await balanced(redis)
+
+
+async def test_counts_are_about_the_time_of_burial_too(redis: Redis) -> None:
+    """Both bounds count, though no letter is looked at."""
+    ids = await bury(redis, payloads=[b"1"] * 3)
+    for at_ms, dead_id in enumerate(ids, start=5_000):
+        await bury_at(redis, at_ms, dead_id)
+    await bury(redis, Stage.SCORES, reason=Reason.INVALID)
+    wanted = Filter(since_ms=5_001, until_ms=5_002)
+    assert await dead_letters.counts(redis, wanted) == {Stage.FORWARD: {"refused": 2}}
+    assert await dead_letters.counts(redis, Filter(stage=Stage.NOTIFY)) == {}
 
 
 @pytest.mark.parametrize(

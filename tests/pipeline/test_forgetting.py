@@ -15,6 +15,7 @@ from pipeline.tombstones import Tombstones
 from pipeline.visitors import Visitor
 from tests.pipeline.acquaintances import meet
 from tests.pipeline.burials import bury, bury_delivery
+from tests.pipeline.work import full
 
 pytestmark = pytest.mark.anyio
 
@@ -101,12 +102,8 @@ async def test_forgetting_twice_changes_nothing(redis: Redis) -> None:
 async def test_a_redis_that_is_full_by_then_lets_a_person_go(redis: Redis) -> None:
     """What was begun ends: taking away is no reason for Redis to refuse, however full it is."""
     await meet(redis, ada(), subscribed=[digest(ADA)])
-    limit = (await redis.config_get("maxmemory"))["maxmemory"]
-    await redis.config_set("maxmemory", 1)
-    try:
+    async with full(redis):
         gone = await forgetting._remove(redis, [ada()], [digest(ADA)])
-    finally:
-        await redis.config_set("maxmemory", limit)
     assert gone == 1
     assert not await redis.exists(keys.address(digest(ADA)), keys.visitor(UUID), keys.VISITORS)
 

@@ -212,24 +212,27 @@ async def test_replicated_with_a_replica(
 
 
 async def test_what_was_spilled_is_held_until_a_replica_has_it(
-    replicated: tuple[Redis, Redis], open_inbox: OpenInbox
+    replicated: tuple[Redis, Redis], open_inbox: OpenInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second call stores nothing again, and yet waits for the replica to have what the first one stored."""
     master, replica = replicated
     login = master.connection_pool.connection_kwargs
+    be_patient(monkeypatch)  # a replica that has just come tells what it has once a second at first
     inbox = open_inbox(master, "replicated")
     await inbox.start()
     first, second = (Piece(0, 9, [delivery().pack()]), Piece(9, 20, [delivery().pack()] * 2))
-    assert await inbox.put_spilled("file", [first], 5) == (9, 0)
+    assert await inbox.put_spilled("file", [first], PATIENCE_S) == (9, 0)
     await replica.replicaof("NO", "ONE")
+    patient, inbox._wait = inbox._wait, ("WAIT", 1, 100)
     for _ in range(2):
         with pytest.raises(NotStored, match="not replicated"):
-            await inbox.put_spilled("file", [second], 5)
+            await inbox.put_spilled("file", [second], PATIENCE_S)
+    inbox._wait = patient
     assert await numbers(master, Stage.UNPACK) == {"in": 3, "waiting": 3}
     await replica.replicaof("127.0.0.1", login["port"])
     await master.set("second", 1)
     assert await master.wait(1, 20_000) == 1
-    assert await inbox.put_spilled("file", [first, second], 5) == (20, 0)
+    assert await inbox.put_spilled("file", [first, second], PATIENCE_S) == (20, 0)
     assert await replica.xlen(keys.queue("unpack")) == 2
     await check_books(master)
 

@@ -11,6 +11,7 @@ from redis.asyncio import ConnectionPool, Redis
 from pipeline import (
     bulk_jobs,
     calls,
+    dead_index,
     dead_letters,
     dialects,
     heartbeats,
@@ -28,7 +29,7 @@ from pipeline.moves import Move
 from pipeline.origins import Form, Origin
 from pipeline.outcomes import Reason, SetUp, Stage
 from pipeline.queues import Queues, create_groups
-from pipeline.scripts import script, text
+from pipeline.scripts import script, shared_parts, text
 from pipeline.spill import Piece
 from pipeline.tombstones import Tombstones
 from pipeline.wake import Bell, arq_redis
@@ -110,6 +111,8 @@ async def everything(redis: Redis, url: str) -> None:
     await history.note(redis)
     await imports.take(redis, Import(Kind.SEGMENT, "s-1", 10), "one")
     await script(redis, "lease")(args=["reconciling", "one", HOUR_MS])
+    await script(redis, "lease")(args=["mending", "one", HOUR_MS])
+    assert [wrong async for wrong in dead_index.mend(redis) if wrong] == []
     await dialects.keep(redis, "enrich", "observed")
     await put(redis)
     (entry,) = await take(redis)
@@ -193,8 +196,8 @@ def test_what_waits_for_calls_is_every_queue_but_those_worked_on_without() -> No
 
 
 def test_every_script_knows_the_same_words() -> None:
-    """The prelude of all scripts says prefix, group, consumer and stages as the code does."""
-    prelude = (LUA / "pace.lua").read_text() + (LUA / "prelude.lua").read_text()
+    """What scripts share says prefix, group, consumer and stages as the code does."""
+    prelude = "\n\n".join(shared_parts())
     for word in (keys.PREFIX, keys.GROUP, keys.RELEASED, *Stage):
         assert f"'{word}'" in prelude
     enrich = Stage.ENRICH
@@ -207,8 +210,22 @@ def test_every_script_knows_the_same_words() -> None:
     ):
         of, end = function[:-1].split("(")[1], made.removeprefix(enrich)
         assert f"local function {function} return {of} .. '{end}' end" in prelude
+
+
+def test_a_script_brings_what_it_uses() -> None:
+    """Each one is what it says itself behind the shared parts that it speaks of, directly or by another; no others."""
     for path in LUA.glob("*.lua"):
-        assert text(path.stem).startswith(prelude)
+        assert text(path.stem).endswith(path.read_text())
+    assert text("put").startswith("-- Shared by every script")
+    for name, is_used in (
+        ("queue_key", True),
+        ("close_books", True),
+        ("faster", False),
+        ("put_off", False),
+    ):
+        assert (f"local function {name}(" in text("put")) is is_used, name
+    # told by `succeeded`, which speaks of `climb`, which speaks of `faster`
+    assert "local function faster(" in text("went_well")
 
 
 @pytest.mark.anyio

@@ -165,7 +165,7 @@ async def test_events_of_one_origin_leave_together(redis: Redis) -> None:
     move.append_fresh(Stage.FORWARD, "fresh 2", b"again", META)
     move.settle(Stage.UNPACK, "done")
     assert (await apply(redis, move)).results == [Result.DONE]
-    assert move.pack("one").count("fresh") == 2
+    assert move.pack("one").count("fresh") == 1
     rows = [row for _, row in await redis.xrange(keys.queue("forward"))]
     assert [row[b"p"] for row in rows] == [b"0", b"2", b"4", b"1", b"3"]
     assert [row[b"m"].decode() for row in rows] == [META] * 3 + ["other|1|o|"] * 2

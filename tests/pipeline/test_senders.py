@@ -32,7 +32,7 @@ from pipeline.sources.registry import SECRETS
 from tests.flow.conftest import bench, box, make_bench
 from tests.pipeline.work import apply, delivery, put, take
 from tests.workbench import Workbench, mail_event, mail_events
-from workers import unpack
+from workers import handing_over
 
 __all__ = ["bench", "box", "make_bench"]
 
@@ -146,7 +146,7 @@ async def test_unpack_tells_what_came_of_each_delivery(bench: Workbench) -> None
 @pytest.mark.anyio
 async def test_a_large_delivery_is_told_once(bench: Workbench) -> None:
     """Each slice tells its own events, the last one that the delivery is done; a repeated one is taken, too."""
-    many = unpack.SLICE + 10
+    many = handing_over.SLICE + 10
     await bench.put("events", mail_events(many))
     await bench.work_until(bench.is_idle)
     expected = {"taken:Open": many, "deliveries:done": 1}

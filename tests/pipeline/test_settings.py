@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.connections import NoRedis
 from pipeline.home import Address, Home
 from pipeline.hook_tokens import HookToken, parse_tokens, token_for
 from pipeline.settings import (
@@ -19,9 +22,9 @@ from pipeline.settings import (
     load_settings,
     render_example,
     render_table,
-    settings_or_exit,
 )
 from pipeline.sources import Rules
+from pipeline.starting import made_of_settings
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "invented-token-0123456789"
@@ -363,20 +366,43 @@ def test_a_child_sees_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert settings.sender_secrets() == {"SENDGRID_PUBLIC_KEY": keys}
 
 
+@pytest.fixture
+def log_set_back() -> Iterator[None]:
+    """Leave the log as it was: its new handler writes to a stderr that is gone with the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.mark.usefixtures("log_set_back")
 def test_wrong_settings_end_a_process_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A main prints the list on stderr and exits 2; good settings come back."""
-    assert settings_or_exit().port == 8000
+    assert made_of_settings(lambda settings: settings.port) == 8000
     monkeypatch.setenv("PORT", "high")
     monkeypatch.setenv("ENRICH", "maybe")
     with pytest.raises(SystemExit) as caught:
-        settings_or_exit()
+        made_of_settings(lambda settings: settings)
     assert caught.value.code == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "PORT: " in shown.err
     assert "ENRICH: " in shown.err
+
+
+@pytest.mark.usefixtures("log_set_back")
+def test_a_process_without_redis_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no Redis is named and none runs here, a main prints the sentence and exits 2."""
+
+    def make(settings: Settings) -> None:
+        raise NoRedis("set REDIS_URL")
+
+    with pytest.raises(SystemExit) as caught:
+        made_of_settings(make)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "set REDIS_URL\n"
 
 
 @given(st.text(max_size=60))

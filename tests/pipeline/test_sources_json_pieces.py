@@ -15,7 +15,7 @@ from pipeline.sources.json_pieces import LARGE, PIECE
 
 ROW = {
     "id": 7,
-    "text": 'a "},{" in a text, and \\" too',
+    "text": 'a "},{" in a text, and \\" too' * 15,  # few rows, which take the tests' time
     "list": [{"a": 1}, {"b": [{}, {}]}],
     "x": 1.5,
 }

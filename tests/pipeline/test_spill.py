@@ -27,6 +27,7 @@ from pipeline.spill import (
     SpillError,
     files_in,
     frame,
+    looks,
     mark_of,
     name_of,
     records_in,
@@ -502,6 +503,25 @@ def test_a_survey_counts_what_lies_behind_a_place(spill: Spill, home: Home) -> N
     with pytest.raises(BlockingIOError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(handle)
+
+
+def test_a_survey_reads_a_file_again_only_when_it_has_changed(spill: Spill, home: Home) -> None:
+    """What was found is kept as long as size and time are the same; an append is seen, a drained file is let go of."""
+    spill.append([b"1", b"2"])
+    assert survey(home).deliveries == 2
+    (path,) = files_in(home.spill_dir)
+    about = path.stat()
+    path.write_bytes(b"x" * about.st_size)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert survey(home).deliveries == 2  # nobody has read it
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    assert survey(home).deliveries == 0
+    spill.append([b"3"])
+    assert survey(home).deliveries == 1
+    assert path in looks._known
+    path.unlink()
+    assert survey(home).deliveries == 0
+    assert path not in looks._known
 
 
 def test_a_survey_holds_no_file_in_memory(home: Home) -> None:

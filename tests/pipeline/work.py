@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,14 +77,19 @@ async def image(redis: Redis) -> dict[bytes, bytes]:
 
 
 @asynccontextmanager
-async def full(redis: Redis) -> AsyncIterator[None]:
-    """Let the server be full until the block ends."""
-    limit = (await redis.config_get("maxmemory"))["maxmemory"]
-    await redis.config_set("maxmemory", 1)
+async def limited_to(redis: Redis, limit_bytes: int) -> AsyncIterator[None]:
+    """Give the server a limit until the block ends."""
+    before = (await redis.config_get("maxmemory"))["maxmemory"]
+    await redis.config_set("maxmemory", limit_bytes)
     try:
         yield
     finally:
-        await redis.config_set("maxmemory", limit)
+        await redis.config_set("maxmemory", before)
+
+
+def full(redis: Redis) -> AbstractAsyncContextManager[None]:
+    """Let the server be full until the block ends."""
+    return limited_to(redis, 1)
 
 
 async def numbers(redis: Redis, stage: Stage) -> dict[str, int]:

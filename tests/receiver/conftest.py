@@ -12,6 +12,7 @@ from httpx import ASGITransport, AsyncClient
 from redis.asyncio import Redis
 
 from pipeline.settings import Settings
+from tests.given import GivenSettings
 from tests.patience import be_patient, patient_receiver
 
 TOKEN = "hook-token-0123456789"
@@ -35,7 +36,7 @@ def make_settings(redis_url: str, tmp_path: Path) -> Callable[..., Settings]:
             "hook_tokens": TOKEN,
             "relay_home": tmp_path / "home",
         }
-        return Settings.model_validate(values | changed)
+        return GivenSettings.model_validate(values | changed)
 
     return make
 

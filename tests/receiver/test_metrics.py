@@ -43,6 +43,18 @@ async def test_answers_refusals_bytes_and_flushes_are_counted(client: AsyncClien
     assert found["relay_inflight_bytes"] == 0
 
 
+async def test_what_is_acknowledged_is_timed(client: AsyncClient) -> None:
+    """A request that is answered 2xx counts once, with its time; one that is refused was promised nothing."""
+    for token in (TOKEN, TOKEN, "wrong"):
+        await client.post(f"/hooks/pixel/{token}", content=b'{"a":1}')
+    found = await numbers(client)
+    assert found["relay_acknowledge_seconds_count"] == 2
+    assert found["relay_acknowledge_seconds_sum"] > 0
+    within = [n for name, n in found.items() if name.startswith("relay_acknowledge_seconds_bucket")]
+    assert sorted(within) == within
+    assert within[-1] == 2
+
+
 async def test_the_books_are_told(client: AsyncClient) -> None:
     """The stages' numbers come from Redis."""
     await client.post(f"/hooks/pixel/{TOKEN}", content=b'{"a":1}')

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from pipeline.inbox import Inbox
 from receiver import room
 from receiver.room import FULL_AT, LONGEST_S, POLL_S, RoomWatch
+from tests.pipeline.work import limited_to
 from tests.receiver.desk import until
 
 pytestmark = pytest.mark.anyio
@@ -23,10 +24,8 @@ LIMIT = 1_000_000_000
 @pytest.fixture
 async def limited(redis: Redis) -> AsyncIterator[Redis]:
     """Give the server a limit, for this test only."""
-    before = (await redis.config_get("maxmemory"))["maxmemory"]
-    await redis.config_set("maxmemory", LIMIT)
-    yield redis
-    await redis.config_set("maxmemory", before)
+    async with limited_to(redis, LIMIT):
+        yield redis
 
 
 @asynccontextmanager

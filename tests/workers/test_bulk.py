@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import bulk_jobs, dead_letters, forgetting, keys, pauses, visitors
 from pipeline.addresses import digest
+from pipeline.endpoints import Endpoint
 from pipeline.moves import Move, Mover
 from pipeline.origins import Origin
 from pipeline.outcomes import Person, Reason, Stage, VisitorEvent
@@ -18,6 +19,7 @@ from pipeline.wake import QUEUE_NAME
 from sandbox.faults import Fault
 from sandbox.people import PEOPLE
 from tests.workbench import Workbench
+from tests.workers.endpoints import outcomes
 from tests.workers.test_sweep import context_of, rung
 from workers.bulk import MOST_MISSING
 from workers.ringing import ring_for_work
@@ -100,6 +102,17 @@ async def test_many_are_asked_about_by_one_job(bulky: Workbench) -> None:
     assert all(each.enriched_at for each in kept.values())
     assert set(KNOWN) <= set(bulky.box.memory.addresses)
     assert await bulky.redis.pttl(keys.enrichment(digest("U-50"))) > 29 * 86_400_000
+
+
+async def test_its_calls_are_counted_apart(bulky: Workbench) -> None:
+    """Making the job, looking at it and fetching its file are calls of the jobs, none of them a single call."""
+    bulky.box.faults.add(Fault(endpoint="create-enrichment", status=503, times=1))
+    await work_on(bulky, crowd(7))
+    counted = await outcomes(bulky, Endpoint.BULK)
+    assert counted.pop("failed") == 1
+    assert counted.pop("ok") >= 3
+    assert not counted
+    assert await outcomes(bulky, Endpoint.ENRICH) == {}
 
 
 @pytest.mark.parametrize(("more_than", "jobs"), [(0, 0), (8, 0), (7, 1)])

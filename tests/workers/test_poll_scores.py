@@ -13,10 +13,12 @@ from redis.exceptions import ResponseError
 
 from pipeline import forgetting, keys, pauses, polls, visitors
 from pipeline.addresses import digest
+from pipeline.endpoints import Endpoint
 from pipeline.outcomes import Person, Stage
 from pipeline.scripts import script
 from sandbox.faults import broken, firewalled, poisoned, refused_alike, slow, throttled
 from tests.workbench import PATIENCE_S, QUICK, Workbench, mail_events
+from tests.workers.endpoints import outcomes
 from tests.workers.test_enrich import named, score_of, see
 from workers import poll_scores
 from workers.poll_scores import QUIET_MS, keep_polling
@@ -185,6 +187,38 @@ async def test_whom_nobody_has_seen_is_known_so(polling: Workbench) -> None:
 
 
 # when it rests -----------------------------------------------------------------------------------
+
+
+async def test_its_calls_are_counted(polling: Workbench) -> None:
+    """Under its own name, with what they came to."""
+    await subscribed(polling, MAIL)
+    polling.box.faults.add(broken("scores", times=1))
+    await walk(polling)
+    made = polling.box.memory.calls_to("scores")
+    assert await outcomes(polling, Endpoint.POLLING) == {"ok": made - 1, "failed": 1}
+
+
+async def test_an_operator_can_pause_it(polling: Workbench) -> None:
+    """Nobody is asked, and the place stays, until it is resumed; the relay's own pause is none of that kind."""
+    await subscribed(polling, MAIL)
+    await walk(polling)
+    at_begin = (await place(polling)).partition(":")[
+        0
+    ] + ":0"  # of today: when it is over, none is due
+    await polling.redis.hset(keys.POLL, "place", at_begin)
+    await pauses.pause(polling.redis, Endpoint.POLLING, "they asked us to")
+    assert (await _looked(polling))[0] == b"rest"
+    async with polling.at_work():
+        await polling.until(lambda: polling.redis.exists(keys.POLLING))
+        await polling.put("events", mail_events(3))
+        await polling.until(polling.is_idle)
+    assert (asked(polling), await place(polling)) == ([MAIL], at_begin)
+    assert await pauses.resume(polling.redis, Endpoint.POLLING)
+    await polling.work_until(lambda: is_over(polling))
+    assert asked(polling) == [MAIL, MAIL]
+    await pauses.pause(polling.redis, Endpoint.POLLING, "it failed", by="relay")
+    await polling.redis.hset(keys.POLL, "place", "1000:0")
+    assert (await _looked(polling))[0] == b"go"
 
 
 async def test_nothing_is_asked_for_within_a_week_of_a_push(polling: Workbench) -> None:

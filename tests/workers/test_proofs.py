@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from redis.asyncio import Redis
 
-from pipeline import books, dead_letters, keys, pauses
+from pipeline import books, calls, dead_letters, keys, pauses
 from pipeline.deliveries import SIGNED, Delivery, new_delivery_id
+from pipeline.endpoints import Endpoint
 from pipeline.inbox import Inbox
 from pipeline.moves import Mover
 from pipeline.outcomes import Stage, Unreadable
@@ -461,6 +462,33 @@ async def test_an_outage_buries_nothing(bench: Workbench, amazon: Amazon) -> Non
     assert await row(bench) == {"in": 3, "done": 3}
 
 
+def is_asked_again(amazon: Amazon, times: int) -> bool:
+    """Tell whether more than *times* questions have come."""
+    return len(amazon.asked) > times
+
+
+async def test_calls_to_amazon_are_counted(desk: Desk, amazon: Amazon) -> None:
+    """A certificate, a 503, a 403 and a host that is not reached are told apart; who is not reached takes no time."""
+    body, tally = signed(message()), desk.context.tally
+    for status, is_away in ((503, False), (403, False), (200, True), (200, False)):
+        amazon.status, amazon.is_away = status, is_away
+        already = len(amazon.asked)
+        if status == 200 and not is_away:
+            assert await desk.verdict(body) == "true"
+        else:
+            await desk.wait(body, partial(is_asked_again, amazon, already))
+            amazon.is_away = True  # what is asked meanwhile is not reached
+    await tally.tell(desk.redis)
+    known = await calls.read(desk.redis, [Endpoint.PROOFS])
+    hour = known[Endpoint.PROOFS].hour
+    assert (hour.outcomes["ok"], hour.outcomes["refused"]) == (1, 1)
+    assert hour.outcomes["failed"] >= 2
+    assert sum(hour.outcomes.values()) == len(amazon.asked)
+    assert sum(hour.buckets) == 3
+    told = {failure.status: failure.words for failure in known[Endpoint.PROOFS].failures}
+    assert told[503] == "sns.us-east-1.amazonaws.com answers 503"
+
+
 async def test_an_address_that_is_refused_for_long_is_refused(
     make_desk: Callable[..., Desk], amazon: Amazon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,8 +523,13 @@ async def test_an_amazon_that_hangs_holds_nobody_up(
     amazon.is_open.clear()
     await bench.put("ses", signed(message(100)))
     await bench.put("events", mail_events(1))
+
+    async def is_forwarded() -> bool:
+        return await bench.row(Stage.FORWARD) == {"in": 1, "done": 1}
+
     async with bench.at_work():
-        await bench.until(lambda: bench.arrived == ["person0@example.com"])
+        await bench.until(is_forwarded)
+        assert bench.arrived == ["person0@example.com"]
         assert set(amazon.asked) == {CERTIFICATE}
         assert await row(bench) == {"in": 2, "waiting": 1, "done": 1}
         amazon.is_open.set()

@@ -9,12 +9,14 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from pipeline import imports, keys
+from pipeline import imports, keys, pauses
+from pipeline.endpoints import Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.outcomes import Stage
 from sandbox.faults import Fault, broken, throttled
 from sandbox.invented import visit
-from tests.workbench import Workbench
+from tests.workbench import Workbench, mail_events
+from tests.workers.endpoints import outcomes
 from workers.reconcile import begins_anew, is_due
 
 pytestmark = pytest.mark.anyio
@@ -56,6 +58,26 @@ async def test_what_webhooks_missed_comes_by_itself(bench: Workbench) -> None:
     await bench.work_until(lambda: is_done(bench))
     assert await bench.row(Stage.ENRICH) == {"in": 62, "duplicate": 12, "done": 50}
     await bench.assert_balanced()
+
+
+async def test_its_calls_are_counted(bench: Workbench) -> None:
+    """Under one name for segments and pixels, with what they came to."""
+    bench.box.faults.add(broken("segment", times=2))
+    await bench.work_until(lambda: is_done(bench))
+    calls = ("segment", "pixel-v4", "pixels")
+    made = sum(bench.box.memory.calls_to(name) for name in calls)
+    assert await outcomes(bench, Endpoint.IMPORTS) == {"ok": made - 2, "failed": 2}
+
+
+async def test_an_operator_can_pause_it(bench: Workbench) -> None:
+    """Nothing is begun, other work goes on; resumed, everything is walked."""
+    await pauses.pause(bench.redis, Endpoint.IMPORTS, "they asked us to")
+    async with bench.at_work():
+        await bench.put("events", mail_events(3))
+        await bench.until(bench.is_idle)
+        assert bench.box.memory.calls_to("segment") == bench.box.memory.calls_to("pixels") == 0
+        await pauses.resume(bench.redis, Endpoint.IMPORTS)
+        await bench.until(lambda: is_done(bench))
 
 
 async def test_nothing_is_walked_before_its_time(bench: Workbench) -> None:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from pipeline import keys
 from pipeline.outcomes import Stage
 from pipeline.queues import Entry
+from tests.pipeline.work import limited_to
 from workers import room
 from workers.room import Room
 
@@ -33,10 +34,8 @@ class Clock:
 @pytest.fixture
 async def limited(redis: Redis) -> AsyncIterator[Redis]:
     """Give the server a limit, for this test only."""
-    before = (await redis.config_get("maxmemory"))["maxmemory"]
-    await redis.config_set("maxmemory", LIMIT)
-    yield redis
-    await redis.config_set("maxmemory", before)
+    async with limited_to(redis, LIMIT):
+        yield redis
 
 
 async def fill(redis: Redis) -> None:

@@ -71,6 +71,25 @@ async def test_the_sweep_lets_go_of_what_is_too_old(bench: Workbench) -> None:
     assert await bench.redis.hkeys(keys.SEEN) == [str(now - window).encode()]
 
 
+async def test_a_sweep_clears_so_many_visitors_at_a_time(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest go first and the rest with the next sweeps: Redis is never held up by all of a year."""
+    monkeypatch.setattr("workers.sweep.MOST_VISITORS", 2)
+    context = context_of(bench)
+    now = await redis_now_ms(bench.redis)
+    old = now - context.visitor_keep_ms - 10
+    names = {f"old-{n}": old + n for n in range(5)} | {"young": now}
+    await bench.redis.zadd(keys.VISITORS, names)
+    left = []
+    for _ in range(3):
+        await bench.redis.delete("{relay}:sweeping")
+        await sweep(context)
+        left.append(await bench.redis.zcard(keys.VISITORS))
+    assert left == [4, 2, 1]
+    assert await bench.redis.zrange(keys.VISITORS, 0, -1) == [b"young"]
+
+
 async def test_the_sweep_makes_missing_queues_anew(bench: Workbench) -> None:
     """A server that was emptied while workers ran gets its queues back."""
     await bench.redis.flushall()

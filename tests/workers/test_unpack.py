@@ -17,7 +17,7 @@ from pipeline.moves import Move
 from pipeline.outcomes import MailEvent, Outcome, Stage
 from pipeline.queues import Entry
 from tests.workbench import Workbench, mail_events
-from workers import unpack
+from workers import handing_over, reading, unpack
 from workers.context import Context
 from workers.fates import BUG_TRIES
 
@@ -30,7 +30,7 @@ async def test_a_large_delivery_leaves_in_slices(
     """2 500 events are handed over in moves of at most 500, and the delivery is done once."""
     sizes: list[int] = []
     events: list[int] = []
-    write, hand_over = unpack.write, unpack.hand_over
+    write, hand_over = unpack.write, handing_over.hand_over
 
     async def watched(context: Context, moves: list[Move]) -> None:
         sizes.append(sum(move.weight for move in moves))
@@ -41,13 +41,13 @@ async def test_a_large_delivery_leaves_in_slices(
         hand_over(context, move, found)
 
     monkeypatch.setattr(unpack, "write", watched)
-    monkeypatch.setattr(unpack, "hand_over", counted)
+    monkeypatch.setattr(handing_over, "hand_over", counted)
     await bench.put("events", mail_events(2500))
     await bench.work_until(bench.is_idle)
 
     assert len(sizes) == 5
-    assert events == [unpack.SLICE] * 5
-    assert max(sizes) <= unpack.SLICE + 3  # they travel as one effect; the last also settles
+    assert events == [handing_over.SLICE] * 5
+    assert max(sizes) <= handing_over.SLICE + 3  # they travel as one effect; the last also settles
     assert await bench.row(Stage.UNPACK) == {"in": 1, "done": 1}
     assert await bench.row(Stage.FORWARD) == {"in": 2500, "done": 2500}
     assert await bench.redis.hlen("{relay}:cursors") == 0
@@ -84,9 +84,9 @@ async def test_large_deliveries_are_read_beside_the_loop(
     threads: dict[int, int] = {}
     made: list[int] = []
     left: list[int] = []
-    read, make_moves, write = unpack.read, unpack.make_moves, unpack.write
+    read, make_moves, write = reading.read, handing_over.make_moves, unpack.write
 
-    def noted(context: Context, delivery: Delivery, *rest: Any) -> unpack.Read:
+    def noted(context: Context, delivery: Delivery, *rest: Any) -> reading.Read:
         threads[len(delivery.body)] = threading.get_ident()
         return read(context, delivery, *rest)
 
@@ -99,11 +99,11 @@ async def test_large_deliveries_are_read_beside_the_loop(
         left.append(len(made))
         await write(context, moves)
 
-    monkeypatch.setattr(unpack, "read", noted)
-    monkeypatch.setattr(unpack, "make_moves", counted)
+    monkeypatch.setattr(reading, "read", noted)
+    monkeypatch.setattr(handing_over, "make_moves", counted)
     monkeypatch.setattr(unpack, "write", watched)
     small, large = mail_events(1), mail_events(4000, first=1)
-    assert len(large) > unpack.LARGE
+    assert len(large) > reading.LARGE
     await bench.put("events", large)
     await bench.put("events", small)
     await bench.work_until(bench.is_idle)
@@ -118,7 +118,7 @@ async def test_our_fault_behind_slices_that_left_buries_the_delivery_at_last(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What left goes on, nothing of it twice; the delivery is a dead letter in the end, and the next one leaves."""
-    hand_over_one = unpack.hand_over_one
+    hand_over_one = handing_over.hand_over_one
     handed: list[str] = []
 
     def failing(move: Move, delivery: Delivery, outcome: Outcome, email_format: Any) -> None:
@@ -128,7 +128,7 @@ async def test_our_fault_behind_slices_that_left_buries_the_delivery_at_last(
         handed.append(outcome.email)
         hand_over_one(move, delivery, outcome, email_format)
 
-    monkeypatch.setattr(unpack, "hand_over_one", failing)
+    monkeypatch.setattr(handing_over, "hand_over_one", failing)
     (wrong,) = await bench.put("events", mail_events(2500))
     await bench.put("events", mail_events(3, first=2500))
     await bench.work_until(bench.is_idle)
@@ -168,17 +168,17 @@ async def test_our_fault_in_one_of_several_entries_holds_up_none_of_the_others(
 ) -> None:
     """Entries are read together; where ours fails on one of them, it is tried three times and the others leave."""
     tried: list[str] = []
-    read = unpack.read
+    read = reading.read
 
     def failing(
-        context: Context, delivery: Delivery, found: unpack.Proofs, faults: Mapping[str, str]
-    ) -> unpack.Read:
+        context: Context, delivery: Delivery, found: reading.Proofs, faults: Mapping[str, str]
+    ) -> reading.Read:
         if delivery.id == wrong and wrong not in faults:
             tried.append(wrong)
-            raise unpack.OurFault(wrong) from ZeroDivisionError()
+            raise reading.OurFault(wrong) from ZeroDivisionError()
         return read(context, delivery, found, faults)
 
-    monkeypatch.setattr(unpack, "read", failing)
+    monkeypatch.setattr(reading, "read", failing)
     await bench.put("events", mail_events(2))
     (wrong,) = await bench.put("brevo", b"{}")
     await bench.put("events", mail_events(3, first=2))
@@ -198,11 +198,11 @@ async def test_what_is_read_source_by_source_is_put_where_it_belongs(bench: Work
     came = [Delivery(new_delivery_id(), *bodies[n % 4], now, "application/json") for n in range(12)]
     payloads = [one.pack() for one in came]
     group = [
-        unpack.opened_of(Entry("unpack", "1-0", payloads[:5], [])),
-        unpack.opened_of(Entry("unpack", "2-0", payloads[5:], [])),
+        reading.opened_of(Entry("unpack", "1-0", payloads[:5], [])),
+        reading.opened_of(Entry("unpack", "2-0", payloads[5:], [])),
     ]
     async with bench.at_work() as worker:
-        unpack.read_all(worker.ctx["context"], group)
+        reading.read_all(worker.ctx["context"], group)
 
     first, second = ([read.delivery for read in one.reads] for one in group)
     assert (first, second) == (came[:5], came[5:])

@@ -11,9 +11,11 @@ import pytest
 from pipeline import dead_letters, forgetting, keys, paces, pauses, verifications, visitors
 from pipeline.addresses import digest
 from pipeline.clock import redis_now_ms
+from pipeline.endpoints import Endpoint
 from pipeline.outcomes import Person, Stage
 from sandbox.faults import Fault, broken, poisoned, refused_alike, slow, throttled
 from tests.workbench import Workbench
+from tests.workers.endpoints import calls_of, outcomes
 from tests.workers.test_enrich import named, see
 from workers.clients.http import DEADLINE_S
 from workers.timing import Timing
@@ -165,6 +167,29 @@ async def test_an_outage_of_the_verification_is_waited_for(verifying: Workbench)
     await verifying.work_until(verifying.is_idle)
     assert verifying.box.memory.addresses == addresses("verified")
     assert await verifying.row(Stage.SUBSCRIBE) == {"in": 2, "done": 1, "ignored": 1}
+
+
+async def test_its_calls_are_counted_apart(verifying: Workbench) -> None:
+    """What fails here is no failure of the subscription, nor the other way round; each call is counted once."""
+    verifying.box.faults.add(
+        broken("email-verification", times=1), broken("list-subscription", times=1)
+    )
+    await see_all(verifying, *addresses("verified", "role"))
+    await verifying.work_until(verifying.is_idle)
+    assert await outcomes(verifying, Endpoint.VERIFY) == {"ok": 2, "failed": 1}
+    made = verifying.box.memory.calls_to("list-subscription")
+    assert await outcomes(verifying, Endpoint.SUBSCRIBE) == {"ok": made - 1, "failed": 1}
+
+
+async def test_a_refusals_words_are_kept_without_addresses(verifying: Workbench) -> None:
+    """The vendor's words about an address stand with the call, the address itself does not."""
+    mail = "verified.1@example.com"
+    verifying.box.faults.add(poisoned("email-verification", mail, words=f"<b>{mail}</b> no"))
+    await see_all(verifying, mail)
+    await verifying.work_until(verifying.is_idle)
+    failures = (await calls_of(verifying, Endpoint.VERIFY)).failures
+    assert {(failure.outcome, failure.status) for failure in failures} == {("refused", 400)}
+    assert all("<b>" in failure.words and mail not in failure.words for failure in failures)
 
 
 async def test_a_wrong_path_is_named(make_bench: MakeBench) -> None:

@@ -14,8 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 import pytest
 
-from pipeline import imports, keys, visitors
+from pipeline import imports, keys, pauses, visitors
 from pipeline.deliveries import Delivery
+from pipeline.endpoints import Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.inbox import NotStored
 from pipeline.outcomes import Stage
@@ -317,6 +318,20 @@ async def test_a_page_waits_until_sightings_are_merged(
     walking = asyncio.create_task(stroll.walk(segment(20)))
     await stroll.bench.until(lambda: "2 sightings wait to be merged" in stroll.held)
     await redis.xtrim(lines[1], maxlen=0)
+    assert (await walking).rows == 20
+
+
+async def test_a_walk_that_an_operator_pauses_waits(
+    stroll: Stroll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two calls, where it is and in its holder's hands; resumed it goes on."""
+    monkeypatch.setattr(walk, "PAUSED_S", 0.02)
+    redis = stroll.bench.redis
+    await pauses.pause(redis, Endpoint.IMPORTS, "they asked us to")
+    walking = asyncio.create_task(stroll.walk(segment(20)))
+    await stroll.bench.until(lambda: "an operator has paused imports" in stroll.held)
+    assert stroll.bench.box.memory.calls_to("segment") == 0
+    await pauses.resume(redis, Endpoint.IMPORTS)
     assert (await walking).rows == 20
 
 

@@ -39,6 +39,8 @@ class CallFailed(Exception):
         #: and, when this one may have been carried out, of what was in it
         self.taken: tuple[int, ...] = ()
         self.unclear: tuple[int, ...] = ()
+        #: the tally has it already, as a call of another endpoint than the one it was made for
+        self.is_counted = False
 
     def add(self, words: str) -> None:
         """Add *words* to the sentence, of which as much is cut as there is no room for."""

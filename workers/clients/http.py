@@ -21,7 +21,7 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from http.cookiejar import CookieJar
 from ipaddress import IPv6Address, ip_address
@@ -86,21 +86,36 @@ _NEVER_SENT = (
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A call that was answered, whatever was said: when it was begun (monotonic), and how long the answer took."""
+    """A call that was answered, whatever was said: when it was begun (monotonic), and how long the answer took.
+
+    *is_counted* when the tally has it already, as one of another endpoint.
+    """
 
     begun: float
     seconds: float
+    is_counted: bool = False
 
 
 @contextmanager
 def calls_noted() -> Iterator[list[Answered]]:
-    """Give the calls that this task makes inside and that are answered, as they come."""
+    """Give the calls that this task makes inside and that are answered, as they come.
+
+    Whoever notes calls around it is given them at its end, as counted.
+    """
     calls: list[Answered] = []
     before = _answered.set(calls)
     try:
         yield calls
     finally:
         _answered.reset(before)
+        if (outer := _answered.get()) is not None:
+            outer += [replace(call, is_counted=True) for call in calls]
+
+
+def _note(begun: float) -> None:
+    """Note that a call was answered, where calls are noted."""
+    if (calls := _answered.get()) is not None:
+        calls.append(Answered(begun, monotonic() - begun))
 
 
 def new_client(
@@ -228,14 +243,13 @@ class VendorHttp:
         """
         if self._turn is not None:
             await self._turn()
-        begun, calls = monotonic(), _answered.get()
+        begun = monotonic()
         try:
             async with asyncio.timeout(self._deadline_s):
                 answer = await self._exchange(request)
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._failed(error) from None
-        if calls is not None:
-            calls.append(Answered(begun, monotonic() - begun))
+        _note(begun)
         return answer
 
     async def _exchange(self, request: Request) -> Answer:
@@ -298,13 +312,17 @@ class VendorHttp:
         target = self._file_url(None, url)
         try:
             for _ in range(MOST_REDIRECTS + 1):
+                begun = monotonic()
                 request = httpx.Request("GET", target, headers=_FILE_HEADERS)
                 response = await self._client.send(request, stream=True)
                 try:
                     if not response.has_redirect_location:
+                        if response.status_code != 200:
+                            _note(begun)
                         self._check_file(response)
                         async for part in response.aiter_raw(64 * 1024):
                             yield part
+                        _note(begun)
                         return
                     target = self._file_url(target, response.headers["location"])
                 finally:

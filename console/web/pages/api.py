@@ -6,6 +6,7 @@ here, and of dead letters no payload: `relay dead list --json` has them whole.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -14,12 +15,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from console import destinations
+from console import destinations, senders, setting_rows
 from console.web.desk import desk_of
 from console.web.openapi import document
 from console.web.pages.dead_letters import View
 from console.web.pages.deliveries import Choice
-from console.web.pages.flow import RANGES
+from console.web.pages.flow import LIVE, RANGES
+from console.web.pages.settings import findings_of
 from pipeline import arrivals, dead_letters, history, retry_runs
 from pipeline.clock import iso
 
@@ -105,9 +107,24 @@ async def called(request: Request) -> Response:
     return _json(await destinations.read(desk.redis, desk.settings))
 
 
+async def sources(request: Request) -> Response:
+    """Answer what each source delivered last and in all, and whether its signature is checked."""
+    desk = desk_of(request)
+    return _json(await senders.rows_of(desk.redis, desk.settings.sender_secrets()))
+
+
+async def settings(request: Request) -> Response:
+    """Answer every setting, secrets masked, and what the doctor found: last, or without asking anybody."""
+    desk = desk_of(request)
+    findings, is_whole = await findings_of(desk)
+    rows = [asdict(row) for row in setting_rows.rows_of(desk.settings)]
+    found = [finding.view() for finding in findings]
+    return _json({"settings": rows, "findings": found, "is_whole": is_whole})
+
+
 async def described(request: Request) -> Response:
     """Answer the description of all this, as OpenAPI 3.1."""
-    return _json(document(routes))
+    return _json(document([*routes, LIVE]))
 
 
 routes = [
@@ -119,5 +136,7 @@ routes = [
     Route("/api/dead/replay", replay, methods=["GET"]),
     Route("/api/dead/{id}", letter, methods=["GET"]),
     Route("/api/destinations", called, methods=["GET"]),
+    Route("/api/senders", sources, methods=["GET"]),
+    Route("/api/settings", settings, methods=["GET"]),
     Route("/api/openapi.json", described, methods=["GET"]),
 ]

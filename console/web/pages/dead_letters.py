@@ -24,7 +24,7 @@ from console.web.desk import Desk, desk_of
 from console.web.errands import Busy
 from console.web.forms import read_form, word
 from console.web.readable import readable
-from console.web.rendering import done, page
+from console.web.rendering import done, failure, page
 from console.web.replay import WHO
 from console.web.veil import Veil, clear, veil
 from pipeline import audit, dead_letters, retry_runs
@@ -34,6 +34,7 @@ from pipeline.outcomes import Reason, Stage
 
 #: letters a page
 MOST = 50
+MOST_KINDS = 30
 _RUN = "/dead/replay"
 _WORDS = ("stage", "source", "reason", "since")
 _SINCE = {"": "ever", "1h": "the last hour", "1d": "the last day", "7d": "the last week"}
@@ -119,13 +120,15 @@ async def show_all(request: Request) -> Response:
         "dead_letters.html",
         title="Dead letters",
         view=view,
-        kinds=kinds,
+        kinds=sorted(kinds, key=lambda kind: -kind.count)[:MOST_KINDS],
+        kind_count=len(kinds),
         count=sum(kind.count for kind in kinds),
         letters=[letter.view() for letter in letters],
         further=view.further(cursor) if cursor else None,
-        stages=sorted({kind.stage for kind in every}),
-        sources=sorted({kind.source for kind in every}),
-        reasons=sorted({kind.reason for kind in every}),
+        # with what was chosen, also where there is none of it any more
+        stages=sorted({kind.stage for kind in every} | ({view.stage} - {""})),
+        sources=sorted({kind.source for kind in every} | ({view.source} - {""})),
+        reasons=sorted({kind.reason for kind in every} | ({view.reason} - {""})),
         since_choices=_SINCE,
         run=await retry_runs.progress(desk.redis),
     )
@@ -140,14 +143,15 @@ def _is_meant(wanted: Filter, kind: Kind) -> bool:
 
 
 async def show_one(request: Request) -> Response:
-    """Show one letter with its original, addresses veiled."""
+    """Show one letter with its original, veiled."""
     return await _one(request, veil([], []))
 
 
 async def reveal(request: Request) -> Response:
     """Show one letter in clear, once that is written down."""
     await read_form(request, changes=False)
-    await audit.record(desk_of(request).redis, "reveal", who=WHO, count=1)
+    meant = {"letter": request.path_params["id"]}
+    await audit.record(desk_of(request).redis, "reveal", who=WHO, count=1, wanted=meant)
     return await _one(request, clear)
 
 
@@ -161,7 +165,7 @@ async def _one(request: Request, veiled: Veil) -> Response:
         title="Dead letter",
         letter=Head.view(letter),
         error=veiled(letter.error),
-        payload=veiled(readable(letter.payload)),
+        payload=readable(letter.payload, veiled),
         is_clear=veiled is clear,
         size=len(letter.payload),
     )
@@ -194,6 +198,17 @@ async def plan(request: Request) -> Response:
         fields=_fields(meant) if meant else {},
         words=retry_runs.filter_view(meant) if meant else {},
     )
+
+
+async def tell_of_plans(request: Request) -> Response:
+    """Say what a plan is to whoever comes to the address of one: by a reload, or by a link that was kept."""
+    sentence = (
+        "A plan tells what a retry or a drop would touch, before it does. It is made for the letters or the filters"
+        " that are chosen on the page of dead letters, so it has no address of its own: go there, and choose again."
+    )
+    response = failure(request, 405, sentence)
+    response.headers["allow"] = "POST"
+    return response
 
 
 async def carry_out(request: Request) -> Response:
@@ -307,7 +322,9 @@ def _filter(form: Mapping[str, object]) -> Filter:
 routes = [
     Route("/dead", show_all, methods=["GET"]),
     Route("/dead/plan", plan, methods=["POST"]),
+    Route("/dead/plan", tell_of_plans, methods=["GET"]),
     Route("/dead/carry-out", carry_out, methods=["POST"]),
+    Route("/dead/carry-out", tell_of_plans, methods=["GET"]),
     Route(_RUN, show_replay, methods=["GET"]),
     Route(_RUN + "/stop", stop, methods=["POST"]),
     Route(_RUN + "/resume", resume, methods=["POST"]),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from markupsafe import Markup
 from redis.exceptions import RedisError
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
@@ -16,13 +18,17 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from console.commands import ring
+from console.output import safe
 from console.web import charts
 from console.web.desk import Desk, desk_of
 from console.web.forms import read_form, word
 from console.web.rendering import UNKNOWN, done, duration, number, page
 from console.web.replay import WHO
-from console.web.sentences import verdict
+from console.web.sentences import in_short, verdict
 from pipeline import audit, history, pauses
+from pipeline.clock import iso, redis_now_ms
+from pipeline.endpoints import OWN_PAUSE
+from pipeline.history import Moment
 from pipeline.outcomes import Stage
 
 #: how long each range is, and into how many pieces its charts are cut
@@ -49,14 +55,13 @@ _CHARTS = (
 async def show(request: Request) -> Response:
     """Show the flow."""
     desk = desk_of(request)
-    length, pieces = RANGES.get(request.query_params.get("range", "hour"), RANGES["hour"])
+    wanted = request.query_params.get("range", "hour")
+    wanted = wanted if wanted in RANGES else "hour"
+    length, pieces = RANGES[wanted]
     figures = await desk.gauges.read()
+    now = await redis_now_ms(desk.redis)
     moments = await history.read(desk.redis, length, pieces)
-    drawn = []
-    for counter, what in _CHARTS:
-        spans = [span.per_minute for span in history.rates(moments, counter)]
-        if any(spans) or counter in ("unpack:in", "forward:done"):
-            drawn.append((what, charts.line(spans, f"{what}, {_in_words(spans)}"), spans))
+    axis = charts.Axis(now - length, now, length // pieces)
     return page(
         request,
         "flow.html",
@@ -64,24 +69,55 @@ async def show(request: Request) -> Response:
         figures=figures,
         texts=texts(figures),
         goes_to=_GOES_TO,
-        charts=drawn,
+        charts=_drawn(moments, axis),
+        ticks=[iso(at_ms) for at_ms in axis.ticks_ms],
         ranges=RANGES,
-        range=request.query_params.get("range", "hour"),
+        range=wanted,
         verdict=verdict(figures),
     )
 
 
-def _in_words(spans: list[float]) -> str:
-    if not spans:
+@dataclass(frozen=True, slots=True)
+class _Chart:
+    """One chart, and the same for a table: when each piece ended, and its speed. None: nothing is known."""
+
+    what: str
+    drawn: Markup
+    most: str | None
+    last: str | None
+    rows: Sequence[tuple[str, str]]
+
+
+def _drawn(moments: list[Moment], axis: charts.Axis) -> list[_Chart]:
+    """Return the charts that have something to show, and always the first two."""
+    drawn = []
+    for counter, what in _CHARTS:
+        spans = history.rates(moments, counter)
+        speeds = [span.per_minute for span in charts.known(spans, axis)]
+        if not any(speeds) and counter not in ("unpack:in", "forward:done"):
+            continue
+        rows = [
+            (iso(span.at_ms), _per_minute(None if axis.is_gap(span) else span.per_minute))
+            for span in spans
+        ]
+        picture = charts.line(spans, axis, f"{what}, {_in_words(speeds)}")
+        most, last = map(_per_minute, (max(speeds), speeds[-1])) if speeds else (None, None)
+        drawn.append(_Chart(what, picture, most, last, rows))
+    return drawn
+
+
+def _in_words(speeds: list[float]) -> str:
+    if not speeds:
         return "not known yet"
-    return (
-        f"{max(spans):.0f} at most, {sum(spans) / len(spans):.0f} on average, {spans[-1]:.0f} last"
-    )
+    average = sum(speeds) / len(speeds)
+    most, usual, last = map(_per_minute, (max(speeds), average, speeds[-1]))
+    return f"{most} at most, {usual} on average, {last} last"
 
 
 def texts(figures: Mapping[str, Any]) -> dict[str, str]:
     """Return every figure of the page that changes while somebody looks, as it is shown, by its element's name."""
     told = {
+        "verdict": in_short(verdict(figures)),
         "oldest": duration(figures["oldest_waiting_s"]),
         "workers": number(figures["workers"]),
         "maybe_duplicate": number(figures["maybe_duplicate"]),
@@ -92,19 +128,25 @@ def texts(figures: Mapping[str, Any]) -> dict[str, str]:
         row = figures["stages"][stage]
         told |= {f"{stage}-{name}": number(count) for name, count in row.items()}
         told |= {
-            f"{stage}-in_per_minute": _per_minute(flow["in_per_minute"]),
             f"{stage}-out_per_minute": _per_minute(flow["out_per_minute"]),
             f"{stage}-oldest": duration(flow["oldest_s"]),
             f"{stage}-in_hands": number(flow["in_hands"]),
             f"{stage}-drains": duration(flow["drains_in_s"]),
+            f"to-{stage}": _per_minute(flow["in_per_minute"]),
         }
+    told |= {
+        f"from-{stage}": _per_minute(figures["flow"][stage]["done_per_minute"])
+        for stage in (Stage.SUBSCRIBE, Stage.FORWARD, Stage.NOTIFY)
+    }
+    # most sightings are merged without a call
+    told["to-audiencelab"] = _per_minute(figures["flow"][Stage.ENRICH]["calls_per_minute"])
     return told
 
 
 def _per_minute(rate: float | None) -> str:
     if rate is None:
         return UNKNOWN
-    return number(round(rate)) if rate >= 10 else f"{rate:g}"
+    return number(round(rate)) if rate >= 10 else f"{rate:.2g}"
 
 
 async def live(request: Request) -> Response:
@@ -123,12 +165,13 @@ async def _events(desk: Desk) -> AsyncIterator[bytes]:
             figures = await desk.gauges.read()
             told = {
                 "texts": texts(figures),
-                "verdict": verdict(figures),
+                "verdict": [(how, safe(sentence[:600])) for how, sentence in verdict(figures)],
                 "paused": {stage: bool(pause) for stage, pause in figures["paused"].items()},
             }
         except (RedisError, OSError) as error:
             words = f"Redis does not answer ({type(error).__name__})."
-            told = {"texts": {}, "verdict": [("bad", words)], "paused": {}}
+            said = [("bad", words)]
+            told = {"texts": {"verdict": in_short(said)}, "verdict": said, "paused": {}}
         yield b"data: " + orjson.dumps(told) + b"\n\n"
         with suppress(TimeoutError):
             async with asyncio.timeout(EVERY_S):
@@ -144,6 +187,7 @@ async def pause(request: Request) -> Response:
     reason = word(form, "reason")[:500] or "paused by the operator"
     await audit.record(desk.redis, "pause", who=WHO, count=1, wanted={"stage": stage})
     await pauses.pause(desk.redis, stage, reason)
+    await desk.gauges.forget()
     return done(
         request, _back(form), f"{stage} is paused: calls in flight finish, what comes in waits."
     )
@@ -155,7 +199,9 @@ async def resume(request: Request) -> Response:
     desk, stage = desk_of(request), _stage(word(form, "stage"))
     await audit.record(desk.redis, "resume", who=WHO, count=1, wanted={"stage": stage})
     await pauses.resume(desk.redis, stage)
-    await ring(desk.redis, {stage})
+    await desk.gauges.forget()
+    if stage not in OWN_PAUSE:
+        await ring(desk.redis, {Stage(stage)})
     return done(request, _back(form), f"{stage} goes on.")
 
 
@@ -164,15 +210,18 @@ def _back(form: FormData) -> str:
     return "/destinations" if word(form, "back") == "destinations" else "/"
 
 
-def _stage(name: str) -> Stage:
-    if name not in tuple(Stage):
+def _stage(name: str) -> str:
+    """Return the name of a stage, or of a task that has a pause, too."""
+    if name not in (*Stage, *OWN_PAUSE):
         raise HTTPException(400, "There is no such stage.")
-    return Stage(name)
+    return name
 
 
+#: told by `api`, too
+LIVE = Route("/api/live", live, methods=["GET"])
 routes = [
     Route("/", show, methods=["GET"]),
-    Route("/api/live", live, methods=["GET"]),
+    LIVE,
     Route("/pause", pause, methods=["POST"]),
     Route("/resume", resume, methods=["POST"]),
 ]

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from console.web.desk import Desk, desk_of
-from pipeline import dead_letters, levels, senders
+from pipeline import calls, dead_letters, senders
+from pipeline.endpoints import Endpoint
 from pipeline.metrics import CONTENT_TYPE, Shared, page
 from pipeline.sources.registry import SOURCES
 
@@ -37,10 +38,10 @@ async def metrics(request: Request) -> Response:
 
 
 async def _read(desk: Desk) -> Shared:
-    books = await desk.gauges.read()
-    _, full = await levels.read(desk.redis)
+    books, full = await desk.gauges.look()
     dead = await dead_letters.kinds(desk.redis)
-    return Shared(books, full, dead, await senders.read(desk.redis, list(SOURCES)))
+    heard = await senders.read(desk.redis, list(SOURCES))
+    return Shared(books, full, dead, heard, await calls.read_all(desk.redis, list(Endpoint)))
 
 
 routes = [Route("/metrics", metrics, methods=["GET"])]

@@ -13,7 +13,7 @@ from console.commands import redis_failure
 from console.examination import examine
 from console.findings import Finding, State
 from console.setting_rows import rows_of
-from console.web.desk import desk_of
+from console.web.desk import Desk, desk_of
 from console.web.errands import Busy
 from console.web.forms import read_form
 from console.web.rendering import done, page
@@ -41,21 +41,27 @@ async def show(request: Request) -> Response:
     )
 
 
-async def show_examination(request: Request) -> Response:
-    """Show what the last examination found; before the first, what is found without asking anybody."""
-    desk = desk_of(request)
+async def findings_of(desk: Desk) -> tuple[list[Finding], bool]:
+    """Return what the last examination found and True; before the first, what is found without asking anybody."""
     at_hand: list[Finding] = []
     if not (desk.examinations.last and desk.examinations.last.findings):
         at_hand = await examine(desk.redis, desk.settings, is_whole=False)
     last = desk.examinations.last  # it may have come to its end meanwhile
     findings = (last.findings if last else []) or at_hand
+    return findings, findings is not at_hand
+
+
+async def show_examination(request: Request) -> Response:
+    """Show what was found."""
+    desk = desk_of(request)
+    findings, is_whole = await findings_of(desk)
     counted = Counter(each.state for each in findings)
     return page(
         request,
         "examination.html",
         title="Examination",
-        last=last,
-        is_whole=findings is not at_hand,
+        last=desk.examinations.last,
+        is_whole=is_whole,
         findings=findings,
         counted={state.value: counted[state] for state in reversed(State)},
     )

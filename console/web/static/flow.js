@@ -35,6 +35,7 @@ function tellPauses(paused) {
 
 function tell(event) {
   const told = JSON.parse(event.data);
+  heardAt = Date.now();
   for (const [name, text] of Object.entries(told.texts)) {
     for (const element of figures.get(name) || []) {
       if (element.textContent !== text) element.textContent = text;
@@ -44,6 +45,15 @@ function tell(event) {
   tellPauses(told.paused);
 }
 
+const still = "The figures stand still: the console does not answer, or the session has ended. Load the page again.";
+const MOST_SILENCE_MS = 15000;
+let heardAt = Date.now();
+
+// A console that is gone says nothing, and the browser goes on asking in silence.
+setInterval(() => {
+  if (Date.now() - heardAt > MOST_SILENCE_MS) tellVerdict([["warn", still]]);
+}, 2000);
+
 // The stream ends each minute, and the browser begins another. What it gives up for good was refused: no session, or
 // a proxy that answers for a console that is away.
 function listen() {
@@ -51,7 +61,7 @@ function listen() {
   stream.addEventListener("message", tell);
   stream.addEventListener("error", () => {
     if (stream.readyState !== EventSource.CLOSED) return;
-    tellVerdict([["warn", "The figures stand still: the console does not answer, or the session has ended. Load the page again."]]);
+    tellVerdict([["warn", still]]);
     setTimeout(listen, 5000);
   });
 }

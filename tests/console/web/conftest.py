@@ -16,6 +16,7 @@ from console.web.app import make_app
 from pipeline.connections import Role, connection_pool
 from pipeline.settings import Settings
 from pipeline.wake import arq_redis
+from tests.given import GivenSettings
 
 TOKEN = "console-token-0123456789"
 
@@ -36,7 +37,7 @@ async def open_console(
             peer: str = "127.0.0.1", url: str = "http://127.0.0.1:8001", **values: Any
         ) -> httpx.AsyncClient:
             usual: dict[str, Any] = {"redis_url": redis_url, "relay_home": tmp_path / "home"}
-            settings = Settings(**usual | values)
+            settings = GivenSettings(**usual | values)
             app = make_app(settings, arq_redis(connection_pool(settings, Role.CONSOLE)))
             await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app, client=(peer, 1234))

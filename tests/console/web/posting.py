@@ -1,4 +1,4 @@
-"""A form of the console, posted as a browser does."""
+"""A form of the console, posted as a browser does, and what a sender may have written into it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ import asyncio
 import httpx
 
 from tests.console.web.conftest import form_token
+
+#: what a sender may write, and no page may take for anything but text
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "{{ 7 * 7 }}",
+    "\u202egnp.exe",
+    "\x1b[31m\x00",
+    "javascript:alert(1)",
+    "x" * 1_000_000,
+)
 
 
 async def post(console: httpx.AsyncClient, path: str, **fields: object) -> httpx.Response:

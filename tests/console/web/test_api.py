@@ -33,7 +33,7 @@ async def test_the_description_is_valid_and_whole(open_console: Open) -> None:
     console = await open_console()
     described = (await console.get("/api/openapi.json")).json()
     validate(described)
-    assert set(described["paths"]) == {route.path for route in api.routes}
+    assert set(described["paths"]) == {route.path for route in api.routes} | {"/api/live"}
     assert all(path["get"]["summary"] for path in described["paths"].values())
 
 
@@ -80,3 +80,11 @@ async def test_what_goes_wrong_is_a_problem(open_console: Open, path: str, statu
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"]
+
+
+async def test_settings_tell_no_secret(open_console: Open) -> None:
+    """What is set is told with stars where it is a secret; the doctor judges it without telling it."""
+    secret = "invented-key-0123456789"
+    text = (await (await open_console(audiencelab_api_key=secret)).get("/api/settings")).text
+    assert secret not in text
+    assert '"name":"AUDIENCELAB_API_KEY","is_set":true,"value":"********"' in text

@@ -5,50 +5,27 @@ from __future__ import annotations
 import asyncio
 import re
 
-import httpx
 import pytest
 from redis.asyncio import Redis
 
+from console.web.pages.dead_letters import MOST_KINDS
 from pipeline import books, dead_letters, keys, retry_runs
 from pipeline.dead_letters import Cursor, Filter
 from pipeline.outcomes import Reason, Stage
 from tests.console.conftest import audited
 from tests.console.web.conftest import Open, form_token
-from tests.pipeline.burials import bury, bury_delivery
+from tests.console.web.posting import HOSTILE, ended, post_and_follow
+from tests.pipeline.burials import bury, bury_at, bury_delivery
 
 pytestmark = pytest.mark.anyio
 
-HOSTILE = (
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "{{ 7 * 7 }}",
-    "\u202egnp.exe",
-    "\x1b[31m\x00",
-    "x" * 1_000_000,
-)
-
-
-async def post(console: httpx.AsyncClient, path: str, **fields: object) -> httpx.Response:
-    """Post a form with its session's token, and follow to the page that tells what came of it."""
-    token = form_token((await console.get("/dead")).text)
-    answer = await console.post(path, data={"form_token": token, **fields})
-    return await console.get(answer.headers["location"]) if answer.status_code == 303 else answer
+REPLAY = "/dead/replay"
 
 
 def hidden(text: str) -> dict[str, str]:
     """Return the hidden fields of a page's last form."""
     form = text.rpartition("<form")[2]
     return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form))
-
-
-async def ended(console: httpx.AsyncClient) -> str:
-    """Return the page of the order once nothing goes on any more."""
-    async with asyncio.timeout(60):
-        while True:
-            text = (await console.get("/dead/replay")).text
-            if 'http-equiv="refresh"' not in text:
-                return text
-            await asyncio.sleep(0.02)
 
 
 # looking ------------------------------------------------------------------------------------------------
@@ -73,7 +50,7 @@ async def test_a_look_goes_on_where_it_ended(redis: Redis) -> None:
     """Page by page every letter is met once, newest first, also when all were buried at one moment."""
     ids = await bury(redis, payloads=[b"%d" % n for n in range(7)])
     for dead_id in ids:
-        await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{dead_id}": 1_700_000_000_000})
+        await bury_at(redis, 1_700_000_000_000, dead_id)
     met: list[str] = []
     cursor: Cursor | None = None
     while True:
@@ -88,7 +65,7 @@ async def test_the_list_is_filtered_by_its_address(open_console: Open, redis: Re
     """Stage, source, reason and age in the query choose letters; the kinds link to their own."""
     [old] = await bury(redis)
     [new] = await bury(redis, Stage.SCORES, source="scores", reason=Reason.INVALID)
-    await redis.zadd(keys.DEAD, {f"forward/sendgrid/refused/{old}": 1_700_000_000_000})
+    await bury_at(redis, 1_700_000_000_000, old)
     console = await open_console()
 
     async def shown(query: str) -> set[str]:
@@ -162,14 +139,16 @@ async def test_a_plan_touches_nothing_and_counts_exactly(open_console: Open, red
     await bury(redis, payloads=[b"1", b"2"])
     await bury(redis, Stage.SCORES, source="scores", reason=Reason.INVALID)
     console = await open_console()
-    answer = await post(console, "/dead/plan", verb="retry", which="all", stage="forward")
+    answer = await post_and_follow(
+        console, "/dead/plan", verb="retry", which="all", stage="forward"
+    )
     assert "Retry 2 dead letters?" in answer.text
     assert await redis.zcard(keys.DEAD) == 3
     fields = hidden(answer.text)
     await asyncio.sleep(0.002)  # Redis's clock tells milliseconds
     await bury(redis, payloads=[b"3"])
-    await post(console, "/dead/carry-out", verb="retry", **fields)
-    await ended(console)
+    await post_and_follow(console, "/dead/carry-out", verb="retry", **fields)
+    await ended(console, REPLAY)
     snapshot = await books.snapshot(redis)
     assert snapshot["balanced"]
     assert snapshot["stages"]["forward"]["dead"] == 1
@@ -181,11 +160,11 @@ async def test_ticked_letters_are_retried_alone(open_console: Open, redis: Redis
     """Only what was ticked goes back; a letter that went meanwhile is passed over; the audit names them."""
     ids = await bury(redis, payloads=[b"1", b"2", b"3"])
     console = await open_console()
-    answer = await post(console, "/dead/plan", verb="retry", which="ticked", id=ids[:2])
+    answer = await post_and_follow(console, "/dead/plan", verb="retry", which="ticked", id=ids[:2])
     assert "Retry 2 dead letters?" in answer.text
     await dead_letters.drop(redis, ids[:1])
-    await post(console, "/dead/carry-out", verb="retry", which="ticked", id=ids[:2])
-    assert "finished, 1 done" in await ended(console)
+    await post_and_follow(console, "/dead/carry-out", verb="retry", which="ticked", id=ids[:2])
+    assert "finished, 1 done" in await ended(console, REPLAY)
     assert (await books.snapshot(redis))["stages"]["forward"]["dead"] == 1
     assert await audited(redis) == [
         ("retry", 1, {"ids": [ids[1]]}),
@@ -198,7 +177,9 @@ async def test_nothing_ticked_is_not_everything(open_console: Open, redis: Redis
     await bury(redis)
     console = await open_console()
     for path in ("/dead/plan", "/dead/carry-out"):
-        assert (await post(console, path, verb="drop", which="ticked")).status_code == 400
+        assert (
+            await post_and_follow(console, path, verb="drop", which="ticked")
+        ).status_code == 400
     assert await redis.zcard(keys.DEAD) == 1
 
 
@@ -207,9 +188,9 @@ async def test_a_drop_by_filter_leaves_the_others(open_console: Open, redis: Red
     await bury(redis, payloads=[b"%d" % n for n in range(1200)])
     await bury(redis, Stage.SCORES, source="scores", reason=Reason.INVALID)
     console = await open_console()
-    answer = await post(console, "/dead/plan", verb="drop", which="all", stage="forward")
-    await post(console, "/dead/carry-out", verb="drop", **hidden(answer.text))
-    await ended(console)
+    answer = await post_and_follow(console, "/dead/plan", verb="drop", which="all", stage="forward")
+    await post_and_follow(console, "/dead/carry-out", verb="drop", **hidden(answer.text))
+    await ended(console, REPLAY)
     snapshot = await books.snapshot(redis)
     assert snapshot["balanced"]
     assert snapshot["stages"]["forward"]["dropped"] == 1200
@@ -222,15 +203,15 @@ async def test_a_retry_is_stopped_and_taken_up_again(open_console: Open, redis: 
     """Stopped, it keeps its place; another console goes on with it, and no letter is retried twice."""
     await bury(redis, payloads=[b"%d" % n for n in range(200)])
     console = await open_console()
-    answer = await post(console, "/dead/plan", verb="retry", which="all")
-    await post(console, "/dead/carry-out", verb="retry", **hidden(answer.text))
-    await post(console, "/dead/replay/stop")
-    assert "was interrupted" in await ended(console)
+    answer = await post_and_follow(console, "/dead/plan", verb="retry", which="all")
+    await post_and_follow(console, "/dead/carry-out", verb="retry", **hidden(answer.text))
+    await post_and_follow(console, "/dead/replay/stop")
+    assert "was interrupted" in await ended(console, REPLAY)
     left = await redis.zcard(keys.DEAD)
     assert 0 < left <= 200
     other = await open_console()
-    await post(other, "/dead/replay/resume")
-    await ended(other)
+    await post_and_follow(other, "/dead/replay/resume")
+    await ended(other, REPLAY)
     snapshot = await books.snapshot(redis)
     assert snapshot["balanced"]
     assert snapshot["stages"]["forward"]["waiting"] == 200
@@ -252,7 +233,7 @@ async def test_a_retry_of_another_process_is_stopped_from_here(
     task = asyncio.create_task(elsewhere.carry_on(run))
     console = await open_console()
     assert "of 2 letters" in (await console.get("/dead")).text
-    await post(console, "/dead/replay/stop")
+    await post_and_follow(console, "/dead/replay/stop")
     assert await asyncio.wait_for(task, 60) is False
     assert await redis.zcard(keys.DEAD) == 1
     found = await retry_runs.progress(redis)
@@ -265,8 +246,8 @@ async def test_one_order_at_a_time(open_console: Open, redis: Redis) -> None:
     await bury(redis, payloads=[b"1"])
     await retry_runs.begin(redis, Filter())
     console = await open_console()
-    answer = await post(console, "/dead/plan", verb="retry", which="all")
-    told = await post(console, "/dead/carry-out", verb="retry", **hidden(answer.text))
+    answer = await post_and_follow(console, "/dead/plan", verb="retry", which="all")
+    told = await post_and_follow(console, "/dead/carry-out", verb="retry", **hidden(answer.text))
     assert "Another retry goes on" in told.text
     assert await redis.zcard(keys.DEAD) == 1
 
@@ -277,7 +258,9 @@ async def test_an_interrupted_retry_is_taken_up_by_one(open_console: Open, redis
     run = await retry_runs.begin(redis, Filter(), 60)
     await redis.hset(keys.RETRY_RUN, "beat_at_ms", 0)
     consoles = [await open_console() for _ in range(2)]
-    told = await asyncio.gather(*(post(each, "/dead/replay/resume") for each in consoles))
+    told = await asyncio.gather(
+        *(post_and_follow(each, "/dead/replay/resume") for each in consoles)
+    )
     assert sorted("goes on already" in answer.text for answer in told) == [False, True]
 
     async def ring(stages: set[Stage]) -> None:
@@ -285,7 +268,7 @@ async def test_an_interrupted_retry_is_taken_up_by_one(open_console: Open, redis
 
     late = retry_runs.Retrier(redis, rate=0, ring=ring, stopping=asyncio.Event())
     assert await late.carry_on(run) is False
-    await ended(consoles[0])
+    await ended(consoles[0], REPLAY)
     assert await redis.zcard(keys.DEAD) == 0
     assert (await books.snapshot(redis))["stages"]["forward"]["waiting"] == 60
 
@@ -299,8 +282,34 @@ async def test_addresses_are_veiled_until_asked_for(open_console: Open, redis: R
         assert "ada@" not in (await console.get(path)).text
     assert "a\u2026@example.com" in (await console.get(f"/dead/{dead_id}")).text
     assert await audited(redis) == []
-    assert "ada@example.com" in (await post(console, f"/dead/{dead_id}")).text
-    assert await audited(redis) == [("reveal", 1, {})]
+    assert "ada@example.com" in (await post_and_follow(console, f"/dead/{dead_id}")).text
+    assert await audited(redis) == [("reveal", 1, {"letter": dead_id})]
+
+
+async def test_of_many_kinds_the_largest_are_shown(open_console: Open, redis: Redis) -> None:
+    """The page says how many more there are."""
+    for n in range(MOST_KINDS + 2):
+        await bury(redis, source=f"s{n}", payloads=[b"1", b"2"][: 1 + (n == 31)])
+    text = (await (await open_console()).get("/dead")).text
+    assert text.index("<td>s31<") < text.index("<td>s0<")
+    assert "And 2 kinds more" in text
+
+
+async def test_a_chosen_filter_stays_chosen(open_console: Open, redis: Redis) -> None:
+    """Also where its letters are gone: the page does not say `any` while it looks for one."""
+    await bury(redis)
+    text = (await (await open_console()).get("/dead?reason=bug&stage=scores&source=ses")).text
+    for word in ("bug", "scores", "ses"):
+        assert f'<option value="{word}" selected>' in text or f"<option selected>{word}" in text
+
+
+@pytest.mark.parametrize("path", ["/dead/plan", "/dead/carry-out"])
+async def test_the_address_of_a_plan_says_what_a_plan_is(open_console: Open, path: str) -> None:
+    """Who comes there without a form is not told of a letter that is gone."""
+    answer = await (await open_console()).get(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert "A plan tells what a retry or a drop would touch" in answer.text
+    assert "no such dead letter" not in answer.text
 
 
 async def test_two_orders_at_once_are_one(open_console: Open, redis: Redis) -> None:
@@ -315,7 +324,7 @@ async def test_two_orders_at_once_are_one(open_console: Open, redis: Redis) -> N
             for some in (ids[:30], ids[30:])
         )
     )
-    await ended(console)
+    await ended(console, REPLAY)
     assert await redis.zcard(keys.DEAD) == 30
 
 
@@ -325,7 +334,9 @@ async def test_read_only_changes_nothing(open_console: Open, redis: Redis) -> No
     console = await open_console(console_read_only=True)
     assert "Plan a retry" not in (await console.get("/dead")).text
     for path in ("plan", "carry-out", "replay/stop", "replay/resume"):
-        answer = await post(console, f"/dead/{path}", verb="drop", which="ticked", id=ids)
+        answer = await post_and_follow(
+            console, f"/dead/{path}", verb="drop", which="ticked", id=ids
+        )
         assert answer.status_code == 403
         assert "CONSOLE_READ_ONLY" in answer.text
     assert await redis.zcard(keys.DEAD) == 1

@@ -14,8 +14,8 @@ from pipeline.arrivals import Fate, Note
 from pipeline.inbox import Inbox
 from pipeline.outcomes import Stage
 from tests.console.web.conftest import TOKEN, Open
+from tests.console.web.posting import HOSTILE
 from tests.console.web.test_api import answer_of
-from tests.console.web.test_dead_letters_page import HOSTILE
 from tests.pipeline.burials import bury_delivery
 from tests.pipeline.test_arrivals import AT_MS, leave, note
 from tests.pipeline.work import put

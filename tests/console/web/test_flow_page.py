@@ -12,14 +12,15 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from console.web.charts import line
-from console.web.sentences import verdict
+from console.web.charts import Axis, line
+from console.web.sentences import in_short, verdict
 from pipeline import books, heartbeats, history, keys, levels, pauses
-from pipeline.history import MINUTE_MS, Moment, rates
+from pipeline.history import MINUTE_MS, Moment, Span, rates
 from pipeline.outcomes import Stage
 from pipeline.queues import create_groups
 from tests.console.conftest import audited
 from tests.console.web.conftest import Open, form_token
+from tests.console.web.posting import post_and_follow
 from tests.pipeline.burials import bury
 from tests.pipeline.work import put
 
@@ -62,6 +63,30 @@ async def test_flow_shows_the_books(open_console: Open, redis: Redis) -> None:
             assert figure(text, f"{stage}-{name}") == str(count)
     assert "2 in forward" in text
     assert "No worker is alive" in text
+
+
+async def test_every_arrow_tells_its_speed(open_console: Open, redis: Redis) -> None:
+    """What comes to each stage and what reaches each vendor stands on its arrow, in words for who sees no picture."""
+    now = int((await redis.time())[0]) * 1000
+    await redis.xadd(keys.HISTORY, {"unpack:in": 0}, id=f"{now - MINUTE_MS}-0")
+    grown = {
+        "unpack:in": 1200,
+        "enrich:in": 600,
+        "forward:in": 900,
+        "forward:done": 300,
+        "notify:done": 60,
+    }
+    await redis.hset(keys.BOOKS, mapping=grown)
+    text = (await (await open_console()).get("/")).text
+    speeds = {
+        name: figure(text, name)
+        for name in ("to-unpack", "to-enrich", "from-forward", "from-notify")
+    }
+    told = {name: float(speed.replace("\u202f", "")) for name, speed in speeds.items()}
+    wanted = {"to-unpack": 1200, "to-enrich": 600, "from-forward": 300, "from-notify": 60}
+    assert told == {name: pytest.approx(speed, rel=0.1) for name, speed in wanted.items()}
+    assert figure(text, "to-audiencelab") == "\u2013"  # the history knows no calls
+    assert "from forward to AudiencePoint" in text
 
 
 async def test_a_pause_is_told_with_its_reason(open_console: Open, redis: Redis) -> None:
@@ -117,13 +142,50 @@ def test_the_worst_is_said_first() -> None:
     figures = {
         "balanced": False,
         "workers": 1,
-        "paused": {"forward": {"by": "relay", "reason": "401"}},
+        "paused": {
+            "enrich": {"by": "operator", "reason": "asked"},
+            "forward": {"by": "relay", "reason": "401"},
+        },
         "stages": {"forward": {"dead": 1}},
         "rates": {},
     }
     said = verdict(figures)
     assert "do not balance" in said[0][1]
-    assert [how for how, _ in said] == ["bad", "bad", "warn"]
+    assert [how for how, _ in said] == ["bad", "bad", "warn", "warn"]
+    assert in_short(said) == "2 grave, 2 to look at:"
+
+
+async def test_a_paused_task_is_said_too(open_console: Open, redis: Redis) -> None:
+    """Imports and the poll of scores are no stages, and yet nobody has to look for what holds them."""
+    await pauses.pause(redis, "imports", "the segment is being rebuilt")
+    console = await open_console()
+    assert (
+        "imports is paused by the operator: the segment is being rebuilt"
+        in (await console.get("/")).text
+    )
+    told = (await console.get("/api/status")).json()["tasks"]
+    assert (told["imports"]["by"], told["polling"]) == ("operator", None)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (["good"], "Nothing is stuck."),
+        (["bad"], "1 grave:"),
+        (["warn", "warn", "good"], "2 to look at:"),
+    ],
+)
+def test_it_is_told_how_many_sentences_there_are(how: list[str], told: str) -> None:
+    """The page has room for three sentences, and says above them how many of each kind to expect."""
+    assert in_short([(each, "") for each in how]) == told
+
+
+async def test_the_short_sentence_is_live(open_console: Open) -> None:
+    """The stream tells it with the figures."""
+    console = await open_console()
+    text = (await console.get("/")).text
+    assert figure(text, "verdict") == "1 grave:"
+    assert (await first_event(console))["texts"]["verdict"] == figure(text, "verdict")
 
 
 # the history ----------------------------------------------------------------------------------------------
@@ -166,14 +228,12 @@ def test_speeds_are_a_minute_on_average() -> None:
     assert [span.per_minute for span in rates(anew, "a")] == [0.0]
 
 
-@pytest.mark.parametrize(
-    ("name", "minutes"), [("hour", 60), ("day", 1440), ("week", 10_080), ("x", 60)]
-)
+@pytest.mark.parametrize(("name", "step"), [("hour", 1), ("day", 15), ("week", 90), ("x", 1)])
 async def test_the_charts_say_in_words_what_they_show(
-    open_console: Open, redis: Redis, name: str, minutes: int
+    open_console: Open, redis: Redis, name: str, step: int
 ) -> None:
     """Each range has its chart with a name that a screen reader tells; an unknown range is the hour's."""
-    now, step = int((await redis.time())[0]) * 1000 // MINUTE_MS * MINUTE_MS, minutes // 12
+    now = int((await redis.time())[0]) * 1000 // MINUTE_MS * MINUTE_MS
     for n in range(10):
         entry = {"unpack:in": 30 * n * step, "forward:done": 60 * n * step}
         await redis.xadd(keys.HISTORY, entry, id=f"{now - (10 - n) * step * MINUTE_MS}-0")
@@ -182,12 +242,54 @@ async def test_the_charts_say_in_words_what_they_show(
     assert 'aria-label="deliveries a minute came in, 30 at most, 30 on average, 30 last"' in text
 
 
+def spans(*minutes: tuple[int, int, float]) -> list[Span]:
+    """Return spans from one minute to another, each with its speed."""
+    return [Span(begin * MINUTE_MS, end * MINUTE_MS, speed) for begin, end, speed in minutes]
+
+
+AXIS = Axis(0, 12 * MINUTE_MS, MINUTE_MS)
+
+
 def test_a_chart_is_drawn_to_its_most() -> None:
-    """The largest number reaches the top, zero the bottom; with less than two there is nothing to draw."""
-    drawn = line([0, 5, 10], "what <it> shows")
-    assert 'points="0.0,96.0 240.0,50.0 480.0,4.0"' in drawn
+    """The largest number reaches the top, zero the bottom; without any there is nothing to draw."""
+    drawn = line(spans((0, 1, 0), (1, 2, 5), (2, 3, 10)), AXIS, "what <it> shows")
+    assert 'points="0.0,96.0 40.0,96.0 80.0,50.0 120.0,4.0"' in drawn
     assert "what &lt;it&gt; shows" in drawn
-    assert "<svg" not in line([1], "x")
+    assert "<svg" not in line([], AXIS, "x")
+
+
+def test_a_chart_has_its_moments_where_their_time_is() -> None:
+    """The younger, the further right; where nobody wrote down what happened, the line has a gap."""
+    drawn = line(spans((3, 4, 5), (4, 9, 7), (9, 11, 10)), AXIS, "x")
+    assert re.findall(r'<polyline class="chart-line" points="([^"]*)"', drawn) == [
+        "120.0,50.0 160.0,50.0",
+        "360.0,4.0 440.0,4.0",
+    ]
+    assert line(spans((-5, 1, 5)), AXIS, "x") == line([], AXIS, "x")
+
+
+async def test_the_charts_stand_as_a_table_too(open_console: Open, redis: Redis) -> None:
+    """Below the charts their numbers can be opened, with a dash for a gap; the axis tells four times, UTC on hover."""
+    now = int((await redis.time())[0]) * 1000 // MINUTE_MS * MINUTE_MS
+    for back, count in ((9, 0), (8, 1234), (2, 2000), (1, 2000)):
+        await redis.xadd(keys.HISTORY, {"unpack:in": count}, id=f"{now - back * MINUTE_MS}-0")
+    text = (await (await open_console()).get("/")).text
+    table = text[text.index("The same as a table") :]
+    assert [
+        numbers[0]
+        for numbers in (
+            re.findall(r'class="number">([^<]*)</td>', row)
+            for row in table[: table.index("</table>")].split("<tr>")
+        )
+        if numbers
+    ] == [
+        "1\u202f234",
+        "\u2013",
+        "0",
+    ]
+    assert len(re.findall(r'<time [^>]*title="[^"]* UTC" data-short="clock">', text)) == 8
+    week = (await (await open_console()).get("/?range=week")).text
+    assert 'data-short="day"' in week
 
 
 async def first_event(console: httpx.AsyncClient) -> dict[str, Any]:
@@ -216,3 +318,12 @@ async def first_event(console: httpx.AsyncClient) -> dict[str, Any]:
     assert body.startswith(b"data: ")
     found: dict[str, Any] = orjson.loads(body[6:])
     return found
+
+
+async def test_who_pauses_sees_it_at_once(open_console: Open) -> None:
+    """The page that follows a pause or a resume shows it, however fresh the figures were that others looked at."""
+    console = await open_console()
+    for path, is_paused in (("/pause", True), ("/resume", False), ("/pause", True)):
+        assert (await console.get("/")).status_code == 200
+        text = (await post_and_follow(console, path, stage="forward")).text
+        assert ("forward is paused by the operator" in text) is is_paused

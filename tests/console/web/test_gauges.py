@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from redis.exceptions import RedisError
 
 from console.web import gauges as module
 from console.web.gauges import Gauges
-from pipeline import keys
+from pipeline import calls, keys
 from pipeline.history import MINUTE_MS
+from pipeline.outcomes import Stage
 from pipeline.settings import Settings
 from pipeline.wake import arq_redis
 
@@ -62,6 +64,16 @@ async def test_the_first_look_reckons_from_the_history(gauges: Gauges, redis: Re
     assert found["drains_in_s"] == pytest.approx(120, rel=0.05)
 
 
+async def test_two_looks_at_once_are_no_minute(gauges: Gauges, redis: Redis) -> None:
+    """Until somebody has looked for half a minute speeds are reckoned from the history, not from a look just before."""
+    await minutes_ago(redis, 1, **{"in": 100, "done": 100})
+    await stand(redis, **{"in": 160, "done": 160})
+    first = await flow(gauges)
+    second = await flow(gauges)
+    assert 50 < second["in_per_minute"] <= 60
+    assert abs(first["in_per_minute"] - second["in_per_minute"]) < 10
+
+
 async def test_what_grows_is_never_drained(gauges: Gauges, redis: Redis) -> None:
     """While more comes than leaves no time is told."""
     await minutes_ago(redis, 1, **{"in": 100, "waiting": 50, "done": 50})
@@ -76,6 +88,17 @@ async def test_what_is_retried_comes_and_leaves(gauges: Gauges, redis: Redis) ->
     found = await flow(gauges)
     assert found["in_per_minute"] == pytest.approx(100, rel=0.05)
     assert found["out_per_minute"] == pytest.approx(50, rel=0.05)
+
+
+async def test_calls_are_reckoned_between_two_looks(gauges: Gauges, redis: Redis) -> None:
+    """The calls since the look before, by the minute; the first look knows none, nor does a stage that calls nobody."""
+    assert (await flow(gauges))["calls_per_minute"] is None
+    await calls.add(redis, Stage.FORWARD, {"ok": 6, "failed": 2, "b1": 8}, [])
+    gauges._readings[0] = replace(gauges._readings[0], at_ms=gauges._readings[0].at_ms - 50_000)
+    found = (await gauges.read())["flow"]
+    assert found["forward"]["calls_per_minute"] == pytest.approx(9.6, rel=0.2)
+    assert found["enrich"]["calls_per_minute"] == 0
+    assert found["unpack"]["calls_per_minute"] is None
 
 
 async def test_an_emptied_server_begins_anew(gauges: Gauges, redis: Redis) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
+
 import pytest
 from itsdangerous import URLSafeTimedSerializer
 from redis.asyncio import Redis
@@ -59,6 +62,30 @@ async def test_an_ended_session_is_told_at_the_form(open_console: Open) -> None:
     assert answer.status_code == 303
     page = await console.get(answer.headers["location"])
     assert "nothing was changed" in page.text
+
+
+@pytest.mark.parametrize(
+    ("came_from", "led_to"),
+    [
+        ("http://127.0.0.1:8001/dead?stage=forward&since=1d", "/dead?stage=forward&since=1d"),
+        ("http://127.0.0.1:8001/", "/"),
+        ("http://evil.example/dead", "/"),
+        ("http://127.0.0.1:8001//evil.example", "/"),
+        ("http://[", "/"),
+        ("http://127.0.0.1:8001/pause", "/"),
+        ("", "/"),
+    ],
+)
+async def test_the_log_in_leads_back_to_where_the_form_stood(
+    open_console: Open, came_from: str, led_to: str
+) -> None:
+    """Also to its filters; never to another site, nor to the address that the form was posted to."""
+    console = await open_console(console_token=TOKEN)
+    answer = await console.post("/pause", data={"form_token": "x"}, headers={"referer": came_from})
+    text = (await console.get(answer.headers["location"])).text
+    fields = dict(re.findall(r'name="(next)" value="([^"]*)"', text))
+    answer = await console.post("/login", data={"token": TOKEN, "next": unescape(fields["next"])})
+    assert answer.headers["location"] == led_to
 
 
 @pytest.mark.parametrize(

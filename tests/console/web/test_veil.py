@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from console.web.veil import LONGEST, clear, mask_address, mask_number, veil
+from console.web.veil import LONGEST, clear, mask_address, mask_field, mask_number, veil
+from pipeline.sources.audiencelab_columns import COLUMNS, Kind
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,58 @@ def test_what_is_known_is_masked_as_a_whole() -> None:
     masked = veil(["o/brien=x@example.com", "no address"], ["123 456", "12"])
     assert masked("see O/Brien=X@example.com, no address") == "see o…@example.com, no address"
     assert masked("123 456, 12 of 12345") == "…56, 12 of 12345"
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "masked"),
+    [
+        ("PERSONAL_ADDRESS", "12 Main St, Apt 4", "…"),
+        ("SKIPTRACE_B2B_ADDRESS", "1 Market Sq", "…"),
+        ("COMPANY_ADDRESS", "1 Market Sq", "…"),
+        ("PERSONAL_ZIP4", "1234", "…"),
+        ("SKIPTRACE_IP", "192.0.2.7", "…"),
+        ("remoteAddr", "10.0.0.1", "…"),
+        ("x-forwarded-for", "10.0.0.1", "…"),
+        ("iban", "DE00 0000", "…"),
+        ("INSTAGRAM", "@ada", "…"),
+        ("ALL_LANDLINES", "15551234567, 123", "…67, …"),
+        ("SKIPTRACE_B2B_WIRELESS", "5551234567", "…67"),
+        ("MOBILE_PHONE_DNC", "Y", "Y"),
+        ("LINKEDIN_URL", "http://www.linkedin.com/in/ada-l", "www.linkedin.com/…"),
+        ("INDIVIDUAL_TWITTER_URL", "@ada", "…"),
+        ("COMPANY_LINKEDIN_URL", "linkedin.com/company/x", "linkedin.com/company/x"),
+        ("PERSONAL_ADDRESS", "", ""),
+        ("PERSONAL_CITY", "Springfield", "Springfield"),
+        ("PERSONAL_ZIP", "62704", "62704"),
+        ("ZIP_CODE", "62704", "62704"),
+        ("DESCRIPTION", "ships and tips", "ships and tips"),
+        ("FIRST_NAME", "Ada", "Ada"),
+    ],
+)
+def test_what_somebody_is_reached_by_is_masked_whole(field: str, text: str, masked: str) -> None:
+    """Streets, numbers, IP addresses and profiles go by their fields' names; names and towns are shown."""
+    assert mask_field(field, text) == masked
+
+
+def test_every_column_that_somebody_is_reached_by_is_masked() -> None:
+    """Of all columns of AudienceLab these are shown as they are: none of them is a way to anybody's door."""
+    told = {column.name for column in COLUMNS.values() if column.kind is not Kind.EVENT}
+    shown = {
+        name
+        for name in told
+        if mask_field(name, "reach me at 5551234567") == "reach me at 5551234567"
+    }
+    reached = ("PHONE", "NUMBER", "MOBILE", "LANDLINE", "WIRELESS", "ADDRESS", "IP", "ZIP4")
+    assert not {name for name in shown if any(word in reached for word in name.split("_"))}
+    assert {"FIRST_NAME", "PERSONAL_CITY", "COMPANY_LINKEDIN_URL", "PERSONAL_ZIP"} <= shown
+
+
+def test_a_place_is_masked_wherever_it_stands() -> None:
+    """Whoever writes the street of somebody into another text does not lift the veil."""
+    assert (
+        veil(places=["12 Main St", "1"])("lives at 12 MAIN st, since 2011")
+        == "lives at …, since 2011"
+    )
 
 
 @pytest.mark.parametrize("sign", ["a", "1", "@", "%40", "1 ", "f", "a@", "(1)", "&#64"])

@@ -6,6 +6,7 @@
     lock            held (flock) while a `relay up` runs; the kernel lets go of it even after SIGKILL
     redis/          the embedded server's data, configuration, socket and log
     spill/          deliveries that receivers keep while Redis cannot take them (`pipeline.spill`)
+    metrics/        where processes that share a port tell each other what they count (`pipeline.siblings`)
     trial/          the same layout again, for a trial's own data and token
 
 Everything in it is private (0700, files 0600) and replaced whole, so a crash leaves the old file
@@ -71,6 +72,7 @@ class Home:
         self.lock_file = self.path / "lock"
         self.redis_dir = self.path / "redis"
         self.spill_dir = self.path / "spill"
+        self.metrics_dir = self.path / "metrics"
 
     def trial(self) -> Home:
         """Return the home of a trial, inside this one."""

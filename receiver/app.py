@@ -18,6 +18,7 @@ from pipeline import books, heartbeats
 from pipeline.inbox import Inbox, NotPossible
 from pipeline.metrics import Books
 from pipeline.settings import Settings
+from pipeline.siblings import Siblings
 from pipeline.sources import Source
 from pipeline.sources.registry import SOURCES
 from pipeline.spill import Spill
@@ -58,15 +59,19 @@ class Receiver(Starlette):
     would cost more than storing it does.
     """
 
-    def __init__(self, hooks: ASGIApp, **options: Any) -> None:
+    def __init__(self, hooks: ASGIApp, siblings: Siblings, **options: Any) -> None:
         super().__init__(**options)
         self._hooks = hooks
+        self._siblings = siblings
         # A redirect would repeat the query, and with it a token.
         self.router.redirect_slashes = False
         self.router.default = _not_found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
+        if self._siblings.port is None and (server := scope.get("server")):
+            # Nothing else tells it; behind a Unix socket there is none.
+            self._siblings.answer_on(server[1] or 0)
         if scope["type"] == "http" and route_path(scope).startswith(PREFIX):
             await self._hooks(scope, receive, send)
             return
@@ -93,6 +98,7 @@ class Parts:
     inbox: Inbox
     opening: Opening
     metrics: Metrics
+    siblings: Siblings
     commit: GroupCommit
     room: RoomWatch
     spilling: Spilling
@@ -121,6 +127,7 @@ class Parts:
             inbox=inbox,
             opening=opening,
             metrics=metrics,
+            siblings=Siblings(settings.data_home(), "receiver", metrics),
             commit=GroupCommit(inbox, bell, metrics, limits, spilling),
             room=room,
             spilling=spilling,
@@ -153,6 +160,7 @@ def make_app(
     _tell_levels(parts)
     return Receiver(
         _hooks(settings, sources, parts, spans),
+        parts.siblings,
         routes=_pages(settings, redis, parts),
         lifespan=_lifespan(parts, at_end=[redis.aclose, *_closing(spans)]),
     )
@@ -188,7 +196,7 @@ def _pages(settings: Settings, redis: Redis, parts: Parts) -> list[Route]:
     return [
         Route("/healthz", Healthz()),
         Route("/readyz", Readyz(parts.room, _heartbeat_age(redis), parts.problem, parts.spilling)),
-        Route("/metrics", MetricsPage(parts.metrics, _books(settings, redis))),
+        Route("/metrics", MetricsPage(parts.siblings, _books(settings, redis))),
     ]
 
 
@@ -212,6 +220,7 @@ def _lifespan(
     background: list[Callable[[], Coroutine[None, None, None]]] = [
         *(parts.commit.run, parts.bodies.watch, parts.heads.watch, parts.room.watch),
         *(refusals.keep_writing, summary.tell, opening.keep_trying, parts.spilling.run),
+        parts.siblings.run,
     ]
 
     @contextlib.asynccontextmanager

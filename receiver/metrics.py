@@ -3,7 +3,8 @@
 Counting happens on every request, so it is a plain addition to a dict; prometheus_client's
 counters, with a lock and a label lookup each, only come in when somebody asks. The stages' books
 are read from Redis at that moment; without Redis the receiver's own numbers are told all the
-same, and `relay_redis_up` is 0. Each uvicorn process counts for itself, since its start.
+same, and `relay_redis_up` is 0. Each uvicorn process counts for itself, since its start; whichever is asked tells for
+all that share its port (`pipeline.siblings`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from prometheus_client.registry import Collector
 from starlette.types import Receive, Scope, Send
 
 from pipeline.metrics import CONTENT_TYPE, Books, Buckets, Shared, page
+from pipeline.siblings import Siblings
 from receiver.answers import answer
 from receiver.problems import METHOD_NOT_ALLOWED, Refused, render
 
@@ -95,8 +97,8 @@ class Metrics(Collector):
 class MetricsPage:
     """`GET /metrics`."""
 
-    def __init__(self, metrics: Metrics, books: Callable[[], Awaitable[Books]]) -> None:
-        self._metrics = metrics
+    def __init__(self, siblings: Siblings, books: Callable[[], Awaitable[Books]]) -> None:
+        self._siblings = siblings
         self._books = books
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +109,7 @@ class MetricsPage:
             )
             await answer(send, *render(refused))
             return
-        text = page(self._metrics) + await self._stages()
+        text = b"".join(await asyncio.gather(self._siblings.page(), self._stages()))
         headers = [
             (b"content-type", CONTENT_TYPE.encode()),
             (b"content-length", str(len(text)).encode()),

@@ -346,18 +346,29 @@ async def test_a_batch_that_somebody_else_has_settled_is_not_counted_here(
 
 
 async def test_a_taken_port_is_one_warning(
-    make_told: Callable[..., Workbench], caplog: pytest.LogCaptureFixture
+    make_told: Callable[..., Workbench],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second worker of a machine says that nobody can ask it, and works."""
+    """A worker whose port another program has says once that nobody can ask it, and works."""
+    monkeypatch.setattr("workers.metrics.AGAIN_S", 0.01)
     bench = make_told()
-    async with served(Metrics(), bench.settings):
+    port = bench.settings.worker_metrics_port
+
+    def warnings() -> list[str]:
+        return [each for each in caplog.messages if each.startswith("no metrics of this worker")]
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
         caplog.set_level(logging.WARNING, "workers.metrics")
         await bench.put("events", mail_events(1))
-        await bench.work_until(bench.is_idle)
+        async with bench.at_work():
+            await bench.until(lambda: bool(warnings()))
+            await bench.until(bench.is_idle)
         assert await bench.count(Stage.FORWARD, "done") == 1
-    warnings = [each for each in caplog.messages if each.startswith("no metrics of this worker")]
-    assert warnings
-    assert str(bench.settings.worker_metrics_port) in warnings[0]
+    (warning,) = warnings()
+    assert str(port) in warning
 
 
 async def test_who_asks_nothing_does_not_hold_up_the_end(
@@ -388,13 +399,13 @@ async def test_who_asks_nothing_does_not_hold_up_the_end(
 )
 def test_a_worker_answers_one_page(head: bytes, status: bytes) -> None:
     """Its page is told by GET; everything else is refused in a word."""
-    assert answer_to(head, Metrics()).split(b" ", 2)[1] == status
+    assert answer_to(head, b"x 1\n").split(b" ", 2)[1] == status
 
 
 def test_head_has_no_body() -> None:
     """HEAD answers as GET does, its length too, without the text."""
-    whole = answer_to(b"GET /metrics HTTP/1.1\r\n\r\n", Metrics())
-    head = answer_to(b"HEAD /metrics HTTP/1.1\r\n\r\n", Metrics())
+    whole = answer_to(b"GET /metrics HTTP/1.1\r\n\r\n", b"x 1\n")
+    head = answer_to(b"HEAD /metrics HTTP/1.1\r\n\r\n", b"x 1\n")
     assert head == whole[: whole.index(b"\r\n\r\n") + 4]
 
 

@@ -1,5 +1,8 @@
 """What one worker counts, and `GET /metrics`, which tells it to Prometheus where WORKER_METRICS_PORT is set.
 
+Of several workers on one machine the first has the port, and tells the numbers of all (`pipeline.siblings`); when it
+ends, another one takes over.
+
 Only what no other process knows: how large batches were, how long unpacking took, how long an item was on its way.
 Stages, dead letters and senders live in Redis; receivers and the console tell of them.
 
@@ -20,7 +23,8 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pipeline.metrics import CONTENT_TYPE, Buckets, page
+from pipeline.metrics import CONTENT_TYPE, Buckets
+from pipeline.siblings import Siblings
 
 if TYPE_CHECKING:
     from pipeline.outcomes import Stage
@@ -31,6 +35,8 @@ log = logging.getLogger(__name__)
 #: a head is a few hundred bytes, and on its way when the connection is
 MOST_HEAD_BYTES = 8 * 1024
 HEAD_WITHIN_S = 5.0
+#: who did not get the port tries again this often
+AGAIN_S = 5.0
 
 
 def _sizes() -> Buckets:
@@ -87,51 +93,75 @@ def _by_stage(name: str, meaning: str, rows: dict[Stage, Buckets]) -> Metric:
 
 @asynccontextmanager
 async def served(metrics: Metrics, settings: Settings) -> AsyncIterator[None]:
-    """Serve the page until the block ends, if that is wanted; a port that is taken is one warning."""
+    """Serve the page until the block ends, if that is wanted, or have the worker that has the port tell it."""
     host, port = settings.worker_metrics_host, settings.worker_metrics_port
+    if not port:
+        yield
+        return
+    siblings = Siblings(settings.data_home(), "worker", metrics)
+    siblings.answer_on(port)
+    tried = asyncio.Event()
+    serving = _serve(siblings, host, port, tried)
+    tasks = [asyncio.create_task(job) for job in (siblings.run(), serving)]
+    try:
+        await tried.wait()
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _serve(siblings: Siblings, host: str, port: int, tried: asyncio.Event) -> None:
+    """Answer on *port* as soon as it is free, until cancelled; *tried* is set after the first try."""
     asking: set[asyncio.Task[None]] = set()
 
     def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(_answer_one(reader, writer, metrics))
+        task = asyncio.create_task(_answer_one(reader, writer, siblings))
         asking.add(task)
         task.add_done_callback(asking.discard)
         task.add_done_callback(lambda _: writer.close())  # also when it never began
 
-    server = None
-    if port:
+    server, tries = None, 0
+    while server is None:
         try:
             server = await asyncio.start_server(begin, host, port, limit=MOST_HEAD_BYTES)
         except OSError as error:
-            why = error.strerror or type(error).__name__
-            log.warning("no metrics of this worker host=%s port=%d error=%s", host, port, why)
+            tries += 1
+            tried.set()
+            # whoever has it may have begun at the same moment: one that tells nothing by now is none of us
+            if tries == 2 and not await siblings.are_there():
+                why = error.strerror or type(error).__name__
+                log.warning("no metrics of this worker host=%s port=%d error=%s", host, port, why)
+            await asyncio.sleep(AGAIN_S)
+    tried.set()
     try:
-        yield
+        await asyncio.Future()
     finally:
-        if server is not None:
-            server.close()
+        server.close()
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
 
 async def _answer_one(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, metrics: Metrics
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, siblings: Siblings
 ) -> None:
     """Answer one request; who asks too much, too slowly or nothing gets no more than a closed connection."""
     with suppress(OSError, EOFError, asyncio.LimitOverrunError):  # a time-out is an OSError
         async with asyncio.timeout(HEAD_WITHIN_S):
-            writer.write(answer_to(await reader.readuntil(b"\r\n\r\n"), metrics))
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer_to(head, await siblings.page()))
             await writer.drain()
 
 
-def answer_to(head: bytes, metrics: Metrics) -> bytes:
-    """Return the whole answer to a request with this *head*."""
+def answer_to(head: bytes, text: bytes) -> bytes:
+    """Return the whole answer to a request with this *head*; *text* is the page's."""
     method, _, rest = head.partition(b" ")
     if rest.split(b" ", 1)[0].partition(b"?")[0] != b"/metrics":
         return _answer("404 Not Found", b"Metrics are at /metrics.\n")
     if method not in (b"GET", b"HEAD"):
         return _answer("405 Method Not Allowed", b"Ask with GET.\n", "Allow: GET, HEAD\r\n")
-    text = page(metrics)
     whole = _answer("200 OK", text)
     return whole.removesuffix(text) if method == b"HEAD" else whole
 

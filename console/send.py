@@ -132,8 +132,8 @@ def _real_target(settings: Settings, source: str, url: str | None, token: str | 
     return Target((url or f"http://127.0.0.1:{settings.port}").rstrip("/"), token)
 
 
-def post(target: Target, delivery: Sample) -> dict[str, Any]:
-    """Post *delivery*, and return what was answered; raises `Failed` without an answer."""
+def post(target: Target, delivery: Sample, tag: str | None = None) -> dict[str, Any]:
+    """Post *delivery*, with its *tag*, and return what was answered; raises `Failed` without an answer."""
     import httpx
 
     headers = {
@@ -147,6 +147,7 @@ def post(target: Target, delivery: Sample) -> dict[str, Any]:
             f"{target.url}/hooks/{delivery.source}",
             content=delivery.body,
             headers=headers,
+            params={"tag": tag} if tag else None,
             timeout=30,
             trust_env=False,
         )

@@ -59,7 +59,7 @@ which is why two relays must not share a database.
 | {relay}:retry-run            | hash   | until finished       | dead retry             | dead retry          |
 | {relay}:poll                 | hash   | for ever             | poll scores            | poll scores         |
 | {relay}:polling              | string | a minute             | poll scores            | poll scores         |
-| {relay}:drill:NUMBER:STAGE   | string | 10 minutes           | unpack, seal           | doctor              |
+| {relay}:drill:NUMBER:STAGE   | string | 10 minutes           | unpack, seal           | doctor, console     |
 | {relay}:spilled:FILE         | string | 30 days              | receiver               | receiver, status    |
 | {relay}:dialects             | hash   | for ever             | calls to AudienceLab   | the same, doctor    |
 """

@@ -195,9 +195,9 @@ class Move:
         """Let held batches of *stage* wait until it has had more than so many *successes*."""
         self._effect("hold", stage, successes)
 
-    def remember(self, key: str, keep_ms: int) -> None:
+    def remember(self, key: str, keep_ms: int, value: bytes = b"1") -> None:
         """Set a marker that leaves by itself after *keep_ms* (1 or more); *key* without the prefix."""
-        self._effect("remember", key, max(1, int(keep_ms)))
+        self._effect("remember", key, max(1, int(keep_ms)), value)
 
     def pack(self, consumer: str) -> list[Argument]:
         """Return the arguments of `lua/move.lua` for this move."""

@@ -89,7 +89,10 @@ def settle(move: Move, one: Read, *, is_retried: bool) -> None:
         move.spans = [*(move.spans or ()), one.span]
     # a page that we fetched is no sign of life of the sender's webhook
     is_fetched = imports.HEADER in one.delivery.headers
-    if not is_drill(one):
+    if one.drilled is not None:
+        number = drills.number_in(one.delivery.tag or "") or ""
+        move.remember(mark_of(number), drills.KEEP_MS, one.drilled)
+    elif not is_drill(one):
         how: How = "retried" if is_retried else "fetched" if is_fetched else "hook"
         move.arrived(note_of(one, fate, how))
         move.delivered(one.delivery.source, fate, 0 if is_fetched else one.delivery.received_at_ms)
@@ -160,8 +163,12 @@ def hand_over_drill(move: Move, delivery: Delivery, outcome: Outcome, number: st
     assert isinstance(outcome, MailEvent)  # noqa: S101 - what has a number is one
     payload = mail_events.wire(outcome, "sha256")
     move.append(_FORWARD, payload, origin_of(delivery, Form.DRILL))
-    mark = keys.drill(number, Stage.UNPACK).removeprefix(keys.PREFIX)
-    move.remember(mark, drills.KEEP_MS)
+    move.remember(mark_of(number), drills.KEEP_MS)
+
+
+def mark_of(number: str) -> str:
+    """Return the key, as `Move.remember` takes it, of the mark that the drill *number* leaves here."""
+    return keys.drill(number, Stage.UNPACK).removeprefix(keys.PREFIX)
 
 
 def hand_over_one(

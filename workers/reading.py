@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from pipeline import keys
+from pipeline import drills, keys
 from pipeline.deliveries import Delivery
 from pipeline.outcomes import (
     Outcome,
@@ -55,6 +55,9 @@ class Read:
     set_up: SetUp | None = None
     unreadable: Unreadable | None = None
     waits: bool = False
+    drilled: bytes | None = None
+    """What was read, of a drill's sample: nothing else comes of it."""
+
     span: Span | None = None
 
 
@@ -147,8 +150,16 @@ def read_all(context: Context, group: Sequence[Opened]) -> None:
 def read(context: Context, delivery: Delivery, found: Proofs, faults: Mapping[str, str]) -> Read:
     """Let the delivery's source read it; *faults* are deliveries to bury, with the error.
 
-    Pure: nothing is written. Raises `OurFault`.
+    Of a drill's sample only what was read is kept. Pure: nothing is written. Raises `OurFault`.
     """
+    one = _read(context, delivery, found, faults)
+    if delivery.tag and drills.number_in(delivery.tag) and not one.waits:
+        note = drills.note(one.outcomes, one.unreadable)
+        return Read(delivery, is_probe=True, drilled=note)
+    return one
+
+
+def _read(context: Context, delivery: Delivery, found: Proofs, faults: Mapping[str, str]) -> Read:
     if error := faults.get(delivery.id):
         return Read(delivery, unreadable=Unreadable(Reason.BUG, error))
     if false := found.false.get(delivery.id):

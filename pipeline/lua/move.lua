@@ -219,10 +219,10 @@ effects.hold = function()
   redis.call('HSET', P .. 'destination:' .. stage, 'held', successes)
 end
 
--- remember KEY KEEP_MS: a marker that leaves by itself
+-- remember KEY KEEP_MS VALUE: a marker that leaves by itself
 effects.remember = function()
-  local key, keep = arg(), arg()
-  redis.call('SET', P .. key, '1', 'PX', keep)
+  local key, keep, value = arg(), arg(), arg()
+  redis.call('SET', P .. key, value, 'PX', keep)
 end
 
 -- one move ---------------------------------------------------------------------------------------------

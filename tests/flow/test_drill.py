@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 import uvicorn
+from pydantic import SecretStr
 
 from console import findings_of_drill
+from console.commands import Failed
+from console.drill import drill
 from console.findings import Finding, State
 from console.findings_of_drill import of_drill
-from pipeline import drills, heartbeats, keys, pauses, senders
+from pipeline import arrivals, books, drills, heartbeats, keys, pauses, senders
 from pipeline.outcomes import Stage
+from pipeline.sources.registry import SOURCES
 from tests.patience import patient_receiver
 from tests.workbench import TOKEN, Workbench, mail_events
 
@@ -120,3 +125,99 @@ async def test_only_a_drill_is_one(bench: Workbench, changed: dict[str, str]) ->
     await bench.put("events", orjson.dumps(event))
     await bench.work_until(bench.is_idle)
     assert await bench.row(Stage.FORWARD) == {"in": 1, "done": 1}
+
+
+# samples that end where they are read ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+async def test_a_sample_ends_where_it_is_read(bench: Workbench, source: str) -> None:
+    """Of every source: it is answered, read as what it is, counted as ignored by unpack, and leaves only its mark."""
+    async with receiver(bench) as url, bench.at_work():
+        settings = bench.settings.model_copy(update={"public_url": url})
+        told = await drill(bench.redis, settings, source)
+    assert re.fullmatch(r"Answered 20[02], and a worker read: .+\. Nothing of it goes on\.", told)
+    assert TOKEN not in told
+    assert "@" not in told
+    assert await bench.row(Stage.UNPACK) == {"in": 1, "ignored": 1}
+    await bench.assert_balanced()
+    rows = (await books.snapshot(bench.redis))["stages"]
+    assert {stage for stage, row in rows.items() if row["in"]} == {"unpack"}
+    assert not bench.box.memory.calls
+    sender = (await senders.read(bench.redis, [source]))[source]
+    assert (sender.last_ms, sum(sender.deliveries.values()), sender.taken) == (None, 0, {})
+    assert (sender.ignored, sender.invalid, sender.set_ups) == ({}, 0, [])
+    assert (await arrivals.look(bench.redis, None, None, 1))[0] == []
+    assert not await bench.redis.keys(keys.PREFIX + "recipient*")
+    assert not await bench.redis.keys(keys.PREFIX + "seen*")
+
+
+async def test_what_a_sample_says_is_told_by_word(bench: Workbench) -> None:
+    """The page tells how many events of each kind were read, and what was ignored, by our word for it."""
+    async with receiver(bench) as url, bench.at_work():
+        settings = bench.settings.model_copy(update={"public_url": url})
+        told = await drill(bench.redis, settings, "sendgrid")
+    assert "Click 1" in told
+    assert "(ignored) " in told
+
+
+async def test_a_sample_that_cannot_be_read_is_told_and_not_buried(bench: Workbench) -> None:
+    """What is no event of its source ends here too: the mark says why, and no dead letter is left."""
+    await bench.put("sendgrid", b'{"no": "event"}', tag=drills.tag(NUMBER))
+    await bench.work_until(bench.is_idle)
+    told = await drills.read_as(bench.redis, NUMBER)
+    assert told is not None
+    assert told["error"].startswith("unknown_shape: ")
+    assert await bench.row(Stage.UNPACK) == {"in": 1, "ignored": 1}
+
+
+async def test_a_tag_that_only_looks_like_a_drills_is_a_tag(bench: Workbench) -> None:
+    """Deliveries with a tag of their own go on, whatever it begins with."""
+    await bench.put("events", mail_events(1), tag="drill-of-monday")
+    await bench.work_until(bench.is_idle)
+    assert await bench.row(Stage.FORWARD) == {"in": 1, "done": 1}
+
+
+async def test_a_signature_that_is_asked_for_refuses_a_sample(
+    make_bench: Callable[..., Workbench],
+) -> None:
+    """The receiver cannot be led to believe an unsigned sample: that it refuses is what the page tells."""
+    bench = make_bench(mailgun_signing_key="a-signing-key-0123456789")
+    async with receiver(bench) as url, bench.at_work():
+        settings = bench.settings.model_copy(update={"public_url": url})
+        with pytest.raises(
+            Failed, match=r"refuses it: 401, .*\. So it should: mailgun's signature"
+        ):
+            await drill(bench.redis, settings, "mailgun")
+    assert await bench.row(Stage.UNPACK) == {}
+
+
+async def test_a_sample_is_sent_only_where_it_can_arrive(bench: Workbench) -> None:
+    """Without a worker, with unpack paused or without a token nothing is posted."""
+    settings = bench.settings.model_copy(update={"public_url": "http://127.0.0.1:1"})
+    with pytest.raises(Failed, match="no worker is alive"):
+        await drill(bench.redis, settings, "pixel")
+    await heartbeats.beat(bench.redis, "one")
+    with pytest.raises(Failed, match="No answer from"):
+        await drill(bench.redis, settings, "pixel")
+    other = settings.model_copy(
+        update={"hook_tokens": SecretStr("sendgrid:another-token-0123456789")}
+    )
+    with pytest.raises(Failed, match="no token of HOOK_TOKENS is valid for pixel"):
+        await drill(bench.redis, other, "pixel")
+    await pauses.pause(bench.redis, Stage.UNPACK, "lunch")
+    with pytest.raises(Failed, match="unpack is paused"):
+        await drill(bench.redis, settings, "pixel")
+
+
+async def test_a_sample_that_nobody_reads_in_time_is_told(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stored, and the page says that it waits."""
+    monkeypatch.setattr("console.drill.WITHIN_S", 0.1)
+    await heartbeats.beat(bench.redis, "one")
+    async with receiver(bench) as url:
+        settings = bench.settings.model_copy(update={"public_url": url})
+        with pytest.raises(Failed, match=r"Answered 202, and not read after 0\.1 s"):
+            await drill(bench.redis, settings, "pixel")
+    assert await bench.row(Stage.UNPACK) == {"in": 1, "waiting": 1}

@@ -1,7 +1,8 @@
 """Senders: which sources deliver, what comes of it, whether they prove who they are, and where each delivers to.
 
 A hook's URL is a secret because of the token in it: it is masked until a form asks for it, which the audit notes.
-Samples tell of invented people, so they are sent only while the console belongs to a trial, and only to its receiver.
+Samples tell of invented people, so they go the whole way only while the console belongs to a trial, and only to its
+receiver. Elsewhere one is a drill: a worker reads it, and nothing of it goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from console.commands import Failed
+from console.drill import drill
 from console.findings_of_drill import receiver_here
 from console.hooks import SOURCES as TAGGED
 from console.hooks import Hooks
@@ -96,7 +98,6 @@ async def _show(request: Request, source: str, *, is_clear: bool) -> Response:
         is_clear=is_clear,
         is_tagged=source in TAGGED,
         is_trial=_trial_of(desk.settings) is not None,
-        no_trial=_NO_TRIAL,
     )
 
 
@@ -169,9 +170,22 @@ def _trial_of(settings: Settings) -> Address | None:
     return running if running and running.trial and running.receiver_url and has_token else None
 
 
+async def send_drill(request: Request) -> Response:
+    """Post a sample of one source that ends where it is read, and tell what was read of it."""
+    source, desk = _source(request), desk_of(request)
+    await read_form(request)
+    await audit.record(desk.redis, "drill", who=WHO, count=1, wanted={"source": source})
+    try:
+        told = await drill(desk.redis, desk.settings, source)
+    except Failed as failed:
+        told = str(failed)
+    return done(request, f"/senders/{source}", told)
+
+
 routes = [
     Route("/senders", show_all, methods=["GET"]),
     Route("/senders/{source}", show_one, methods=["GET"]),
     Route("/senders/{source}/url", reveal, methods=["POST"]),
     Route("/senders/{source}/sample", send_samples, methods=["POST"]),
+    Route("/senders/{source}/drill", send_drill, methods=["POST"]),
 ]

@@ -68,7 +68,7 @@ async def test_an_unknown_source_is_told(open_console: Open) -> None:
     """No page, no URL and no sample of what is no source."""
     console = await open_console(**HERE)
     assert (await console.get("/senders/nobody")).status_code == 404
-    for path in ("url", "sample"):
+    for path in ("url", "sample", "drill"):
         assert (await post(console, f"/senders/nobody/{path}")).status_code == 404
 
 
@@ -190,7 +190,7 @@ async def test_samples_never_reach_a_real_relay(
     home = own if other == "redis" else tmp_path / "home" / "other"
     console = await open_console(relay_home=home, hook_tokens=TOKEN)
     text = (await console.get("/senders/pixel")).text
-    assert "only while a trial runs" in text
+    assert "that is its end: no vendor hears of it" in text
     assert "<button>Send samples" not in text
     assert (await post(console, "/senders/pixel/sample")).status_code == 409
     assert (receiver[1], await audited(redis)) == ([], [])
@@ -228,6 +228,16 @@ async def test_read_only_sends_nothing(
     """With CONSOLE_READ_ONLY there is no button, and a posted form is refused."""
     own = begin_trial(tmp_path / "home", redis_url, receiver[0])
     console = await open_console(relay_home=own, hook_tokens=TOKEN, console_read_only=True)
-    assert "<button>Send samples" not in (await console.get("/senders/pixel")).text
-    assert (await post(console, "/senders/pixel/sample")).status_code == 403
+    assert "<button>Send" not in (await console.get("/senders/pixel")).text
+    for path in ("sample", "drill"):
+        assert (await post(console, f"/senders/pixel/{path}")).status_code == 403
     assert receiver[1] == []
+
+
+async def test_a_drill_is_told_and_audited(open_console: Open, redis: Redis) -> None:
+    """Outside of a trial the button sends one sample that ends where it is read; where it cannot, the page says why."""
+    console = await open_console(hook_tokens=TOKEN)
+    assert "<button>Send a sample" in (await console.get("/senders/mailgun")).text
+    text = (await post_and_follow(console, "/senders/mailgun/drill")).text
+    assert "Not sent: no worker is alive to read it." in text
+    assert await audited(redis) == [("drill", 1, {"source": "mailgun"})]

@@ -1,4 +1,4 @@
-"""Arrivals: what came in last, one note for each delivery, also once its body is gone.
+"""Arrivals: what came in last, one note for each delivery, also once its body is gone, and what waits to be unpacked.
 
 The move that takes deliveries out of `unpack` writes their notes in the same step; moves of one call share an entry of
 the stream until it holds twenty notes, because an entry costs more than what stands in it. A body that was answered 400
@@ -18,6 +18,8 @@ from redis.utils import str_if_bytes
 
 from pipeline import keys
 from pipeline.clock import iso
+from pipeline.outcomes import Stage
+from pipeline.scripts import script
 from pipeline.sources.registry import SOURCES
 
 if TYPE_CHECKING:
@@ -32,6 +34,12 @@ _PIECE = 50
 #: answered; refused with 400
 How = Literal["hook", "fetched", "retried", "refused"]
 Fate = Literal["done", "ignored", "dead"]
+#: the word for one that has no fate yet
+WAITING = "waiting"
+#: deliveries that wait, and are told one by one
+MOST_WAITING = 20
+#: one that was looked at may have MAX_BODY_BYTES; after so many together no other is
+_MOST_BYTES = 4_000_000
 #: id ('' of a sum), source, deliveries, bytes, received (Unix ms; of a sum the last), how, fate,
 #: events handed over, ignored, invalid; tag. Not a class of ours: made for every delivery
 Note = tuple[str, str, int, int, int, How, Fate, int, int, int, str]
@@ -77,7 +85,10 @@ def _sums(notes: Iterable[Note]) -> list[Note]:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One delivery, or the sum of some; *id* is '' for a sum, and that of its letter for a dead one."""
+    """One delivery, or the sum of some; *id* is '' for a sum, and that of its letter for a dead one.
+
+    *fate* is a `Fate`, or `WAITING`.
+    """
 
     id: str
     source: str
@@ -145,6 +156,24 @@ async def look(
         if len(entries) < _PIECE:
             return found, None
         upto = "(" + str_if_bytes(entries[-1][0])
+
+
+async def waiting(redis: Redis) -> list[Arrival]:
+    """Return the newest deliveries that wait to be unpacked, newest first, at most `MOST_WAITING`."""
+    queues = keys.QUEUES[Stage.UNPACK]
+    args: list[str | int] = [len(queues), *queues, MOST_WAITING, _MOST_BYTES]
+    rows = [
+        _of_waiting(*map(str_if_bytes, row)) for row in await script(redis, "waiting")(args=args)
+    ]
+    rows.sort(key=lambda row: row.received_at_ms, reverse=True)
+    return rows[:MOST_WAITING]
+
+
+def _of_waiting(
+    name: str, source: str, at_ms: str, tag: str, size: int, is_retried: int
+) -> Arrival:
+    how: How = "retried" if is_retried else "hook"
+    return Arrival(name, source, 1, size, int(at_ms), how, WAITING, 0, 0, 0, tag)
 
 
 def _rows(fields: dict[bytes, bytes]) -> list[Arrival]:

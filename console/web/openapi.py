@@ -100,7 +100,7 @@ _DELIVERY = _object(
         "size": _COUNT,
         "received_at": _TIME,
         "answer": {"enum": [200, 202, 400, None]},
-        "fate": {"enum": ["done", "ignored", "dead"]},
+        "fate": {"enum": ["done", "ignored", "dead", "waiting"]},
         "events": _object(dict.fromkeys(("taken", "ignored", "invalid"), _COUNT)),
         "tag": _or_null(_TEXT),
     }
@@ -204,7 +204,10 @@ _ANSWERS: dict[str, Schema] = {
     "/api/status": _STATUS,
     "/api/history": {"type": "array", "items": _MOMENT},
     "/api/deliveries": _object(
-        {"deliveries": {"type": "array", "items": _DELIVERY}, "next": _or_null(_TEXT)}
+        {
+            **{name: {"type": "array", "items": _DELIVERY} for name in ("waiting", "deliveries")},
+            "next": _or_null(_TEXT),
+        }
     ),
     "/api/dead": _object({"letters": {"type": "array", "items": _LETTER}, "next": _or_null(_TEXT)}),
     "/api/dead/kinds": {"type": "array", "items": _KIND},

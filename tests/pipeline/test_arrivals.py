@@ -13,6 +13,7 @@ from pipeline.inbox import Inbox
 from pipeline.moves import Move, Result
 from pipeline.outcomes import Reason, Stage
 from tests.flow.conftest import bench, box, make_bench
+from tests.pipeline.burials import bury_delivery
 from tests.pipeline.work import apply, full, image, put, take
 from tests.workbench import Workbench, mail_event, mail_events
 from workers import handing_over
@@ -213,3 +214,58 @@ async def test_a_body_answered_400_leads_to_its_letter(redis: Redis) -> None:
         (first.id, AT_MS),
     ]
     assert {(one.answer, one.fate, one.size) for one in found} == {(400, "dead", 1)}
+
+
+# what waits ---------------------------------------------------------------------------------------------
+
+
+def waiting_one(n: int, size: int = 10, source: str = "events", tag: str | None = None) -> Delivery:
+    """Return a delivery that was received *n* milliseconds later than the first one."""
+    return Delivery(f"{n:024x}", source, b"x" * size, AT_MS + n, "application/json", tag)
+
+
+async def test_the_newest_that_wait_are_told(redis: Redis) -> None:
+    """Time, source, size of the body, answer and tag of the last twenty, also of several that share an entry."""
+    for first in range(0, 30, 5):
+        await Inbox(redis).put([waiting_one(first + n, size=first + n) for n in range(5)])
+    await Inbox(redis).put([waiting_one(30, 7, "pixel", "spring")])
+    found = await arrivals.waiting(redis)
+    assert [one.received_at_ms - AT_MS for one in found] == list(range(30, 10, -1))
+    assert [one.size for one in found] == [7, *range(29, 10, -1)]
+    assert (found[0].source, found[0].tag, found[0].answer, found[0].fate) == (
+        *("pixel", "spring", 202, "waiting"),
+    )
+
+
+async def test_those_in_a_workers_hands_wait_still(redis: Redis) -> None:
+    """What was taken and not yet moved has no other place."""
+    await put(redis)
+    await take(redis)
+    assert len(await arrivals.waiting(redis)) == 1
+
+
+async def test_one_that_was_retried_was_answered_long_ago(redis: Redis) -> None:
+    """It waits as any other, and nobody is answered for it now."""
+    letter = await bury_delivery(redis, b"\xff")
+    assert await dead_letters.retry(redis, letter)
+    (found,) = await arrivals.waiting(redis)
+    assert (found.id, found.size, found.answer) == (letter, 1, None)
+
+
+async def test_large_ones_are_not_all_looked_into(redis: Redis) -> None:
+    """After some megabytes no older delivery is read, so that Redis is not kept busy by a page."""
+    for n in range(8):
+        await Inbox(redis).put([waiting_one(n, size=1_500_000)])
+    assert len(await arrivals.waiting(redis)) == 3
+
+
+async def test_a_proof_that_is_waited_for_does_not_hide_a_delivery(redis: Redis) -> None:
+    """Those that were set aside are told among the others, by their time."""
+    await Inbox(redis).put([waiting_one(1)])
+    (entry,) = await take(redis)
+    move = Move(entry.queue, [entry.id])
+    handing_over.set_aside(move, [waiting_one(1)])
+    await apply(redis, move)
+    await Inbox(redis).put([waiting_one(2), waiting_one(0)])
+    found = await arrivals.waiting(redis)
+    assert [one.received_at_ms - AT_MS for one in found] == [2, 1, 0]

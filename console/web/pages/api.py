@@ -48,13 +48,18 @@ async def past(request: Request) -> Response:
 
 
 async def deliveries(request: Request) -> Response:
-    """Answer up to a hundred of the last deliveries, newest first, and where the next are."""
-    choice = Choice.of(request.query_params)
-    found, cursor = await arrivals.look(
-        desk_of(request).redis, choice.source or None, choice.cursor, MOST
-    )
-    further = f"{cursor.entry}-{cursor.passed}" if cursor else None
-    return _json({"deliveries": [one.view() for one in found], "next": further})
+    """Answer up to a hundred of the last deliveries, newest first, and where the next are.
+
+    `waiting` are the newest that wait to be unpacked, at most twenty, before the first of these.
+    """
+    choice, redis = Choice.of(request.query_params), desk_of(request).redis
+    found, cursor = await arrivals.look(redis, choice.source or None, choice.cursor, MOST)
+    told = {
+        "waiting": [one.view() for one in await choice.newest_waiting(redis)],
+        "deliveries": [one.view() for one in found],
+        "next": f"{cursor.entry}-{cursor.passed}" if cursor else None,
+    }
+    return _json(told)
 
 
 async def letters(request: Request) -> Response:

@@ -1,13 +1,15 @@
 """Deliveries: what arrived last, what it was answered and what came of it; what waits, and what was refused.
 
 A delivery is listed once it was unpacked, by the note that it left (`pipeline.arrivals`): its body is gone then, unless
-it lies among the dead letters. What is refused for its token, its signature or its size is counted only.
+it lies among the dead letters. Of those that wait the newest are told. What is refused for its token, its signature or
+its size is counted only.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
@@ -19,9 +21,12 @@ from starlette.routing import Route
 from console.web.desk import desk_of
 from console.web.rendering import page
 from pipeline import arrivals
-from pipeline.arrivals import Cursor
+from pipeline.arrivals import Arrival, Cursor
 from pipeline.outcomes import Stage
 from pipeline.sources.registry import SOURCES
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 #: deliveries a page
 MOST = 100
@@ -64,6 +69,11 @@ class Choice:
             raise HTTPException(400, "The page cannot be found: begin at the first one.")
         return cls(source, Cursor(found[1], int(found[2])))
 
+    async def newest_waiting(self, redis: Redis) -> list[Arrival]:
+        """Return the newest deliveries that wait, which stand before the first page of the others."""
+        newest = [] if self.cursor else await arrivals.waiting(redis)
+        return [one for one in newest if self.source in ("", one.source)]
+
     def further(self, cursor: Cursor) -> str:
         """Return the address of the page that begins at *cursor*."""
         words = {"source": self.source} if self.source else {}
@@ -75,6 +85,7 @@ async def show(request: Request) -> Response:
     desk, choice = desk_of(request), Choice.of(request.query_params)
     figures = await desk.gauges.read()
     found, cursor = await arrivals.look(desk.redis, choice.source or None, choice.cursor, MOST)
+    newest = await choice.newest_waiting(desk.redis)
     return page(
         request,
         "deliveries.html",
@@ -82,6 +93,7 @@ async def show(request: Request) -> Response:
         choice=choice,
         sources=list(SOURCES),
         waiting=figures["stages"][Stage.UNPACK]["waiting"],
+        newest=[one.view() for one in newest],
         oldest_s=figures["flow"][Stage.UNPACK]["oldest_s"],
         pause=figures["paused"][Stage.UNPACK],
         refused=[(figures["refused"][cause], *told) for cause, told in _REFUSED.items()],

@@ -54,9 +54,15 @@ def is_unbounded(words: list[str]) -> bool:
     if name in BY_PLACE:
         first, last = int(rest[0]), int(rest[1])
         return last < 0 <= first or not 0 <= last - first <= 2_000
-    return name in WHOLE or (
-        name in RANGES and not {"COUNT", "LIMIT"} & {word.upper() for word in rest}
-    )
+    return name in WHOLE or (name in RANGES and not 0 <= _most(rest) <= 2_000)
+
+
+def _most(rest: list[str]) -> int:
+    """Return how many a range asks for at most, -1 for all there are."""
+    words = [word.upper() for word in rest]
+    if "COUNT" in words:
+        return int(words[words.index("COUNT") + 1])
+    return int(words[words.index("LIMIT") + 2]) if "LIMIT" in words else -1
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,7 @@ def is_unbounded(words: list[str]) -> bool:
         ("zrevrange {relay}:visitors 0 49", False),
         ("XRANGE {relay}:queue:unpack - +", True),
         ("XRANGE {relay}:queue:unpack - + COUNT 1", False),
+        ("XRANGE {relay}:queue:unpack - + COUNT 100000", True),
         ("ZREVRANGEBYSCORE {relay}:dead-of:a/b/c 5 -inf WITHSCORES", True),
         ("ZREVRANGEBYSCORE {relay}:dead 5 -inf LIMIT 0 1000 WITHSCORES", False),
         ("SMEMBERS {relay}:tombstones", True),

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from console.web.pages.deliveries import MOST
 from pipeline import keys, pauses
 from pipeline.arrivals import Fate, Note
+from pipeline.deliveries import Delivery
 from pipeline.inbox import Inbox
 from pipeline.outcomes import Stage
 from tests.console.web.conftest import TOKEN, Open
@@ -151,3 +152,20 @@ async def test_programs_read_the_same(open_console: Open, redis: Redis) -> None:
     assert met[-1]["id"] == "0-0"
     only = (await console.get(path, params={"source": "ses"})).json()["deliveries"]
     assert [(one["id"], one["source"]) for one in only] == [("s", "ses")] * 12
+
+
+async def test_the_newest_that_wait_are_listed(open_console: Open, redis: Redis) -> None:
+    """Above the others, on the first page only, of the source that is asked for; the JSON tells them too."""
+    old = Delivery("0" * 24, "pixel", b"12", AT_MS, tag="spring")
+    await Inbox(redis).put([old, Delivery("1" * 24, "sendgrid", b"1", AT_MS + 1)])
+    console = await open_console()
+    text = (await console.get("/deliveries")).text
+    waiting = text.partition('aria-label="The newest that wait"')[2].partition("</table>")[0]
+    one, other = cells(waiting + "</tbody>")
+    assert one[1:] == ["sendgrid", "1\u202fB", "200", ""]
+    assert other == ["2026-01-01 00:00:00 UTC", "pixel", "2\u202fB", "202", "spring"]
+    assert "The newest that wait" not in (await console.get("/deliveries?from=1-1-0")).text
+    assert "sendgrid</td>" not in (await console.get("/deliveries?source=pixel")).text
+    told = (await console.get("/api/deliveries?source=pixel")).json()
+    Draft202012Validator(answer_of("/api/deliveries")).validate(told)
+    assert [(each["id"], each["fate"]) for each in told["waiting"]] == [("0" * 24, "waiting")]

@@ -49,6 +49,12 @@ async def snapshot(
     return _tell(told, found, settings)
 
 
+async def last_refused(redis: Redis) -> dict[str, int | None]:
+    """Return when the last request was refused, by cause: Unix time in ms, None for a cause that never came."""
+    found = await redis.hmget(keys.REFUSED, [f"{cause}:last" for cause in REFUSALS])
+    return {cause: int(at) if at else None for cause, at in zip(REFUSALS, found, strict=True)}
+
+
 @dataclass(slots=True)
 class _Told:
     """What Redis answered, and how many deliveries of each spilled file it does not have yet."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha1, sha256
+from time import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -268,10 +269,12 @@ class Inbox:
             raise _not_stored(failure) from failure
 
     async def count_refused(self, counts: Mapping[str, int]) -> None:
-        """Add refused requests, by cause: token, signature, too_large. Raises redis-py's errors."""
+        """Add refused requests, by cause: token, signature, too_large; note when. Raises redis-py's errors."""
+        now_ms = int(time() * 1000)
         async with self._redis.pipeline(transaction=False) as pipe:
             for cause, n in counts.items():
                 pipe.hincrby(keys.REFUSED, cause, n)
+                pipe.hset(keys.REFUSED, f"{cause}:last", now_ms)
             await pipe.execute()
 
     async def room(self) -> Room:

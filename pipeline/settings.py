@@ -243,7 +243,7 @@ class Settings(BaseSettings):
     worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=0,
         description="where a worker tells its own numbers, at GET /metrics; 0: nowhere. Of several workers on one"
-        " machine the first gets it",
+        " machine the first gets it, and tells the numbers of all",
     )
     worker_metrics_host: str = Field(
         default="127.0.0.1",

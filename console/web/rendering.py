@@ -46,6 +46,11 @@ def number(value: float) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
+def in_words(count: int, one: str, many: str = "") -> str:
+    """Return how many there are of what is called *one*: `1 letter`, `2 letters`."""
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
 def duration(seconds: float | None) -> str:
     """Return *seconds* as anybody says it: 0.3 s, 12 s, 5 min, 3 h, 2 d."""
     if seconds is None:
@@ -99,6 +104,7 @@ def _environment() -> Environment:
     )
     made.filters |= {
         "number": number,
+        "counted": in_words,
         "duration": duration,
         "size": size,
         "moment": moment,

@@ -138,7 +138,7 @@ async def test_one_forgets_a_visitor(console: Console, look: Look, redis: Redis)
     assert BEN not in await page.content()
     await page.get_by_role("button", name="Forget…").click()
     await page.get_by_role("button", name="Forget for good").click()
-    await expect(page.get_by_text("Gone: 1 visitors")).to_be_visible()
+    await expect(page.get_by_text("Gone: 1 visitor,")).to_be_visible()
     assert await visitors.find(redis, BEN) is None
     await page.goto("/visitors")
     await page.get_by_label("An e-mail address").fill(BEN)
@@ -200,7 +200,7 @@ async def test_an_expired_session_has_to_log_in_again(
     await page.goto("/dead?stage=forward")
     await page.get_by_label("all letters that match").check()
     await page.get_by_role("button", name="Plan a drop").click()
-    drop = page.get_by_role("button", name="Drop 1 letters")
+    drop = page.get_by_role("button", name="Drop 1 letter")
     await expect(drop).to_be_visible()
     monkeypatch.setattr(sessions, "KEPT_S", -1)
     await drop.click()
@@ -215,3 +215,23 @@ async def test_an_expired_session_has_to_log_in_again(
     await expect(page.get_by_text("the vendor said no")).to_be_visible()
     assert page.url.endswith("/dead?stage=forward")
     assert [what for what, *_ in await audited(redis)] == ["log in"]
+
+
+async def test_all_letters_of_a_page_are_ticked_at_once(
+    console: Console, look: Look, redis: Redis
+) -> None:
+    """A box in the head ticks all and clears all, and shows when one was cleared by hand."""
+    await bury(redis, payloads=[b'{"n":1}', b'{"n":2}'])
+    page = await look(console)
+    await page.goto("/dead")
+    every = page.get_by_label("all letters on this page")
+    one, other = await page.locator("tbody input[type=checkbox]").all()
+    await every.check()
+    await expect(one).to_be_checked()
+    await expect(other).to_be_checked()
+    await one.uncheck()
+    await expect(every).not_to_be_checked()
+    await every.check()
+    await every.uncheck()
+    await expect(one).not_to_be_checked()
+    await expect(other).not_to_be_checked()

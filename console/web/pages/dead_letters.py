@@ -24,7 +24,7 @@ from console.web.desk import Desk, desk_of
 from console.web.errands import Busy
 from console.web.forms import read_form, word
 from console.web.readable import readable
-from console.web.rendering import done, failure, page
+from console.web.rendering import done, failure, in_words, page
 from console.web.replay import WHO
 from console.web.veil import Veil, clear, veil
 from pipeline import audit, dead_letters, retry_runs
@@ -189,7 +189,7 @@ async def plan(request: Request) -> Response:
     return page(
         request,
         "plan.html",
-        title=f"{verb.capitalize()} {total(counted)} dead letters?",
+        title=f"{verb.capitalize()} {in_words(total(counted), 'dead letter')}?",
         verb=verb,
         counted=counted,
         count=total(counted),
@@ -228,7 +228,7 @@ async def carry_out(request: Request) -> Response:
             order = await desk.replays.drop(wanted, meant)
     except Busy as busy:
         return done(request, _RUN, str(busy))
-    return done(request, _RUN, f"The {verb} of {order.meant} letters has begun.")
+    return done(request, _RUN, f"The {verb} of {in_words(order.meant, 'letter')} has begun.")
 
 
 async def show_replay(request: Request) -> Response:
@@ -260,7 +260,7 @@ async def resume(request: Request) -> Response:
         order = await desk_of(request).replays.resume()
     except Busy as busy:
         return done(request, _RUN, str(busy))
-    return done(request, _RUN, f"The retry goes on: {order.meant} letters are left.")
+    return done(request, _RUN, f"The retry goes on with {in_words(order.meant, 'letter')}.")
 
 
 def _verb(form: FormData) -> str:

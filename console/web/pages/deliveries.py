@@ -20,8 +20,9 @@ from starlette.routing import Route
 
 from console.web.desk import desk_of
 from console.web.rendering import page
-from pipeline import arrivals
+from pipeline import arrivals, books
 from pipeline.arrivals import Arrival, Cursor
+from pipeline.clock import iso
 from pipeline.outcomes import Stage
 from pipeline.sources.registry import SOURCES
 
@@ -85,7 +86,7 @@ async def show(request: Request) -> Response:
     desk, choice = desk_of(request), Choice.of(request.query_params)
     figures = await desk.gauges.read()
     found, cursor = await arrivals.look(desk.redis, choice.source or None, choice.cursor, MOST)
-    newest = await choice.newest_waiting(desk.redis)
+    newest, last = await choice.newest_waiting(desk.redis), await books.last_refused(desk.redis)
     return page(
         request,
         "deliveries.html",
@@ -96,7 +97,10 @@ async def show(request: Request) -> Response:
         newest=[one.view() for one in newest],
         oldest_s=figures["flow"][Stage.UNPACK]["oldest_s"],
         pause=figures["paused"][Stage.UNPACK],
-        refused=[(figures["refused"][cause], *told) for cause, told in _REFUSED.items()],
+        refused=[
+            (figures["refused"][cause], at and iso(at), *_REFUSED[cause])
+            for cause, at in last.items()
+        ],
         rows=[one.view() for one in found],
         further=choice.further(cursor) if cursor else None,
     )

@@ -87,6 +87,9 @@ async def test_what_waits_and_what_was_refused_is_told(open_console: Open, redis
     assert "3 deliveries wait" in text
     assert "&lt;b&gt;lunch" in text
     assert "1\u202f234" in text
+    row = re.search(r'no valid token</th><td class="number">[^<]+</td><td class="time"><time', text)
+    assert row
+    assert 'a false signature</th><td class="number">0</td><td class="time"></td>' in text
     for remedy, is_there in (("HOOK_TOKENS", 1), ("MAX_BODY_BYTES", 1), ("secret", 0)):
         assert (remedy in text) == is_there, remedy
 

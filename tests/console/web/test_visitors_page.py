@@ -339,8 +339,8 @@ async def test_somebody_is_forgotten(open_console: Open, redis: Redis) -> None:
     answer = await post(console, "/visitors/forget", who=ada().id)
     assert answer.headers["location"] == "/visitors/forgetting"
     text = await ended(console, "/visitors/forgetting")
-    assert "Gone: 1 visitors" in text
-    assert "1 dead letters" in text
+    assert "Gone: 1 visitor, " in text
+    assert "1 dead letter." in text
     assert await audited(redis) == [
         ("forget", 1, {}),
         ("forget finished", 1, {"visitors": 1, "dead_letters": 1}),
@@ -401,7 +401,7 @@ async def test_one_person_at_a_time(open_console: Open, redis: Redis) -> None:
         assert "Another person is being forgotten" in told.text
     finally:
         await redis.client_unpause()
-    assert "Gone: 1 visitors" in await ended(console, "/visitors/forgetting")
+    assert "Gone: 1 visitor," in await ended(console, "/visitors/forgetting")
 
 
 async def test_a_forgetting_that_fails_is_told(open_console: Open, redis: Redis) -> None:
@@ -413,7 +413,7 @@ async def test_a_forgetting_that_fails_is_told(open_console: Open, redis: Redis)
     assert "It failed" in await ended(console, "/visitors/forgetting")
     await redis.delete(keys.TOMBSTONES)
     await post(console, "/visitors/forget", who=ADA)
-    assert "Gone: 1 visitors" in await ended(console, "/visitors/forgetting")
+    assert "Gone: 1 visitor," in await ended(console, "/visitors/forgetting")
 
 
 async def test_read_only_forgets_nobody(open_console: Open, redis: Redis) -> None:

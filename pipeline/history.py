@@ -7,6 +7,7 @@ any worker is missing: nothing was done in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -64,19 +65,34 @@ async def read(redis: Redis, for_ms: int, pieces: int) -> list[Moment]:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What happened to one counter from *since_ms*, the moment before, to *at_ms*: a minute of it on average."""
+    """What was from *since_ms*, the moment before, to *at_ms*: a *value* for all of the time between."""
 
     since_ms: int
     at_ms: int
-    per_minute: float
+    value: float
 
 
-def rates(moments: list[Moment], counter: str) -> list[Span]:
-    """Return how fast *counter* grew from each moment to the next; books that began anew grew by nothing."""
-    return [_span(before, after, counter) for before, after in pairwise(moments)]
+def rates(moments: list[Moment], *counters: str) -> list[Span]:
+    """Return how fast *counters* grew together from each moment to the next: a minute of it on average.
+
+    Books that began anew grew by nothing.
+    """
+    return [_rate(before, after, counters) for before, after in pairwise(moments)]
 
 
-def _span(before: Moment, after: Moment, counter: str) -> Span:
-    grown = after.numbers.get(counter, 0) - before.numbers.get(counter, 0)
+def levels(moments: list[Moment], *counters: str) -> list[Span]:
+    """Return how high *counters* stood together at each moment but the first, for the time since the one before."""
+    return [
+        Span(before.at_ms, after.at_ms, _sum(after, counters))
+        for before, after in pairwise(moments)
+    ]
+
+
+def _rate(before: Moment, after: Moment, counters: Sequence[str]) -> Span:
+    grown = _sum(after, counters) - _sum(before, counters)
     minutes = (after.at_ms - before.at_ms) / MINUTE_MS
     return Span(before.at_ms, after.at_ms, max(0.0, grown / minutes))
+
+
+def _sum(moment: Moment, counters: Sequence[str]) -> int:
+    return sum(moment.numbers.get(counter, 0) for counter in counters)

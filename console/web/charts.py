@@ -1,4 +1,4 @@
-"""Charts: how fast something went, by its time, as inline SVG; whole without a script and without a style of its own.
+"""Charts: how fast something went, or how high it stood, by its time, as inline SVG; whole without a script and without a style of its own.
 
 Colours and lines come from the style sheet by class; what a picture shows is told in words for who cannot see it. Times
 stand below it as text, so that a script can tell them in the reader's zone.
@@ -51,11 +51,11 @@ def known(spans: Sequence[Span], axis: Axis) -> list[Span]:
 
 
 def line(spans: Sequence[Span], axis: Axis, what: str) -> Markup:
-    """Return *spans*, from old to new, as a chart up to the fastest; *what* says in words what it shows."""
+    """Return *spans*, from old to new, as a chart up to the highest; *what* says in words what it shows."""
     runs = _runs(spans, axis)
     if not runs:
         return Markup('<p class="faint">Not enough is known yet.</p>')
-    most = max(span.per_minute for run in runs for span in run) or 1.0
+    most = max(span.value for run in runs for span in run) or 1.0
     drawn = Markup("").join(_run(run, axis, most) for run in runs)
     ticks = Markup("").join(
         Markup(
@@ -81,10 +81,10 @@ def _runs(spans: Sequence[Span], axis: Axis) -> list[list[Span]]:
 
 def _run(run: Sequence[Span], axis: Axis, most: float) -> Markup:
     begin = axis.place(run[0].since_ms)
-    # the first speed is that of the time before its moment, too
+    # the first value is that of the time before its moment, too
     places = [
-        (begin, run[0].per_minute),
-        *((axis.place(span.at_ms), span.per_minute) for span in run),
+        (begin, run[0].value),
+        *((axis.place(span.at_ms), span.value) for span in run),
     ]
     points = " ".join(
         f"{x:.1f},{_HEIGHT - value / most * (_HEIGHT - _MARGIN):.1f}" for x, value in places

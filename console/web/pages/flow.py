@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ from console.web.sentences import in_short, verdict
 from pipeline import audit, history, pauses
 from pipeline.clock import iso, redis_now_ms
 from pipeline.endpoints import OWN_PAUSE
-from pipeline.history import Moment
+from pipeline.history import Moment, Span
 from pipeline.outcomes import Stage
 
 #: how long each range is, and into how many pieces its charts are cut
@@ -44,11 +44,20 @@ _GOES_TO = {
     Stage.SCORES: "keeps AudiencePoint's scores",
     Stage.NOTIFY: "tells the CRM what changed",
 }
-_CHARTS = (
-    ("unpack:in", "deliveries a minute came in"),
-    ("forward:done", "events a minute reached AudiencePoint"),
-    ("enrich:done", "sightings a minute were merged"),
-    ("forward:dead", "events a minute died in forward"),
+
+
+def _each(counter: str) -> list[str]:
+    return [f"{stage}:{counter}" for stage in Stage]
+
+
+Spans = Callable[[list[Moment]], list[Span]]
+#: what each chart shows, and from what; of those that show nothing but zeros only the first two stand there
+_CHARTS: Sequence[tuple[str, Spans]] = (
+    ("deliveries a minute came in", lambda past: history.rates(past, "unpack:in")),
+    ("events a minute reached AudiencePoint", lambda past: history.rates(past, "forward:done")),
+    ("sightings a minute were merged", lambda past: history.rates(past, "enrich:done")),
+    ("pieces of work waited in all stages", lambda past: history.levels(past, *_each("waiting"))),
+    ("dead letters lay in all stages", lambda past: history.levels(past, *_each("dead"))),
 )
 
 
@@ -79,7 +88,7 @@ async def show(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """One chart, and the same for a table: when each piece ended, and its speed. None: nothing is known."""
+    """One chart, and the same for a table: when each piece ended, and its value. None: nothing is known."""
 
     what: str
     drawn: Markup
@@ -91,26 +100,25 @@ class _Chart:
 def _drawn(moments: list[Moment], axis: charts.Axis) -> list[_Chart]:
     """Return the charts that have something to show, and always the first two."""
     drawn = []
-    for counter, what in _CHARTS:
-        spans = history.rates(moments, counter)
-        speeds = [span.per_minute for span in charts.known(spans, axis)]
-        if not any(speeds) and counter not in ("unpack:in", "forward:done"):
+    for place, (what, spans_of) in enumerate(_CHARTS):
+        spans = spans_of(moments)
+        values = [span.value for span in charts.known(spans, axis)]
+        if not any(values) and place > 1:
             continue
         rows = [
-            (iso(span.at_ms), _per_minute(None if axis.is_gap(span) else span.per_minute))
-            for span in spans
+            (iso(span.at_ms), _shown(None if axis.is_gap(span) else span.value)) for span in spans
         ]
-        picture = charts.line(spans, axis, f"{what}, {_in_words(speeds)}")
-        most, last = map(_per_minute, (max(speeds), speeds[-1])) if speeds else (None, None)
+        picture = charts.line(spans, axis, f"{what}, {_in_words(values)}")
+        most, last = map(_shown, (max(values), values[-1])) if values else (None, None)
         drawn.append(_Chart(what, picture, most, last, rows))
     return drawn
 
 
-def _in_words(speeds: list[float]) -> str:
-    if not speeds:
+def _in_words(values: list[float]) -> str:
+    if not values:
         return "not known yet"
-    average = sum(speeds) / len(speeds)
-    most, usual, last = map(_per_minute, (max(speeds), average, speeds[-1]))
+    average = sum(values) / len(values)
+    most, usual, last = map(_shown, (max(values), average, values[-1]))
     return f"{most} at most, {usual} on average, {last} last"
 
 
@@ -128,25 +136,25 @@ def texts(figures: Mapping[str, Any]) -> dict[str, str]:
         row = figures["stages"][stage]
         told |= {f"{stage}-{name}": number(count) for name, count in row.items()}
         told |= {
-            f"{stage}-out_per_minute": _per_minute(flow["out_per_minute"]),
+            f"{stage}-out_per_minute": _shown(flow["out_per_minute"]),
             f"{stage}-oldest": duration(flow["oldest_s"]),
             f"{stage}-in_hands": number(flow["in_hands"]),
             f"{stage}-drains": duration(flow["drains_in_s"]),
-            f"to-{stage}": _per_minute(flow["in_per_minute"]),
+            f"to-{stage}": _shown(flow["in_per_minute"]),
         }
     told |= {
-        f"from-{stage}": _per_minute(figures["flow"][stage]["done_per_minute"])
+        f"from-{stage}": _shown(figures["flow"][stage]["done_per_minute"])
         for stage in (Stage.SUBSCRIBE, Stage.FORWARD, Stage.NOTIFY)
     }
     # most sightings are merged without a call
-    told["to-audiencelab"] = _per_minute(figures["flow"][Stage.ENRICH]["calls_per_minute"])
+    told["to-audiencelab"] = _shown(figures["flow"][Stage.ENRICH]["calls_per_minute"])
     return told
 
 
-def _per_minute(rate: float | None) -> str:
-    if rate is None:
+def _shown(value: float | None) -> str:
+    if value is None:
         return UNKNOWN
-    return number(round(rate)) if rate >= 10 else f"{rate:.2g}"
+    return number(round(value)) if value >= 10 else f"{value:.2g}"
 
 
 async def live(request: Request) -> Response:

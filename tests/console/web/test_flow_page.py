@@ -222,10 +222,31 @@ async def test_a_range_is_read_in_pieces(redis: Redis) -> None:
 def test_speeds_are_a_minute_on_average() -> None:
     """A counter's growth is told by the minute; books that began anew grew by nothing."""
     moments = [Moment(n * 10 * MINUTE_MS, {"a": 100 * n}) for n in range(7)]
-    assert [span.per_minute for span in rates(moments, "a")] == [10.0] * 6
+    assert [span.value for span in rates(moments, "a")] == [10.0] * 6
     assert rates(moments[:1], "a") == []
     anew = [Moment(0, {"a": 100}), Moment(MINUTE_MS, {"a": 1})]
-    assert [span.per_minute for span in rates(anew, "a")] == [0.0]
+    assert [span.value for span in rates(anew, "a")] == [0.0]
+
+
+def test_levels_are_sums_as_they_stood() -> None:
+    """What waits is told as it stood at each moment, of all stages together; a counter that is missing is none."""
+    moments = [Moment(n * MINUTE_MS, {"a": n, "b": 10}) for n in range(3)]
+    assert [span.value for span in history.levels(moments, "a", "b", "c")] == [11, 12]
+    assert [span.since_ms for span in history.levels(moments, "a")] == [0, MINUTE_MS]
+
+
+async def test_what_waited_and_what_died_is_drawn(open_console: Open, redis: Redis) -> None:
+    """All stages together, where there was any: a backlog shows when it began, deaths when they came."""
+    now = int((await redis.time())[0]) * 1000 // MINUTE_MS * MINUTE_MS
+    for n in range(4):
+        entry = {"unpack:waiting": 100 * n, "enrich:waiting": 5, "subscribe:dead": 7}
+        await redis.xadd(keys.HISTORY, entry, id=f"{now - (4 - n) * MINUTE_MS}-0")
+    text = (await (await open_console()).get("/")).text
+    told = "pieces of work waited in all stages, 305 at most, 205 on average, 305 last"
+    assert f'aria-label="{told}"' in text
+    told = "dead letters lay in all stages, 7 at most, 7 on average, 7 last"
+    assert f'aria-label="{told}"' in text
+    assert "sightings a minute were merged" not in text
 
 
 @pytest.mark.parametrize(("name", "step"), [("hour", 1), ("day", 15), ("week", 90), ("x", 1)])

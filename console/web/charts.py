@@ -1,4 +1,4 @@
-"""Charts: how fast something went, or how high it stood, by its time, as inline SVG; whole without a script and without a style of its own.
+"""Charts: how fast something went, or how high it stood, by its time, as inline SVG; whole without a script or a style.
 
 Colours and lines come from the style sheet by class; what a picture shows is told in words for who cannot see it. Times
 stand below it as text, so that a script can tell them in the reader's zone.

@@ -30,6 +30,8 @@ LONGEST = 4_000
 UNKNOWN = "\u2013"
 _SAID = "relay_console_said"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{5,18}Z?", re.ASCII)
+#: one in a sentence
+_MOMENT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", re.ASCII)
 _PAGES = {
     "/": "Flow",
     "/deliveries": "Deliveries",
@@ -94,6 +96,11 @@ def foreign(text: object, longest: int = LONGEST) -> Markup:
     return Markup("<bdi>{}</bdi>").format(escape(cut))
 
 
+def timed(text: object, longest: int = LONGEST) -> Markup:
+    """Return `foreign` *text* with each ISO-8601 UTC time in it as a `<time>`, told in the reader's zone."""
+    return Markup(_MOMENT.sub(lambda found: moment(found[0]), foreign(text, longest)))  # noqa: S704 - escaped
+
+
 def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("console.web"),
@@ -110,6 +117,7 @@ def _environment() -> Environment:
         "moment": moment,
         "tick": tick,
         "foreign": foreign,
+        "timed": timed,
     }
     return made
 

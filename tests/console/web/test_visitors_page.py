@@ -110,7 +110,7 @@ async def test_everything_known_is_told(open_console: Open, redis: Redis) -> Non
     console = await open_console()
     text = (await console.get(await met(redis))).text
     for told in (
-        ada().id, digest(ADA), "a" * 64, "Ada", "launch", "pixel", "found, at 2026-01-12",
+        ada().id, digest(ADA), "a" * 64, "Ada", "launch", "pixel", 'found, at <time datetime="2026-01-12',
         "verified, personal", "business", "subscribed", "Invalid", "0 to 5: how likely to interact",
         "hour 33 of the week", "page_view", "https://example.org/price", "2026-01-12 10:00:00 UTC",
         "Kept from coming", "a field&#39;s name",

@@ -38,8 +38,9 @@ def check_json(body: bytes) -> None:
 
 def read_json(body: bytes) -> object:
     """Return the JSON value in *body*; raise `Unreadable` (malformed) when there is none."""
+    text = body.removeprefix(_BOM)
     try:
-        return json_pieces.read(body.removeprefix(_BOM))
+        return orjson.loads(text) if len(text) <= json_pieces.LARGE else json_pieces.read(text)
     except orjson.JSONDecodeError as error:
         raise Unreadable(Reason.MALFORMED, _why(body, error)) from None
 

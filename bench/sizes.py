@@ -13,6 +13,7 @@ class Sizes:
     # many short turns: a machine that others use too changes its pace within seconds
     receive_rounds: int
     receive_s: float
+    # whole batches of thirty: an incomplete last one would wait for FORWARD_MAX_WAIT_S, and be all that is measured
     flow_events: int
     empty_jobs: int
     waiting: int
@@ -46,12 +47,12 @@ TINY = Sizes(
     mixed_agents=300,
 )
 QUICK = Sizes(
-    *(3, 11, 1.0, 20_000, 2_000, 10_000, (10_000, 40_000), (1_000_000,), 200_000, (4_000, 20_000)),
+    *(3, 11, 1.0, 20_010, 2_000, 10_000, (10_000, 40_000), (1_000_000,), 200_000, (4_000, 20_000)),
     *(5, 3_000, 3, 20_400, 7, 10_000, 7, 7, 25_000),
     *(10.0, 5, 100_000),
     *(50_000, 50_000, 15),
 )
-_LARGE = (100_000, 10_000, 50_000, (50_000, 500_000), (1_000_000, 10_000_000), 1_000_000)
+_LARGE = (100_020, 10_000, 50_000, (50_000, 500_000), (1_000_000, 10_000_000), 1_000_000)
 FULL = Sizes(
     *(5, 31, 1.5, *_LARGE, (20_000, 100_000)),
     *(11, 6_000, 5, 102_000, 15, 30_000, 31, 31, 1_000_000),

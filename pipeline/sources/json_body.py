@@ -38,9 +38,8 @@ def check_json(body: bytes) -> None:
 
 def read_json(body: bytes) -> object:
     """Return the JSON value in *body*; raise `Unreadable` (malformed) when there is none."""
-    text = body.removeprefix(_BOM)
     try:
-        return orjson.loads(text) if len(text) <= json_pieces.LARGE else json_pieces.read(text)
+        return json_pieces.read(body.removeprefix(_BOM))
     except orjson.JSONDecodeError as error:
         raise Unreadable(Reason.MALFORMED, _why(body, error)) from None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from pipeline.deliveries import Delivery
-from pipeline.outcomes import Invalid, Outcome, Probe, Reason, Unreadable
+from pipeline.outcomes import Outcome, Probe, Reason, Unreadable
 from pipeline.sources import Rules, mail, signatures
 from pipeline.sources.json_body import as_sent, check_json, read_json
 
@@ -65,29 +65,22 @@ class JsonSender:
         if not found:
             raise Probe("no events")
         outcomes = outcomes_of(found, self.read, rules, now)
-        return (
-            as_sent(outcomes, document, self.items) if Invalid in map(type, outcomes) else outcomes
-        )
+        return as_sent(outcomes, document, self.items)
 
 
 def outcomes_of(items: Iterable[object], read: Read, rules: Rules, now: float) -> list[Outcome]:
     """Return what each of *items* is: an event, none and why, or what is wrong with it."""
-    # one loop: most calls tell of one event, and a function for each step of it would cost as much as the step
-    outcomes: list[Outcome] = []
-    for item in items:
-        if not isinstance(item, dict):
-            outcomes.append(mail.invalid("the event is not an object", item))
-            continue
-        try:
-            told = read(item, rules)
-        except mail.Wrong as wrong:
-            outcomes.append(mail.invalid(str(wrong), item))
-            continue
-        if isinstance(told, str):
-            outcomes.append(mail.ignored(told))
-        else:
-            outcomes.append(mail.event_of(told, item, now))
-    return outcomes
+    return [_outcome(item, read, rules, now) for item in items]
+
+
+def _outcome(item: object, read: Read, rules: Rules, now: float) -> Outcome:
+    if not isinstance(item, dict):
+        return mail.invalid("the event is not an object", item)
+    try:
+        told = read(item, rules)
+    except mail.Wrong as wrong:
+        return mail.invalid(str(wrong), item)
+    return mail.ignored(told) if isinstance(told, str) else mail.event_of(told, item, now)
 
 
 # where the events are ---------------------------------------------------------------------------------

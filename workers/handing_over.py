@@ -90,8 +90,8 @@ def settle(move: Move, one: Read, *, is_retried: bool) -> None:
     # a page that we fetched is no sign of life of the sender's webhook
     is_fetched = imports.HEADER in one.delivery.headers
     if one.drilled is not None:
-        number = drills.number_in(one.delivery.tag or "") or ""
-        move.remember(mark_of(number), drills.KEEP_MS, one.drilled)
+        number, note = one.drilled
+        move.remember(mark_of(number), drills.KEEP_MS, note)
     elif not is_drill(one):
         how: How = "retried" if is_retried else "fetched" if is_fetched else "hook"
         move.arrived(note_of(one, fate, how))

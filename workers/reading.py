@@ -55,8 +55,8 @@ class Read:
     set_up: SetUp | None = None
     unreadable: Unreadable | None = None
     waits: bool = False
-    drilled: bytes | None = None
-    """What was read, of a drill's sample: nothing else comes of it."""
+    drilled: tuple[str, bytes] | None = None
+    """Of a drill's sample its number and what was read: nothing else comes of it."""
 
     span: Span | None = None
 
@@ -153,9 +153,9 @@ def read(context: Context, delivery: Delivery, found: Proofs, faults: Mapping[st
     Of a drill's sample only what was read is kept. Pure: nothing is written. Raises `OurFault`.
     """
     one = _read(context, delivery, found, faults)
-    if delivery.tag and drills.number_in(delivery.tag) and not one.waits:
+    if delivery.tag and (number := drills.number_in(delivery.tag)) and not one.waits:
         note = drills.note(one.outcomes, one.unreadable)
-        return Read(delivery, is_probe=True, drilled=note)
+        return Read(delivery, is_probe=True, drilled=(number, note))
     return one
 
 

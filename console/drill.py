@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from console.commands import Failed
-from console.findings_of_drill import receiver_here
+from console.findings_of_drill import receiver_here, why_not
 from console.send import Target, post, samples
 from pipeline import books, drills
 from pipeline.home import HomeError
@@ -34,7 +34,7 @@ _LOOK_AGAIN_S = 0.05
 
 async def drill(redis: Redis, settings: Settings, source: str) -> str:
     """Post a sample of *source*, and return in sentences how far it came; raises `Failed` where it went nowhere."""
-    if why := _why_not(await books.snapshot(redis)):
+    if why := why_not(await books.snapshot(redis), [Stage.UNPACK], "read"):
         raise Failed(f"Not sent: {why}.")
     try:
         token = token_for(settings.tokens(), source)
@@ -55,12 +55,6 @@ async def drill(redis: Redis, settings: Settings, source: str) -> str:
         f"Answered {answer['status']}, and not read after {WITHIN_S:g} s: other deliveries wait before it, or receiver"
         " and workers do not use the same Redis. `relay doctor` says more."
     )
-
-
-def _why_not(snapshot: Mapping[str, Any]) -> str | None:
-    if not snapshot["workers"]:
-        return "no worker is alive to read it"
-    return "unpack is paused" if snapshot["paused"][Stage.UNPACK] else None
 
 
 def _refused(source: str, answer: Mapping[str, Any], secrets_set: Mapping[str, str]) -> str:

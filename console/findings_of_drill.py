@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping, Sequence
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ _LOOK_AGAIN_S = 0.05
 async def of_drill(redis: Redis, settings: Settings, url: str | None) -> list[Finding]:
     """Send it to the receiver at *url* (None: the one of this machine), and tell how far it came."""
     snapshot = await books.snapshot(redis)
-    if why := _why_not(snapshot):
+    if why := why_not(snapshot, drills.PLACES, "take"):
         return [warn(CHECK, f"not sent: {why}", "look again once that is over")]
     try:
         token = token_for(settings.tokens(), drills.SOURCE)
@@ -49,10 +50,11 @@ async def of_drill(redis: Redis, settings: Settings, url: str | None) -> list[Fi
     return [await _followed(redis, number, began, snapshot)]
 
 
-def _why_not(snapshot: dict[str, Any]) -> str | None:
+def why_not(snapshot: Mapping[str, Any], places: Sequence[Stage], do: str) -> str | None:
+    """Return why nothing that is sent now comes through *places*, where a worker is to *do* something with it."""
     if not snapshot["workers"]:
-        return "no worker is alive to take it"
-    paused = [place for place in drills.PLACES if snapshot["paused"][place]]
+        return f"no worker is alive to {do} it"
+    paused = [place for place in places if snapshot["paused"][place]]
     return f"{paused[0]} is paused" if paused else None
 
 

@@ -94,6 +94,8 @@ def redis_failure(error: Exception, settings: Settings) -> str:
     """
     from redis import exceptions as of_redis
 
+    from pipeline.scripts import is_full, refused_with
+
     is_replica = "This Redis is a replica: REDIS_URL has to lead to the primary."
     full = "Redis is full: let the workers drain it, or raise its maxmemory."
     sentences: dict[type[Exception], str] = {
@@ -111,7 +113,7 @@ def redis_failure(error: Exception, settings: Settings) -> str:
     if isinstance(error, of_redis.ResponseError):
         # what was sent is none of its words, except behind this one
         words = str(error).partition(", with args")[0]
-        if _told_by_a_script(error, "READONLY"):
+        if refused_with(error, "READONLY"):
             return is_replica
         if is_full(error):
             return full
@@ -121,18 +123,6 @@ def redis_failure(error: Exception, settings: Settings) -> str:
             f"The Redis of `relay up` does not answer ({name}): if it was killed, start it again."
         )
     return f"Redis cannot be reached or does not answer ({name}): look at REDIS_URL and the server."
-
-
-def is_full(error: Exception) -> bool:
-    """Tell whether Redis refuses something because it holds as much as it may."""
-    from redis.exceptions import OutOfMemoryError
-
-    return isinstance(error, OutOfMemoryError) or _told_by_a_script(error, "OOM")
-
-
-def _told_by_a_script(error: Exception, code: str) -> bool:
-    """Tell whether *error* is a refusal with *code* as Redis 6 wraps it when a script was refused."""
-    return f": -{code} " in str(error).partition(", with args")[0]
 
 
 def load() -> Settings:

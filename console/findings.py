@@ -65,7 +65,7 @@ async def looked(check: str, looking: Awaitable[Sequence[Finding]]) -> Sequence[
     """Return what *looking* finds, or that Redis refuses to tell: what cannot be looked at hides nothing else."""
     from redis.exceptions import NoPermissionError, ResponseError
 
-    from console.commands import is_full
+    from pipeline.scripts import is_full
 
     try:
         return await looking

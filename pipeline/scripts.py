@@ -17,7 +17,7 @@ from importlib.resources import files
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -112,3 +112,14 @@ def _defined(part: str) -> set[str]:
 def script(redis: Redis, name: str) -> Script:
     """Return the script *name*, ready to be called with `args=[…]`."""
     return Script(redis.register_script(text(name)), told_apart=name in TOLD_APART)
+
+
+def refused_with(error: Exception, code: str) -> bool:
+    """Tell whether *error* is a refusal with *code*, as Redis 6 wraps it when a script was refused."""
+    # what was sent is none of its words
+    return f": -{code} " in str(error).partition(", with args")[0]
+
+
+def is_full(error: Exception) -> bool:
+    """Tell whether Redis refuses something because it holds as much as it may."""
+    return isinstance(error, OutOfMemoryError) or refused_with(error, "OOM")

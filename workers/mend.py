@@ -11,10 +11,8 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from redis.exceptions import OutOfMemoryError
-
 from pipeline import dead_index
-from pipeline.scripts import script
+from pipeline.scripts import is_full, script
 from workers.sweep import rest
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ async def keep_mending(context: Context) -> None:
         try:
             await mend(context)
         except Exception as error:  # the index of all letters is walked meanwhile
-            if _is_full(error):
+            if is_full(error):
                 after_s = WHEN_FULL_S
                 logger.warning(
                     "index of dead letters not mended: Redis is full again_in_s=%d", after_s
@@ -82,8 +80,3 @@ async def _go_through(context: Context) -> None:
 async def _lease(context: Context, ms: int) -> bool:
     """Be the one worker that mends, for a while; tell whether it is."""
     return bool(await script(context.redis, "lease")(args=[LEASE, context.consumer, ms]))
-
-
-def _is_full(error: Exception) -> bool:
-    """Tell whether Redis has no room; Redis 6 wraps the word when a script is refused."""
-    return isinstance(error, OutOfMemoryError) or " -OOM " in str(error)

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from pipeline.outcomes import Stage
-from tests.flow.test_crash import ROOT, stopped, worker
+from tests.flow.processes import ROOT, stopped, worker
 from tests.vendors import KEY
 from tests.workbench import TOKEN, Workbench, mail_events
 

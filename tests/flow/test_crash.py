@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,45 +15,10 @@ import pytest
 from pipeline import keys
 from pipeline.outcomes import Stage
 from sandbox.faults import slow
-from tests.vendors import KEY
-from tests.workbench import TOKEN, Workbench, mail_events
+from tests.flow.processes import ROOT, stopped, worker
+from tests.workbench import Workbench, mail_events
 
 pytestmark = pytest.mark.anyio
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-@contextmanager
-def worker(bench: Workbench, **more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker as the Procfile does, *more* being settings; kill it at the end when it still lives."""
-    url = bench.settings.redis_url
-    assert url is not None
-    environment = {
-        **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")},
-        "REDIS_URL": url.get_secret_value(),
-        "HOOK_TOKENS": TOKEN,
-        "AUDIENCEPOINT_API_KEY": KEY,
-        "AUDIENCEPOINT_BASE_URL": bench.box.audiencepoint_url,
-        "AUDIENCELAB_API_KEY": KEY,
-        "AUDIENCELAB_BASE_URL": bench.box.audiencelab_url,
-        "AUDIENCEPOINT_RATE": "0",
-        "EMAIL_FORMAT": "plain",
-        "FORWARD_MAX_WAIT_S": "0.05",
-        **more,
-    }
-    command = [str(Path(sys.executable).parent / "arq"), "workers.main.WorkerSettings"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(60)
-
-
-async def stopped(bench: Workbench, process: subprocess.Popen[bytes]) -> int:
-    """Wait until *process* has ended; return its exit code."""
-    await bench.until(lambda: process.poll() is not None)
-    return process.returncode
 
 
 async def test_a_worker_killed_in_mid_call_loses_nothing(bench: Workbench) -> None:

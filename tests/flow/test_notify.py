@@ -20,7 +20,7 @@ from sandbox import crm
 from sandbox.faults import Fault, broken, poisoned, refused_alike, reset, slow, throttled
 from sandbox.samples import SAMPLES, fresh
 from tests.console.conftest import Relay, relay
-from tests.flow.test_crash import stopped, worker
+from tests.flow.processes import stopped, worker
 from tests.flow.test_flow import post
 from tests.vendors import Sandbox
 from tests.workbench import Workbench

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -17,15 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.home import Home
 from pipeline.siblings import Siblings
-from tests.flow.test_crash import ROOT, stopped, worker
+from tests.flow.processes import stopped, two_receivers, worker
 from tests.test_metrics import free_port
-from tests.vendors import KEY
 from tests.workbench import TOKEN, Workbench, mail_events
 from workers.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
-
-BIN = Path(sys.executable).parent
 
 
 def counted(text: str, sample: str) -> dict[str, float]:
@@ -37,27 +31,6 @@ def counted(text: str, sample: str) -> dict[str, float]:
                 process = each.labels.get("process", "")
                 found[process] = found.get(process, 0) + each.value
     return found
-
-
-@contextmanager
-def receivers(bench: Workbench, port: int, home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run two receivers on one port, as `uvicorn --workers 2` does."""
-    url = bench.settings.redis_url
-    assert url is not None
-    environment = {
-        "PATH": os.environ["PATH"],
-        "REDIS_URL": url.get_secret_value(),
-        "HOOK_TOKENS": TOKEN,
-        "AUDIENCEPOINT_API_KEY": KEY,
-        "RELAY_HOME": str(home),
-    }
-    command = [str(BIN / "uvicorn"), "receiver.main:app", "--workers", "2", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 async def told_by(port: int) -> str:
@@ -84,7 +57,7 @@ async def test_any_receiver_tells_for_all(bench: Workbench, tmp_path: Path) -> N
         posted += 1
         return len(counted(await told_by(port), "relay_deliveries_total")) == 2
 
-    with receivers(bench, port, tmp_path):
+    with two_receivers(bench, port, RELAY_HOME=str(tmp_path)):
         await bench.until(both_have_answered)
 
         async def all_are_told() -> bool:

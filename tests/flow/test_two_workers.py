@@ -9,7 +9,7 @@ import pytest
 from pipeline import keys
 from pipeline.outcomes import Stage
 from sandbox.faults import slow
-from tests.flow.test_crash import worker
+from tests.flow.processes import worker
 from tests.workbench import PATIENCE_S, Workbench, mail_events
 
 pytestmark = pytest.mark.anyio

@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from console.redis_server import EmbeddedRedis
-from tests.flow.test_crash import ROOT
+from tests.flow.processes import ROOT
 from tests.workbench import PATIENCE_S, TOKEN
 
 #: what platforms give a process before they kill it

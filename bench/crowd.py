@@ -20,7 +20,7 @@ from bench.processes import Place
 from bench.results import WrongCount, expect
 from pipeline import books, history, keys
 from pipeline.addresses import digest
-from pipeline.clock import redis_now_ms
+from pipeline.clock import DAY_MS, HOUR_MS, redis_now_ms
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
 from pipeline.moves import Move, Mover
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 #: effects of one move, as many as a slice of a large delivery has
 A_MOVE = 500
-HOUR_MS = 3_600_000
-KEEP_MS = int(Settings.model_fields["visitor_keep_d"].default * 24 * HOUR_MS)
+KEEP_MS = int(Settings.model_fields["visitor_keep_d"].default * DAY_MS)
 #: a kind with few letters, which are the oldest of all
 RARE = (Stage.SCORES, "scores", Reason.INVALID)
 RARE_LETTERS = 7

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline import books, calls, dialects, imports, keys, polls
-from pipeline.clock import iso, redis_now_ms
+from pipeline.clock import HOUR_MS, iso, redis_now_ms
 from pipeline.endpoints import STAGE_OF, Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.paces import CALLING
@@ -39,7 +39,6 @@ VENDOR_OF = {
     Endpoint.POLLING: "audiencepoint",
 }
 _KEY_OF = {"audiencelab": "AUDIENCELAB_API_KEY", "audiencepoint": "AUDIENCEPOINT_API_KEY"}
-HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)

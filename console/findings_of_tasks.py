@@ -14,7 +14,7 @@ from console.findings import Finding, bad, looked, ok, warn
 from console.vendors import hidden
 from pipeline import books, bulk_jobs, imports, keys, polls
 from pipeline.addresses import mask
-from pipeline.clock import iso, redis_now_ms
+from pipeline.clock import DAY_MS, HOUR_MS, iso, redis_now_ms
 from pipeline.endpoints import Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.outcomes import Stage
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from pipeline.polls import Poll
     from pipeline.settings import Settings
 
-HOUR_MS = 3_600_000
 #: how long somebody should know of the last bulk job that was given up
-RECENT_MS = 7 * 24 * HOUR_MS
+RECENT_MS = 7 * DAY_MS
 _COMMANDS = {Kind.SEGMENT: "relay segments import", Kind.PIXEL: "relay pixels backfill"}
 
 

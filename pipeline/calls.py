@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import keys
 from pipeline.addresses import mask
-from pipeline.clock import iso, redis_now_ms
+from pipeline.clock import DAY_MS, HOUR_MS, iso, redis_now_ms
 from pipeline.scripts import script
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15
 #: where that last one ends: no call takes longer
 LONGEST_S = 45.0
 #: seconds, an hour of ten minutes' slots and a day of hours'
-HOUR_SLOT_MS, HOUR_SLOTS, HOUR_KEPT_MS = 600_000, 6, 7_200_000
-DAY_SLOT_MS, DAY_SLOTS, DAY_KEPT_MS = 3_600_000, 24, 93_600_000
+HOUR_SLOT_MS, HOUR_SLOTS, HOUR_KEPT_MS = 600_000, 6, 2 * HOUR_MS
+DAY_SLOT_MS, DAY_SLOTS, DAY_KEPT_MS = HOUR_MS, 24, 26 * HOUR_MS
 MOST_FAILURES = 20
 #: failures are let go a week after the last one
-FAILURES_KEPT_MS = 604_800_000
+FAILURES_KEPT_MS = 7 * DAY_MS
 #: characters of the vendor's own words
 MOST_WORDS = 200
 PERCENTILES = (50, 95, 99)

@@ -1,4 +1,4 @@
-"""Redis's clock: the only one that ages are measured by, since processes' clocks differ and jump."""
+"""Redis's clock, the only one that ages are measured by, since processes' clocks differ and jump; times in words."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 
 
 async def redis_now_ms(redis: Redis) -> int:

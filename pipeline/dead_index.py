@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline import keys
+from pipeline.clock import HOUR_MS
 from pipeline.scripts import Script, script
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ A_PIECE = 200
 _KEYS = 1_000
 #: after that time what no number tells is looked for again: a million letters take 20 to 30 s of Redis,
 #: about a thousandth of it
-CHECKED_EVERY_MS = 6 * 3_600_000
+CHECKED_EVERY_MS = 6 * HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)

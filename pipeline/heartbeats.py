@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import keys
-from pipeline.clock import redis_now_ms
+from pipeline.clock import HOUR_MS, redis_now_ms
 from pipeline.scripts import script
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EVERY_S = 2.0
 #: four beats may be late on a busy machine; work of a killed worker is taken up well within 15 s
 FRESH_MS = 8_000
-FORGOTTEN_MS = 3_600_000
+FORGOTTEN_MS = HOUR_MS
 
 
 async def beat(redis: Redis, worker_id: str) -> None:

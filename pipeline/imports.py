@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pipeline import keys
-from pipeline.clock import iso
+from pipeline.clock import DAY_MS, iso
 from pipeline.scripts import script
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: longer than a call (45 s), the wait for the next one, and some patience with Redis
 LEASE_MS = 120_000
 #: how long the place of an import that nobody goes on with is kept, and what a finished one came to
-KEEP_MS = 90 * 86_400_000
+KEEP_MS = 90 * DAY_MS
 #: the name of the header that marks a page as no webhook of the sender's own
 HEADER = "relay-import"
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import keys
 from pipeline.addresses import digest
+from pipeline.clock import DAY_MS
 from pipeline.scripts import script
 from pipeline.tombstones import Tombstones
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 #: people open a mail within days, senders repeat a call for a week at most; each mail starts it anew
-KEEP_MS = 30 * 24 * 3_600_000
+KEEP_MS = 30 * DAY_MS
 #: steps a script: about two milliseconds of Redis, and as many as a sender posts at once
 MOST_STEPS = 1_000
 # keys looked at in one round trip when somebody is forgotten

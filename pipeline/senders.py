@@ -28,7 +28,7 @@ import orjson
 from redis.utils import str_if_bytes
 
 from pipeline import keys
-from pipeline.clock import iso
+from pipeline.clock import DAY_MS, iso
 from pipeline.outcomes import Ignored, Invalid, MailEvent, Outcome, SetUp, VisitorEvent
 from pipeline.scripts import script
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FATES = ("done", "ignored", "dead")
 #: longer than a weekend: who finds it expired over there sees when it came, and that it must be asked for again
-SET_UP_KEEP_MS = 3 * 24 * 3_600_000
+SET_UP_KEEP_MS = 3 * DAY_MS
 MOST_SET_UPS = 5
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import orjson
 
 from pipeline import hashes, keys
-from pipeline.clock import iso
+from pipeline.clock import DAY_MS, iso
 from pipeline.scripts import script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-HOLDS_MS = 30 * 86_400_000
+HOLDS_MS = 30 * DAY_MS
 
 
 @dataclass(frozen=True, slots=True)

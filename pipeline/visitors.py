@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 PAGES = 50
-DAY_MS = 86_400_000
 #: what a person is known by, by the names that `Person` and `Visitor` share
 _IDS = ("uuid", "edid", "hem_sha256")
 _LISTS = ("personal_emails", "business_emails", "verified_emails", "hashes", "phones")

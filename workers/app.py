@@ -22,6 +22,7 @@ from arq.worker import func
 from redis.exceptions import RedisError
 
 from pipeline import dialects, heartbeats, wake
+from pipeline.clock import HOUR_MS
 from pipeline.connections import Role, connection_pool
 from pipeline.moves import Mover
 from pipeline.outcomes import Stage
@@ -36,7 +37,7 @@ from workers.clients.audiencelab import AudienceLab
 from workers.clients.audiencepoint import AudiencePoint
 from workers.clients.crm import Crm
 from workers.clients.http import DEADLINE_S, VendorHttp, new_client
-from workers.context import HOUR_MS, Context
+from workers.context import Context
 from workers.drains import Drains, drain
 from workers.mend import keep_mending
 from workers.patience import Patience, arqs_redis, hurry

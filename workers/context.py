@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from pipeline.clock import DAY_MS, HOUR_MS
 from pipeline.moves import Mover
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from workers.traced import Traced
-
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 
 
 class BellsSeen:

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from pipeline import keys, visitors
 from pipeline.addresses import digest, is_hash
-from pipeline.clock import iso, redis_now_ms
+from pipeline.clock import DAY_MS, iso, redis_now_ms
 from pipeline.moves import Move, Result
 from pipeline.origins import Form, Origin
 from pipeline.outcomes import Person, Stage, VisitorEvent
@@ -31,7 +31,7 @@ MOST_ENTRIES = 100
 #: a fifth is left to what came back from the dead letters, which has as much of the calls
 MOST_NEW = 80
 #: contract of the stage: "not found is remembered for 30 days"
-REMEMBER_MS = 30 * 86_400_000
+REMEMBER_MS = 30 * DAY_MS
 
 
 async def merge_all(context: Context, until: float) -> None:

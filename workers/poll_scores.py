@@ -34,7 +34,7 @@ from redis.exceptions import RedisError
 
 from pipeline import keys, paces, polls, visitors
 from pipeline.addresses import digest
-from pipeline.clock import redis_now_ms
+from pipeline.clock import DAY_MS, HOUR_MS, redis_now_ms
 from pipeline.endpoints import Endpoint
 from pipeline.origins import Origin
 from pipeline.outcomes import ScoreChange, Stage
@@ -44,7 +44,6 @@ from pipeline.visitors import Visitor
 from workers.clients.audiencepoint import MOST_ADDRESSES, AudiencePoint
 from workers.clients.audiencepoint.addresses import calls
 from workers.clients.errors import Rejected, Throttled
-from workers.context import DAY_MS, HOUR_MS
 from workers.dispatch import sentence
 from workers.fates import Case, Setback, decide, last_line
 from workers.merge import as_it_leaves, unknown_hashes

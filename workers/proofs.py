@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from pipeline.clock import DAY_MS
 from pipeline.deliveries import SIGNED, Delivery
 from pipeline.outcomes import Reason, Unreadable
 from pipeline.sources import Unauthentic, mail, ses, sns
@@ -24,7 +25,6 @@ from pipeline.sources.form_body import read_form
 from pipeline.sources.json_body import read_json
 from pipeline.sources.mailgun import MAILGUN, is_sent_as_form
 from workers.asking import Later
-from workers.context import DAY_MS
 from workers.questions import Question, answer_to, digest, keep
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline import keys
+from pipeline.clock import DAY_MS
 from pipeline.endpoints import Endpoint
 from pipeline.scripts import script
 from pipeline.sources import Unauthentic
@@ -29,7 +30,6 @@ from workers.asking import Later
 from workers.clients.errors import CallFailed, Rejected, Unavailable
 from workers.clients.http import VendorHttp, calls_noted, new_client
 from workers.clients.messages import Answer, Request
-from workers.context import DAY_MS
 
 if TYPE_CHECKING:
     from workers.context import Context

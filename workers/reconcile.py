@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from pipeline import imports, pauses
-from pipeline.clock import redis_now_ms
+from pipeline.clock import HOUR_MS, redis_now_ms
 from pipeline.endpoints import Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox, NotPossible, NotStored
@@ -28,7 +28,6 @@ from pipeline.outcomes import Stage
 from pipeline.scripts import script
 from workers.clients.audiencelab import AudienceLab
 from workers.clients.errors import CallFailed
-from workers.context import HOUR_MS
 from workers.fates import last_line
 from workers.sweep import rest
 from workers.walk import PAGE_SIZE, Walker

@@ -11,9 +11,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from pipeline import dead_letters, heartbeats, keys, paces, pauses, seen
+from pipeline.clock import DAY_MS
 from pipeline.outcomes import Stage
 from pipeline.scripts import script
-from workers.context import DAY_MS
 from workers.ringing import CALLING, Pause, Seen, look, ring_for_work
 from workers.switched_off import is_off
 from workers.width import narrowed

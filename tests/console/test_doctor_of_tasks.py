@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline import imports, keys
-from pipeline.clock import redis_now_ms
+from pipeline.clock import DAY_MS, HOUR_MS, redis_now_ms
 from pipeline.imports import Import, Kind
 from pipeline.outcomes import Stage
 from pipeline.pauses import pause as pause_stage
@@ -19,7 +19,6 @@ from tests.console.test_command_doctor import diagnose
 
 pytestmark = pytest.mark.anyio
 
-HOUR_MS = 3_600_000
 SECRET = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 URL = "https://crm.example.com/hooks/hidden-word"
 
@@ -187,7 +186,7 @@ async def test_bulk_jobs_that_were_given_up_are_told(
     found = await diagnose(own())
     assert found.state("bulk jobs") == "ok"
     assert "none was ever given up" in found.text("bulk jobs")
-    last_ms = await redis_now_ms(redis) - days * 24 * HOUR_MS
+    last_ms = await redis_now_ms(redis) - days * DAY_MS
     told: dict[str, str | int] = {"jobs": 2, "visitors": 900, "last_ms": last_ms, "why": "no"}
     await redis.hset(keys.GIVEN_UP, mapping=told)
     await redis.zadd(keys.BULK, {"relay-1": 1e15})

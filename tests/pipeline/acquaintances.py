@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
+from pipeline.clock import DAY_MS
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
 from pipeline.moves import Move, Mover, Result
@@ -13,8 +14,6 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Queues, create_groups
 from pipeline.tombstones import Tombstones
 from pipeline.visitors import Visitor
-
-DAY_MS = 86_400_000
 
 
 async def meet(redis: Redis, visitor: Visitor, *, subscribed: Sequence[str] = ()) -> Result:

@@ -13,13 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from redis.asyncio import Redis
 
 from pipeline import books, dead_letters, heartbeats, keys, pauses
+from pipeline.clock import HOUR_MS
 from pipeline.inbox import Inbox
 from pipeline.moves import Argument, Move, Mover
 from pipeline.origins import Origin
 from pipeline.outcomes import Reason, Stage
 from pipeline.queues import Entry, Queues
 from tests.pipeline.work import (
-    HOUR_MS,
     META,
     ORIGIN,
     Claimed,

@@ -23,6 +23,7 @@ from pipeline import (
     recipients,
     senders,
 )
+from pipeline.clock import HOUR_MS
 from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox
 from pipeline.moves import Move
@@ -34,7 +35,6 @@ from pipeline.spill import Piece
 from pipeline.tombstones import Tombstones
 from pipeline.wake import Bell, arq_redis
 from tests.pipeline.work import (
-    HOUR_MS,
     META,
     ORIGIN,
     add,

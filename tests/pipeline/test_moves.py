@@ -11,13 +11,13 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from pipeline import dead_letters, heartbeats, keys, pauses, seen, visitors
+from pipeline.clock import HOUR_MS
 from pipeline.inbox import Inbox, NotStored
 from pipeline.moves import Move, Mover, Result
 from pipeline.outcomes import Reason, Stage
 from pipeline.queues import Queues, create_groups
 from pipeline.tombstones import Tombstones
 from tests.pipeline.work import (
-    HOUR_MS,
     META,
     ORIGIN,
     add,

@@ -33,6 +33,7 @@ from pipeline import (
     scripts,
     seen,
 )
+from pipeline.clock import HOUR_MS
 from pipeline.connections import Role, connection_pool
 from pipeline.dead_letters import Filter
 from pipeline.imports import Import, Kind
@@ -44,7 +45,6 @@ from pipeline.scripts import GIVEN_UP_S, TOLD_APART, script
 from pipeline.settings import Settings
 from tests.pipeline.burials import bury
 from tests.pipeline.work import (
-    HOUR_MS,
     META,
     ORIGIN,
     add,

@@ -11,10 +11,11 @@ from redis.asyncio import Redis
 
 from pipeline import visitors
 from pipeline.addresses import digest
+from pipeline.clock import HOUR_MS
 from pipeline.moves import Move
 from pipeline.outcomes import Person, Stage, VisitorEvent
 from pipeline.visitors import Visitor, absorb, add_facts, merge, visitor_id
-from tests.pipeline.work import HOUR_MS, ORIGIN, add, apply, take
+from tests.pipeline.work import ORIGIN, add, apply, take
 
 ANN, BOB, CID = "ann@example.com", "bob@example.org", "cid@example.net"
 NOW = "2026-02-01T00:00:00Z"

@@ -10,6 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from pipeline import books, keys
+from pipeline.clock import HOUR_MS
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
 from pipeline.moves import Argument, Move, Moved, Mover
@@ -18,7 +19,6 @@ from pipeline.outcomes import Stage
 from pipeline.queues import Entry, Queues, create_groups
 from pipeline.scripts import script
 
-HOUR_MS = 3_600_000
 ORIGIN = Origin("events", 1_700_000_000_000)
 META = ORIGIN.pack()
 

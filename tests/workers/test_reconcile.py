@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from pipeline import imports, keys, pauses
+from pipeline.clock import HOUR_MS
 from pipeline.endpoints import Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.outcomes import Stage
@@ -22,7 +23,6 @@ from workers.reconcile import begins_anew, is_due
 pytestmark = pytest.mark.anyio
 
 MakeBench = Callable[..., Workbench]
-HOUR_MS = 3_600_000
 PIXEL_ID = "11111111-742b-4b12-afab-c090e4550d66"
 
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from pipeline import keys, pauses
-from pipeline.clock import redis_now_ms
+from pipeline.clock import HOUR_MS, redis_now_ms
 from pipeline.moves import Mover
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues
@@ -149,7 +149,6 @@ def test_a_bell_number_that_stays_is_stale() -> None:
 
 # whom to ring for ----------------------------------------------------------------------------------
 
-HOUR_MS = 3_600_000
 #: milliseconds from now until the relay's own pause ends; a drain waits for `patience_s` by itself
 ENDED, SOON, LATE, NEVER = -1, 100, HOUR_MS, None
 

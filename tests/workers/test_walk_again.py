@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline import imports, keys
-from pipeline.clock import iso
+from pipeline.clock import DAY_MS, iso
 from pipeline.imports import Import, Kind
 from pipeline.outcomes import Stage
-from pipeline.visitors import DAY_MS, Visitor
+from pipeline.visitors import Visitor
 from sandbox.account import Pixel
 from sandbox.invented import visit
 from tests.workbench import Workbench

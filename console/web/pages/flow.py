@@ -26,13 +26,13 @@ from console.web.rendering import UNKNOWN, done, duration, number, page
 from console.web.replay import WHO
 from console.web.sentences import in_short, verdict
 from pipeline import audit, history, pauses
-from pipeline.clock import iso, redis_now_ms
+from pipeline.clock import DAY_MS, HOUR_MS, iso, redis_now_ms
 from pipeline.endpoints import OWN_PAUSE
 from pipeline.history import Moment, Span
 from pipeline.outcomes import Stage
 
 #: how long each range is, and into how many pieces its charts are cut
-RANGES = {"hour": (3_600_000, 60), "day": (86_400_000, 96), "week": (604_800_000, 112)}
+RANGES = {"hour": (HOUR_MS, 60), "day": (DAY_MS, 96), "week": (7 * DAY_MS, 112)}
 #: live figures, as often as anybody can read them
 EVERY_S = 2.0
 STREAMED_S = 60.0

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from console.web.app import _routes
 from pipeline import audit, dead_letters, heartbeats, history, keys
+from pipeline.clock import HOUR_MS
 from pipeline.dead_letters import Filter
 from pipeline.moves import Move, Mover
 from pipeline.outcomes import Reason, Stage
@@ -22,7 +23,7 @@ from pipeline.sources.registry import SOURCES
 from tests.console.web.conftest import Open
 from tests.console.web.posting import post
 from tests.pipeline.burials import bury, bury_delivery
-from tests.pipeline.work import HOUR_MS, put, take
+from tests.pipeline.work import put, take
 
 pytestmark = pytest.mark.anyio
 

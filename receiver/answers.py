@@ -32,8 +32,20 @@ except ImportError:  # another server, or a uvicorn that has changed: answers le
 LINGER_S = 1.0
 
 
+def note_hang_up(send: Send) -> None:
+    """Let a cycle of uvicorn's know that its connection is closed: then it sends nothing.
+
+    Of requests that came together only the last one's is told, and uvloop raises when another one's still writes.
+    """
+    cycle = getattr(send, "__self__", None)
+    transport = getattr(cycle, "transport", None)
+    if transport is not None and transport.is_closing():
+        cycle.disconnected = True
+
+
 async def answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """Send a whole answer."""
+    """Send a whole answer, where somebody is there to read it."""
+    note_hang_up(send)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -71,7 +83,7 @@ class Prepared:
 
 def _is_usual(cycle: Any) -> bool:
     """Tell whether the sender is there, reads, and goes on; and uvicorn need not log the answer."""
-    is_unusual = cycle.access_log or cycle.disconnected or cycle.flow.write_paused
+    is_unusual = cycle.access_log or cycle.transport.is_closing() or cycle.flow.write_paused
     return bool(cycle.keep_alive and not is_unusual)
 
 
@@ -84,6 +96,7 @@ async def answer_early(
     receive: Receive, send: Send, status: int, headers: Headers, body: bytes
 ) -> None:
     """Send an answer whose request was not read to its end, and close the connection after it."""
+    note_hang_up(send)
     headers = [*headers, (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from pipeline import spans, traces
 from pipeline.deliveries import Delivery
 from pipeline.sources import Source
+from receiver.answers import note_hang_up
 from receiver.bodies import Held
 from receiver.webhooks import Webhooks
 
@@ -55,6 +56,7 @@ class TracedWebhooks(Webhooks):
 
         async def watched(message: Message) -> None:
             request.status = message.get("status", request.status)
+            note_hang_up(send)
             await send(message)
 
         try:

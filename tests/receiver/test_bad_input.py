@@ -158,6 +158,8 @@ def chunked(chunks: list[bytes], *, ended: bool = True) -> bytes:
 
 GZIP = "Content-Encoding: gzip"
 HANGS_UP = "hangs up in the middle"
+KEPT_OPEN = post(b"[]").replace(b"Connection: close\r\n", b"")
+NOT_HTTP = b"\x16\x03\x01\x02\x00" + TOKEN.encode()
 THOUSAND = [f"X-Header-{number}: {'v' * 20}" for number in range(1_000)]
 
 TABLE: dict[str, tuple[bytes, set[int]]] = {
@@ -224,8 +226,16 @@ TABLE: dict[str, tuple[bytes, set[int]]] = {
     "wild request id": (post(b"[]", EVENTS, "X-Request-Id: \udcffa b"), {202}),
     "two lengths": (post(b"[]", EVENTS, "Content-Length: 5"), {400}),
     "length that is none": (post(b"[]", EVENTS, "Content-Length: two"), {400}),
-    "not HTTP": (b"\x16\x03\x01\x02\x00" + TOKEN.encode(), {400}),
+    "not HTTP": (NOT_HTTP, {400}),
     HANGS_UP: (post(b"[", length=100), {0}),
+}
+
+REFUSED, PROBE = KEPT_OPEN.replace(b"[]", b"[,"), KEPT_OPEN.replace(b"POST", b"GET")
+IN_ONE_PACKET = {
+    "a good one": KEPT_OPEN,
+    "two good ones": 2 * KEPT_OPEN,
+    "a refused and a good one": REFUSED + KEPT_OPEN,
+    "two probes": 2 * PROBE,
 }
 
 
@@ -241,6 +251,15 @@ async def test_bad_input_is_answered_and_survived(
     assert status in allowed, answer[:500]
     assert TOKEN.encode() not in answer
     assert REFUSED_TOKEN.encode() not in answer
+    assert (await asyncio.to_thread(exchange, receiver.port, post(b"[]")))[0] == 202
+
+
+@pytest.mark.parametrize("before", IN_ONE_PACKET)
+async def test_what_is_no_request_ends_the_connection(receiver: Process, before: str) -> None:
+    """Answered 400 by uvicorn behind requests that came with it; who is still to answer those finds nobody there."""
+    request = IN_ONE_PACKET[before] + NOT_HTTP
+    status, _ = await asyncio.to_thread(exchange, receiver.port, request)
+    assert status == 400
     assert (await asyncio.to_thread(exchange, receiver.port, post(b"[]")))[0] == 202
 
 

@@ -238,12 +238,20 @@ class Inbox:
         wait_ms = max(1, min(int(most_ms), int(within_s * 1000) - _WAY_MS))
         replies: list[Any] = []
         await line.ask([*commands, (*command, wait_ms)], replies)
-        *stored[:], reached = replies
-        if isinstance(reached, ResponseError):
-            raise reached
+        *answers, reached = replies
+        if (less := self._less_than_promised(reached)) is not None:
+            answers = [one if isinstance(one, RedisError) else less for one in answers]
+        stored[:] = answers
+
+    def _less_than_promised(self, reached: Any) -> NotStored | None:
+        """Return why what is stored may not be acknowledged, where the answer to the wait does not say that it may."""
+        if isinstance(reached, RedisError):  # it may not wait, or became a replica while it did
+            return NotStored(
+                f"Redis stored the delivery, but does not tell whether {self._policy}: {_words(reached)}"
+            )
         if (reached[0] if isinstance(reached, list) else reached) < 1:
-            late = NotStored(f"Redis stored the delivery, but not {self._policy} within the time.")
-            stored[:] = [one if isinstance(one, ResponseError) else late for one in stored]
+            return NotStored(f"Redis stored the delivery, but not {self._policy} within the time.")
+        return None
 
     async def bury(self, delivery: Delivery, reason: Reason, error: str) -> str:
         """Keep a body that was answered 400 as a dead letter; return its id. Raises `NotStored`.
@@ -294,8 +302,13 @@ def _let_go(loop: asyncio.AbstractEventLoop, limit: asyncio.Timeout) -> None:
 
 
 def _not_stored(error: Exception) -> NotStored:
-    """Return why it was not stored; a refusal in Redis's own words, which hold nothing of what was sent."""
+    """Return why it was not stored."""
+    return NotStored(f"Redis did not store the delivery: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    """Return what happened; a refusal in Redis's own words, which hold nothing of what was sent."""
     words = type(error).__name__
     if isinstance(error, ResponseError):
         words += ": " + _WRAPPING.sub("", str(error).partition("\n")[0])[:_LONGEST_WORDS]
-    return NotStored(f"Redis did not store the delivery: {words}")
+    return words

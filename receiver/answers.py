@@ -37,7 +37,7 @@ def note_hang_up(send: Send) -> None:
 
     Of requests that came together only the last one's is told, and uvloop raises when another one's still writes.
     """
-    cycle = getattr(send, "__self__", None)
+    cycle: Any = getattr(send, "__self__", None)
     transport = getattr(cycle, "transport", None)
     if transport is not None and transport.is_closing():
         cycle.disconnected = True

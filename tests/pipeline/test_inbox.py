@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -144,6 +145,33 @@ async def test_fsynced_with_waitaof(
     await check_books(redis)
 
 
+@pytest.fixture
+async def hasty(redis: Redis, redis_url: str) -> AsyncIterator[Redis]:
+    """Give a client whose user may do everything but wait."""
+    await redis.execute_command("ACL", "SETUSER", "hasty", "on", ">pw", "~*", "+@all", "-wait")
+    client = Redis.from_url(redis_url, username="hasty", password="pw")
+    yield client
+    await client.aclose()
+    await redis.execute_command("ACL", "DELUSER", "hasty")
+
+
+async def test_a_wait_that_is_refused_is_no_promise_kept(
+    hasty: Redis, redis: Redis, open_inbox: OpenInbox
+) -> None:
+    """What is stored is not acknowledged when the wait is answered by an error, nor is a piece of a spill.
+
+    So answers a server that may not wait, and one that becomes a replica meanwhile and forgets what it has.
+    """
+    inbox = open_inbox(hasty, "replicated")
+    inbox._wait = ("WAIT", 1, 100)
+    for _ in range(2):  # by the script's text, and by its digest
+        with pytest.raises(NotStored, match=r"not tell whether replicated: NoPermissionError"):
+            await inbox.put([delivery()])
+        with pytest.raises(NotStored, match="not tell whether replicated"):
+            await inbox.put_spilled("file", [Piece(0, 9, [delivery().pack()])], 5)
+    assert (await numbers(redis, Stage.UNPACK))["in"] == 3
+
+
 async def test_replicated_without_a_replica(redis: Redis, open_inbox: OpenInbox) -> None:
     """The receiver refuses to start, and says what to do."""
     with pytest.raises(NotPossible, match="replica"):
@@ -209,6 +237,32 @@ async def test_replicated_with_a_replica(
     inbox._wait = ("WAIT", 1, 100)
     with pytest.raises(NotStored, match="not replicated"):
         await inbox.put([delivery()])
+
+
+async def test_who_becomes_a_replica_has_promised_nothing(
+    pair: tuple[EmbeddedRedis, EmbeddedRedis],
+    replicated: tuple[Redis, Redis],
+    open_inbox: OpenInbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that is told to follow another one forgets what that one never had: it is not acknowledged."""
+    master, replica = replicated
+    monkeypatch.setattr("pipeline.inbox.WITHIN_S", PATIENCE_S)
+    inbox = open_inbox(master, "replicated")
+    await inbox.start()
+    inbox._wait = ("WAIT", 1, int(PATIENCE_S * 1000))
+    await inbox.put([delivery()])  # the server knows the script then
+    os.kill(pair[1].pid, signal.SIGSTOP)
+    try:
+        promise = asyncio.create_task(inbox.put([delivery()]))
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await master.info("clients"))["blocked_clients"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await master.replicaof("127.0.0.1", replica.connection_pool.connection_kwargs["port"])
+        with pytest.raises(NotStored, match="UNBLOCKED"):
+            await promise
+    finally:
+        os.kill(pair[1].pid, signal.SIGCONT)
 
 
 async def test_what_was_spilled_is_held_until_a_replica_has_it(

@@ -2,7 +2,8 @@
 
 Redis may come later than the receiver. Until the inbox is open every delivery is spilled, or refused
 with 503, and the receiver tries again once a second. Only an `ACK_POLICY` that this Redis cannot keep
-ends the process, because no waiting makes it possible.
+ends the process, because no waiting makes it possible. One that it cannot keep any more, because somebody has
+changed its settings or another server has taken over, closes the inbox until it can.
 """
 
 from __future__ import annotations
@@ -38,7 +39,19 @@ class Opening:
             self.problem = "the inbox is not open: Redis does not answer"
             log.warning("inbox not open yet error=%s", type(error).__name__)
         else:
-            self.problem = None
+            if not self.is_broken:
+                self.problem = None
+
+    async def look(self) -> None:
+        """Close the inbox when what is promised cannot be kept any more; raises `NotPossible` then."""
+        try:
+            async with asyncio.timeout(_WITHIN_S):
+                await self._inbox.check()
+        except NotPossible as error:
+            self.problem = self.problem or str(error)
+            raise
+        except Exception as error:  # then nothing can be stored anyway
+            log.debug("promise not checked error=%s", type(error).__name__)
 
     def close_if_failed(self, task: asyncio.Task[None]) -> None:
         """Accept nothing more once a part of the receiver has ended by a fault of ours."""
@@ -49,10 +62,15 @@ class Opening:
         log.critical("nothing is accepted any more: %s", self.problem, exc_info=error)
 
     async def keep_trying(self) -> None:
-        """Try until it is open. A promise found impossible only now is told by `/readyz`."""
-        while self.problem is not None and not self.is_broken:
+        """Try until it is open, and look for ever whether it may stay so. What is not possible is told by `/readyz`."""
+        while not self.is_broken:
             await asyncio.sleep(_AGAIN_S)
+            before = self.problem
             try:
-                await self.try_once()
+                await (self.look() if before is None else self.try_once())
             except NotPossible:
-                log.critical("nothing is stored: %s", self.problem)
+                if self.problem != before:
+                    log.critical("Redis gets nothing: %s", self.problem)
+            else:
+                if before is not None and self.problem is None:
+                    log.info("inbox open")

@@ -28,6 +28,7 @@ from pipeline.sources.registry import SECRETS, SOURCES
 from receiver import webhooks
 from receiver.problems import Refused
 from tests.receiver.conftest import TOKEN, MakeClient
+from tests.receiver.desk import until
 
 pytestmark = pytest.mark.anyio
 
@@ -381,6 +382,35 @@ async def test_the_answer_names_the_promise(make_client: MakeClient, redis: Redi
         await redis.config_set("appendfsync", "no")
     assert answer.status_code == 202
     assert answer.headers["relay-ack"] == "fsynced"
+
+
+async def test_a_promise_that_cannot_be_kept_any_more_is_not_given(
+    make_client: MakeClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who runs sees that Redis writes no file any more: then the own disk keeps what comes, until Redis does."""
+    monkeypatch.setattr("receiver.opening._AGAIN_S", 0.05)
+    await redis.config_set("appendfsync", "always")
+    posted = 0
+    async with make_client(ack_policy="fsynced") as client:
+
+        async def is_answered(how: str) -> bool:
+            nonlocal posted
+            posted += 1
+            return (await client.post(PIXEL, content=BODY)).headers["relay-ack"] == how
+
+        async def are_all_stored() -> bool:
+            return int(await redis.hget(keys.BOOKS, "unpack:in") or 0) == posted
+
+        try:
+            assert await is_answered("fsynced")
+            await redis.config_set("appendonly", "no")
+            await until(lambda: is_answered("spilled"))
+            await redis.config_set("appendonly", "yes")
+            await until(lambda: is_answered("fsynced"))
+        finally:
+            await redis.config_set("appendonly", "yes")
+            await redis.config_set("appendfsync", "no")
+        await until(are_all_stored)
 
 
 async def test_a_fault_in_a_sources_check_loses_nothing(

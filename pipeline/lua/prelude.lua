@@ -93,14 +93,18 @@ end
 
 -- The rate that all calls to one vendor share. Rank 0 is served first: somebody who waits for the next call leaves a
 -- mark, and whoever ranks lower leaves that call to them. Answer: the milliseconds to wait, nothing when a call may be
--- made now; then the next call, for `take_call` in the same script: when it is free, and the gap after it.
+-- made now; then the next call, for `take_call` in the same script: when it is free, and the gap after it. What is
+-- further ahead than calls at this pace can be was written before the clock was set back: it holds nobody up.
 local function rate_wait(vendor, gap, rank, now)
   if gap <= 0 then return end
   local key, next_call, wide = P .. 'rate:' .. vendor, 0, paced(vendor, gap)
-  local rate = redis.call('HGETALL', key)
+  local furthest, rate = now + 3 * wide + 1000, redis.call('HGETALL', key)
   for i = 1, #rate, 2 do
-    if rate[i] == 'next' then next_call = tonumber(rate[i + 1])
-    elseif tonumber(rate[i]) < rank and tonumber(rate[i + 1]) > now then return math.ceil(wide) end
+    local moment = tonumber(rate[i + 1])
+    if moment <= furthest then
+      if rate[i] == 'next' then next_call = moment
+      elseif tonumber(rate[i]) < rank and moment > now then return math.ceil(wide) end
+    end
   end
   if next_call <= now then return nil, {free = next_call, wide = wide} end
   even_when_full()

@@ -38,7 +38,8 @@ local function seal(line, now)
     local group = groups[form]
     for first = 1, #group, most do
       local last = math.min(first + most - 1, #group)
-      local remaining = ripe - (now - tonumber(string.match(group[first][1], '^%d+')))
+      local age = now - tonumber(string.match(group[first][1], '^%d+'))
+      local remaining = age < 0 and 0 or ripe - age -- below 0: the clock was set back, and nobody knows how old it is
       if sealed < wanted and (last - first + 1 == most or remaining <= 0) then
         local ids, fields = {}, {}
         for i = first, last do

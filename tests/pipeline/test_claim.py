@@ -6,6 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline import books, heartbeats, keys, pauses
+from pipeline.clock import HOUR_MS, redis_now_ms
 from pipeline.moves import Move, Result
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues, create_groups
@@ -84,6 +85,16 @@ async def test_two_workers_share_one_rate(redis: Redis) -> None:
     assert (await claim(redis, consumer="two", gap_ms=60_000)).word == "batch"
     assert (await claim(redis, consumer="one", gap_ms=60_000)).word == "wait"
     assert 0 < await redis.pttl(RATE) <= 600_000
+
+
+async def test_a_clock_that_was_set_back_holds_up_no_call(redis: Redis) -> None:
+    """The next call, and somebody's turn, that a clock an hour ahead has written are as if they were not there."""
+    ahead = await redis_now_ms(redis) + HOUR_MS
+    await redis.hset(RATE, mapping={"next": ahead, "0": ahead})
+    for payload in (b"1", b"2"):
+        await seal(redis, Stage.FORWARD, [payload])
+    assert (await claim(redis, rank=1, gap_ms=60_000)).word == "batch"
+    assert 0 < (await claim(redis, rank=1, gap_ms=60_000)).wait_ms <= 60_000
 
 
 async def test_without_a_limit_nobody_waits(redis: Redis) -> None:

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from pipeline import heartbeats, keys, pauses
+from pipeline.clock import HOUR_MS, redis_now_ms
 from pipeline.moves import Move, Result
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues, create_groups, fields
@@ -134,6 +135,14 @@ async def test_work_of_a_dead_worker_is_taken_over(redis: Redis) -> None:
     assert await held_by(redis) == {"living": 1, "released": 2}  # nothing was left in its hands
     assert len(await take(redis, most=9, consumer="living")) == 3
     await check_books(redis)
+
+
+async def test_a_heartbeat_from_the_future_is_no_sign_of_life(redis: Redis) -> None:
+    """A worker that died before the clock was set back by an hour is not taken for alive until then."""
+    await put(redis)
+    await take(redis, consumer="dead")
+    await redis.zadd(keys.WORKERS, {"dead": await redis_now_ms(redis) + HOUR_MS})
+    assert await Queues(redis, "living").adopt() == 1
 
 
 async def test_more_than_a_page_is_given_back_of_many_queues(

@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from pipeline import books, dead_letters, keys, pauses
+from pipeline.clock import redis_now_ms
 from pipeline.dead_letters import Filter
 from pipeline.moves import Move
 from pipeline.origins import Form, Origin
@@ -164,7 +165,7 @@ async def calls_of_both(redis: Redis, calls: int, order: Sequence[Stage]) -> lis
     Both wait for each, and *order* says who asks first when its time has come.
     """
     ranks, lines = {Stage.FORWARD: 0, Stage.SUBSCRIBE: 1}, []
-    await redis.hset(RATE, "next", 9e15)
+    await redis.hset(RATE, "next", await redis_now_ms(redis) + 60_000)
     for _ in range(calls):
         for stage in order:
             await claim(redis, stage, rank=ranks[stage], gap_ms=60_000, is_all_sealed=1)
@@ -214,7 +215,7 @@ async def test_calls_beside_the_stages_do_not_keep_it_out(redis: Redis) -> None:
     await retry(redis, Stage.ENRICH, [b"old"] * 4)
     await seal_all(redis, Stage.ENRICH, most=1)
     turn, got = script(redis, "turn"), []
-    await redis.hset(RATE, "next", 9e15)
+    await redis.hset(RATE, "next", await redis_now_ms(redis) + 60_000)
     for _ in range(10):
         await turn(args=["audiencepoint", 60_000, 0])
         await claim(redis, Stage.ENRICH, rank=1, gap_ms=60_000)

@@ -33,7 +33,7 @@ from pipeline import (
     scripts,
     seen,
 )
-from pipeline.clock import HOUR_MS
+from pipeline.clock import HOUR_MS, redis_now_ms
 from pipeline.connections import Role, connection_pool
 from pipeline.dead_letters import Filter
 from pipeline.imports import Import, Kind
@@ -236,7 +236,8 @@ async def test_claim_looks_again_when_there_was_no_batch(broken: Broken) -> None
     await pauses.pause(broken.redis, Stage.FORWARD, "lunch")
     assert (await claim(broken.client)).word == "paused"
     await pauses.resume(broken.redis, Stage.FORWARD)
-    await broken.redis.hset(keys.PREFIX + "rate:audiencepoint", "next", 9e12)
+    soon = await redis_now_ms(broken.redis) + 60_000
+    await broken.redis.hset(keys.PREFIX + "rate:audiencepoint", "next", soon)
     assert (await claim(broken.client, gap_ms=60_000)).word == "wait"
     assert broken.images.pop() == await image(broken.redis)
     assert await held(broken.redis, "forward:batches") == {}

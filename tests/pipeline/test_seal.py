@@ -85,6 +85,12 @@ async def test_an_incomplete_batch_waits_until_it_is_ripe(redis: Redis) -> None:
     assert await take_batches(redis) == [[b"old", b"young"]]
 
 
+async def test_what_came_before_the_clock_was_set_back_is_ripe(redis: Redis) -> None:
+    """Nobody knows how old an event from the future is, so it does not wait for that moment."""
+    await arrive(redis, [b"1"], age_ms=-60 * MINUTE_MS)
+    assert await seal(redis) == Sealed(1, None)
+
+
 async def test_hashed_and_plain_are_never_in_one_batch(redis: Redis) -> None:
     """However they alternate, a batch is of one form, and each form is as ripe as its own oldest."""
     for n in range(40):

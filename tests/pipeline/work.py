@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from pipeline import books, keys
-from pipeline.clock import HOUR_MS
+from pipeline.clock import HOUR_MS, redis_now_ms
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
 from pipeline.moves import Argument, Move, Moved, Mover
@@ -54,6 +54,14 @@ async def add(redis: Redis, stage: Stage, payloads: Sequence[bytes]) -> None:
         move.append(stage, payload, ORIGIN)
     move.settle(Stage.UNPACK, "done")
     await apply(redis, move)
+
+
+async def use_up(redis: Redis, vendor: str, gap_ms: int = 1) -> None:
+    """Leave no call to *vendor* for a quarter of an hour, where one is configured each *gap_ms*."""
+    # at a pace that is slow enough for that
+    await redis.hset(keys.PREFIX + "pace:" + vendor, mapping={"gap": gap_ms, "share": 1e-6})
+    next_ms = await redis_now_ms(redis) + 900_000
+    await redis.hset(keys.PREFIX + "rate:" + vendor, "next", next_ms)
 
 
 def batch(payloads: Sequence[bytes], *more: Argument) -> list[Argument]:

@@ -17,11 +17,12 @@ from pipeline.endpoints import Endpoint
 from pipeline.outcomes import Person, Stage
 from pipeline.scripts import script
 from sandbox.faults import broken, firewalled, poisoned, refused_alike, slow, throttled
+from tests.pipeline.work import use_up
 from tests.workbench import PATIENCE_S, QUICK, Workbench, mail_events
 from tests.workers.endpoints import outcomes
 from tests.workers.test_enrich import named, score_of, see
 from workers import poll_scores
-from workers.poll_scores import QUIET_MS, keep_polling
+from workers.poll_scores import QUIET_MS, SHARE, keep_polling
 
 pytestmark = pytest.mark.anyio
 
@@ -539,12 +540,12 @@ async def test_who_is_forgotten_is_not_asked_about(make_polling: MakeBench) -> N
     await subscribed(make_polling(), MAIL, "b@example.com")
     bench = make_polling(audiencepoint_rate=1000)
     bench.timing = replace(POLL, poll_lease_s=4.0)  # whoever waits looks again in a fourth of it
-    rate = f"{keys.PREFIX}rate:audiencepoint:polling"
-    await bench.redis.hset(rate, "next", "99999999999999")
+    await use_up(bench.redis, "audiencepoint:polling", SHARE)
     async with bench.at_work():
         await bench.until(lambda: _has_begun(bench))
         await forgetting.forget(bench.redis, MAIL)
-        await bench.redis.delete(rate)
+        for name in ("pace", "rate"):
+            await bench.redis.delete(f"{keys.PREFIX}{name}:audiencepoint:polling")
         await bench.until(lambda: is_over(bench))
     assert asked(bench) == ["b@example.com"]
     assert await visitors.find(bench.redis, MAIL) is None

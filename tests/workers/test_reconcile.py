@@ -16,6 +16,7 @@ from pipeline.imports import Import, Kind
 from pipeline.outcomes import Stage
 from sandbox.faults import Fault, broken, throttled
 from sandbox.invented import visit
+from tests.pipeline.work import use_up
 from tests.workbench import Workbench, mail_events
 from tests.workers.endpoints import outcomes
 from workers.reconcile import begins_anew, is_due
@@ -170,7 +171,7 @@ async def test_it_ranks_behind_enrichment(make_bench: MakeBench) -> None:
     """It waits for the rate as one of rank 1, to whom `enrich` leaves nothing that it wants itself."""
     bench = make_bench(audiencelab_rate=1000, reconcile_segments="segment-30")
     rate = "{relay}:rate:audiencelab"
-    await bench.redis.hset(rate, "next", "99999999999999")
+    await use_up(bench.redis, "audiencelab")
     async with bench.at_work():
         await bench.until(lambda: bench.redis.hexists(rate, "1"))
         assert not await bench.redis.hexists(rate, "0")

@@ -23,6 +23,7 @@ from pipeline.outcomes import Stage
 from pipeline.scripts import script
 from sandbox.faults import Fault, broken, cut_off, proxied, throttled
 from sandbox.invented import v3_event, visit
+from tests.pipeline.work import use_up
 from tests.vendors import KEY
 from tests.workbench import Workbench
 from workers import walk
@@ -367,7 +368,7 @@ async def test_the_walk_keeps_to_the_rate(stroll: Stroll) -> None:
     stroll.calls_per_s = 1000
     await stroll.walk(segment(30))
     assert await stroll.bench.redis.hexists("{relay}:rate:audiencelab", "next")
-    await stroll.bench.redis.hset("{relay}:rate:audiencelab", "next", "99999999999999")
+    await use_up(stroll.bench.redis, "audiencelab")
     walking = asyncio.create_task(stroll.walk(segment(31)))
     await stroll.bench.until(lambda: stroll.bench.redis.hexists("{relay}:rate:audiencelab", "1"))
     stroll.stopping.set()

@@ -11,6 +11,8 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
+from redis.exceptions import RedisError
+
 from pipeline import keys
 from pipeline.deliveries import Delivery
 from pipeline.moves import Move
@@ -56,6 +58,8 @@ async def reread(context: Context, stage: Stage, until: float) -> None:
         for entry in taken.entries:
             try:
                 move = await move_of(context, stage, entry)
+            except (RedisError, OSError):  # not this entry's fault
+                raise
             except Exception as failure:
                 # a source that trips over this entry must not stop the stage
                 await mishaps.failed(context, stage, entry, failure)

@@ -52,6 +52,7 @@ class Spill:
         self._drained = Drained(self._lock)
         # what cannot be read, kept locked
         self._passed_over: dict[str, Segment] = {}
+        self._unreadable = ""
         self._not_taken: set[str] = set()
         self._current: Segment | None = None
         self._spare: Segment | None = None
@@ -128,14 +129,15 @@ class Spill:
             try:
                 segment.load(lambda: time.sleep(_REST_S))
             except OSError as error:
+                self._unreadable = segment.path.stem
                 raise SpillError(f"{segment.path} cannot be read: {why(error)}") from error
             return segment
 
     def pass_over(self) -> None:
-        """Leave out the oldest file, which cannot be read: it stays as it is until the next process tries."""
+        """Leave out the file that could not be read last: it stays as it is until the next process tries."""
         with self._lock:
-            stem = min(self._segments, default="")
-            if not stem:
+            stem = self._unreadable
+            if stem not in self._segments:  # closed meanwhile
                 return
             self._passed_over[stem] = self._segments.pop(stem)
         log.error("a spilled file is passed over, since it cannot be read file=%s", stem)

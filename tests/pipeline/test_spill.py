@@ -550,3 +550,26 @@ def test_what_its_owner_cuts_off_meanwhile_is_a_torn_end(spill: Spill, home: Hom
         records = records_in(pages, mark_of(path))
     assert len(records.ends) == 1
     assert not records.is_damaged
+
+
+def test_only_what_could_not_be_read_is_passed_over(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older file that is adopted in between, and can be read, is drained."""
+    older, spill = Spill(home, MANY), Spill(home, MANY)
+    older.append([b"older"])
+    spill.append([b"younger"])
+    with monkeypatch.context() as patch:
+        patch.setattr(segment_module.Segment, "load", unreadable)
+        with pytest.raises(SpillError):
+            spill.next()
+    older.close()
+    assert spill.adopt() == 1
+    spill.pass_over()
+    assert taken_out(spill) == [b"older"]
+    spill.close()
+
+
+def unreadable(*_: object) -> None:
+    """Fail as a broken disk does."""
+    raise OSError(5, "Input/output error")

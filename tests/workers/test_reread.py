@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import orjson
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from pipeline import dead_letters, keys, recipients
 from pipeline.deliveries import Delivery
@@ -26,6 +28,11 @@ from pipeline.sources import Rules
 from pipeline.sources.registry import SOURCES
 from pipeline.tombstones import Tombstones
 from tests.workbench import Workbench, mail_event, mail_events
+from workers import reread
+from workers.context import Context
+from workers.fates import BUG_TRIES
+from workers.reading import Read
+from workers.unpack import learn
 
 pytestmark = pytest.mark.anyio
 
@@ -181,3 +188,22 @@ async def test_an_event_that_names_a_number_gets_its_address(
     found: list[Outcome] = [Unaddressed(Stage.FORWARD, "no_address", event)]
     assert await retried(bench, monkeypatch, found) == {"in": 1, "done": 1}
     assert bench.arrived == ["ada@example.com"]
+
+
+async def test_redis_that_is_away_is_no_fault_of_the_event(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often its address cannot be asked for, the event waits, and leaves when Redis is back."""
+    asked = 0
+
+    async def is_away_at_first(context: Context, reads: Sequence[Read]) -> None:
+        nonlocal asked
+        asked += 1
+        if asked <= 2 * BUG_TRIES:
+            raise RedisConnectionError("away on purpose")
+        await learn(context, reads)
+
+    monkeypatch.setattr(reread, "learn", is_away_at_first)
+    event = MailEvent("ada@example.com", EventType.OPEN, "2026-01-01T00:00:00", "7")
+    assert await retried(bench, monkeypatch, [event]) == {"in": 1, "done": 1}
+    assert asked == 2 * BUG_TRIES + 1

@@ -157,7 +157,8 @@ def _verdict(name: str, item: Mapping[str, object], rules: Rules) -> mail.Verdic
     if name == "failed":
         return _failure(item, rules)
     if name == "bounced":  # legacy
-        return _not_tried(item, item.get("code")) or mail.bounce_by_status(item.get("code"))
+        code = item.get("code")
+        return _not_tried(item, code) or mail.bounce_by_status(code, item.get("error"))
     if name == "dropped":  # legacy: given up after hours of trying ("old"), or not tried at all
         return EventType.SOFT_BOUNCE if _reason(item) == "old" else mail.SUPPRESSED
     return _IGNORED.get(name, mail.UNMAPPED)
@@ -176,7 +177,8 @@ def _failure(item: Mapping[str, object], rules: Rules) -> mail.Verdict:
     if severity == "permanent" or kind.lower() == "hard":
         return EventType.HARD_BOUNCE
     enhanced = mail.text(status.get("enhanced-code"))
-    return mail.bounce_by_status(enhanced or status.get("code"))
+    said = (status.get("message"), status.get("description"))
+    return mail.bounce_by_status(enhanced or status.get("code"), *said)
 
 
 def _not_tried(item: Mapping[str, object], code: object) -> str | None:

@@ -142,7 +142,9 @@ def _bounce(item: Mapping[str, object]) -> EventType:
     if kind == "bounce" or (not kind and not status.startswith("4")):
         return EventType.HARD_BOUNCE
     # `blocked` is a refusal of this message, not of the address; a new word is judged by its status
-    return mail.bounce_by_status(status) if kind not in ("", "blocked") else EventType.SOFT_BOUNCE
+    if kind in ("", "blocked"):
+        return EventType.SOFT_BOUNCE
+    return mail.bounce_by_status(status, item.get("reason"))
 
 
 def _campaigns(item: Mapping[str, object]) -> Iterator[object]:

@@ -225,7 +225,8 @@ def _bounce(facts: Mapping[str, object], recipients: list[object]) -> EventType:
         return EventType.HARD_BOUNCE
     if said in ("transient", "undetermined"):
         return EventType.SOFT_BOUNCE
-    return mail.bounce_by_status(mail.part(recipients[0], "status") if recipients else None)
+    one = recipients[0] if recipients else None
+    return mail.bounce_by_status(mail.part(one, "status"), mail.part(one, "diagnosticCode"))
 
 
 def _opts_out(facts: Mapping[str, object]) -> bool:

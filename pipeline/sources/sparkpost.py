@@ -110,7 +110,8 @@ def _verdict(name: str, event: Mapping[str, object], rules: Rules) -> mail.Verdi
     if name in _BOUNCES:
         # a class that nobody has told us of is judged by what the server answered
         verdict = _BOUNCE_CLASSES.get(mail.text(event.get("bounce_class")))
-        return verdict or mail.bounce_by_status(event.get("error_code"), event.get("raw_reason"))
+        said = map(event.get, ("error_code", "raw_reason", "reason"))
+        return verdict or mail.bounce_by_status(*said)
     if name == "delay":
         return mail.deferral(rules)
     if name == "spam_complaint":

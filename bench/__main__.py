@@ -72,7 +72,9 @@ def bench(
     names: Annotated[
         list[Bench] | None, typer.Argument(help="what to measure; everything when left out")
     ] = None,
-    full: Annotated[bool, typer.Option(help="the sizes of the targets, about an hour")] = False,
+    full: Annotated[
+        bool, typer.Option(help="the sizes of the targets, half an hour or more")
+    ] = False,
     rounds: Annotated[int, typer.Option(help="turns of each side; 0 is as usual", min=0)] = 0,
     appendfsync: Annotated[
         str, typer.Option(help="only this of Redis's policies: always, everysec, no")

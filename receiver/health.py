@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -55,6 +56,8 @@ class Readyz:
         self._heartbeat_age_s = heartbeat_age_s
         self._problem = problem
         self._spilling = spilling
+        # when a worker last lived, as far as it was seen here: one that stops takes its heartbeat with it
+        self._lived_at: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask Redis and answer."""
@@ -93,7 +96,9 @@ class Readyz:
             wrong.append(reason)
         if self._room.is_full:
             wrong.append("Redis is nearly full")
-        if age_s is None or age_s > WORKER_SILENT_S:
+        if age_s is not None:
+            self._lived_at = monotonic() - age_s
+        if self._lived_at is None or monotonic() - self._lived_at > WORKER_SILENT_S:
             idle.append(f"no worker has given a sign of life for {WORKER_SILENT_S} seconds")
         return wrong, idle
 

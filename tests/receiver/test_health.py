@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from httpx import AsyncClient
 from redis.asyncio import Redis
 
 from pipeline import heartbeats, keys
+from receiver import health
 from receiver.group_commit import GroupCommit
 from tests.receiver.conftest import TOKEN, MakeClient
 
@@ -34,6 +36,20 @@ async def test_no_worker_is_named(client: AsyncClient, redis: Redis) -> None:
         assert answer.status_code == 503
         assert "no worker" in answer.json()["detail"]
         assert "retry-after" in answer.headers
+
+
+async def test_a_worker_that_was_just_there_is_not_missed_yet(
+    client: AsyncClient, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stops takes its heartbeat with it: 503 follows after 60 s, so that the next may start meanwhile."""
+    await heartbeats.beat(redis, "w1")
+    assert (await client.get("/readyz")).status_code == 200
+    await redis.delete(keys.WORKERS)
+    assert (await client.get("/readyz")).status_code == 200
+
+    later = time.monotonic() + health.WORKER_SILENT_S
+    monkeypatch.setattr(health, "monotonic", lambda: later)
+    assert (await client.get("/readyz")).status_code == 503
 
 
 @pytest.fixture

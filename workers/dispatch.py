@@ -97,6 +97,8 @@ class Errand(Protocol):
     rank: int
     """0 is served first when several stages share a rate."""
     calls_per_s: float
+    in_batches: bool
+    """Whether a call may be about several items; else only calls can be compared, and no batches."""
 
     async def seal(self) -> Sealed:
         """Make batches of what waits and is ripe."""
@@ -403,7 +405,7 @@ class Dispatch:
             was_held=batch.was_held,
             failures=failures,
             refusals=refusals,
-            refused_batches=batches,
+            refused_batches=batches if self._errand.in_batches else 0,
         )
         return case, successes
 

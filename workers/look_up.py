@@ -39,6 +39,7 @@ class LookUp:
     stage = Stage.ENRICH
     vendor = "audiencelab"
     rank = 0
+    in_batches = False
 
     def __init__(self, context: Context, client: AudienceLab) -> None:
         self._context = context

@@ -70,6 +70,7 @@ class Notify:
     stage = Stage.NOTIFY
     vendor = "crm"
     rank = 0
+    in_batches = False
     calls_per_s = 0.0
 
     def __init__(self, context: Context, client: Crm) -> None:

@@ -56,6 +56,7 @@ class Subscribe:
     stage = Stage.SUBSCRIBE
     vendor = "audiencepoint"
     rank = 1
+    in_batches = True
 
     def __init__(self, context: Context, client: AudiencePoint) -> None:
         self._context = context

@@ -106,6 +106,20 @@ async def test_a_tag_of_the_url_stays_with_the_visitor(bench: Workbench) -> None
     assert all(visitor.tags == ["spring-sale"] for visitor in kept.values())
 
 
+async def test_who_is_on_two_lists_has_both_tags(bench: Workbench) -> None:
+    """Two audiences may send the same person in the same bytes; only what comes again under one tag is a duplicate."""
+    bodies = [sample.body for sample in of("audience")]
+    for tag in ("spring-sale", "autumn-sale", "autumn-sale"):
+        await bench.put("audience", *bodies, tag=tag)
+        await bench.work_until(bench.is_idle)
+    row = await bench.row(Stage.ENRICH)
+    assert row["duplicate"] == row["in"] / 3
+
+    ids = [name async for name in visitors.ids(bench.redis)]
+    kept = await visitors.fetch(bench.redis, ids)
+    assert {tuple(visitor.tags) for visitor in kept.values()} == {("spring-sale", "autumn-sale")}
+
+
 async def test_addresses_leave_hashed_unless_told_otherwise(
     make_bench: Callable[..., Workbench],
 ) -> None:
@@ -118,6 +132,18 @@ async def test_addresses_leave_hashed_unless_told_otherwise(
     assert set(bench.arrived) == {digest(f"person{n}@example.com") for n in range(3)}
     assert bench.box.memory.addresses
     assert not [address for address in bench.box.memory.addresses if "@" in address]
+
+
+async def test_the_events_of_a_batch_leave_oldest_first(bench: Workbench) -> None:
+    """Senders give them in any order; AudiencePoint asks for none, so that theirs is the one that cannot be wrong."""
+    numbers = [*range(20, 30), *range(19, -1, -1)]
+    await bench.put("events", orjson.dumps([mail_event(n) for n in numbers]))
+    await bench.work_until(bench.is_idle)
+
+    (batch,) = [orjson.loads(each)["events"] for each in bench.box.memory.batches]
+    moments = [event["occurred_at_utc"] for event in batch]
+    assert len(moments) == len(numbers)
+    assert moments == sorted(moments)
 
 
 async def test_plain_and_hashed_addresses_never_share_a_batch(bench: Workbench) -> None:

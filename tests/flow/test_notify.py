@@ -320,17 +320,17 @@ async def test_a_refused_message_dies_alone(bench: Workbench, status: int) -> No
 
 
 async def test_when_everything_is_refused_nothing_more_dies(bench: Workbench) -> None:
-    """The same words for every message are nobody's message's fault: the stage pauses."""
+    """The same words for twenty messages in a row are nobody's message's fault: the stage pauses."""
     bench.box.faults.add(refused_alike("crm"))
-    await change(bench, *(f"p{n}@example.com" for n in range(4)), score="1")
+    await change(bench, *(f"p{n}@example.com" for n in range(20)), score="1")
     await bench.work_until(lambda: bench.is_paused(Stage.NOTIFY))
 
     reason = str((await bench.pause(Stage.NOTIFY) or {})["reason"])
     assert reason.startswith("everything is refused: the CRM refused the message (400")
-    assert await bench.row(Stage.NOTIFY) == {"in": 4, "waiting": 4}
+    assert await bench.row(Stage.NOTIFY) == {"in": 20, "waiting": 20}
     bench.box.faults.clear()
     await bench.work_until(bench.is_idle)
-    assert await bench.row(Stage.NOTIFY) == {"in": 4, "done": 4}
+    assert await bench.row(Stage.NOTIFY) == {"in": 20, "done": 20}
 
 
 async def test_a_retry_from_the_dead_letters_has_the_same_id(

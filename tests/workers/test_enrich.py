@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import orjson
 import pytest
@@ -268,6 +269,20 @@ async def test_who_was_not_asked_about_for_good_is_asked_about_at_the_next_sight
     await see(bench, Person(uuid="U"))
     await bench.work_until(bench.is_idle)
     assert (await everybody(bench))["U"].enrichment == "found"
+
+
+async def test_visitors_refused_alike_are_buried_one_by_one(bench: Workbench) -> None:
+    """A call is about one visitor: two alike are two odd visitors, and only twenty in a row are a setting's fault."""
+    bench.box.faults.add(refused_alike("enrich"))
+    async with bench.at_work():
+        for n in range(4):
+            await see(bench, Person(uuid=f"U-{n}", personal_emails=[ADDRESS]))
+            await bench.until(partial(_are_buried, bench, n + 1))
+        assert await bench.pause(Stage.ENRICH) is None
+
+
+async def _are_buried(bench: Workbench, people: int) -> bool:
+    return await bench.row(Stage.ENRICH) == {"in": people, "dead": people}
 
 
 async def wait_to_be_asked_about(bench: Workbench, payload: bytes) -> None:

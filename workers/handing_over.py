@@ -182,6 +182,9 @@ def hand_over_one(
         move.append_fresh(_FORWARD, fingerprint, payload, origin_of(delivery, form).pack())
     elif isinstance(outcome, VisitorEvent):
         fingerprint = "visitor\n" + outcome.fingerprint
+        if delivery.tag and outcome.event_type is None:
+            # somebody who is on a list: which one it is only the tag says
+            fingerprint += "\n" + delivery.tag
         payload = orjson.dumps(outcome)
         move.append_fresh(Stage.ENRICH, fingerprint, payload, origin_of(delivery).pack())
     elif isinstance(outcome, ScoreChange):

@@ -3,7 +3,9 @@
 The same bytes are read twice: the receiver checks the form before it answers, `unpack` reads the
 meaning later. Both must agree on what JSON is, so both come here. What may go wrong: a wrong event
 must be kept as it was sent, but orjson rounds numbers of more than 64 bits, and reads 1 024 levels
-of nesting where it writes only 254.
+of nesting where it writes only 254. A sender that cuts a subject in the middle of an emoji writes half
+of a surrogate pair, which JSON's grammar allows (RFC 8259, 8.2) and orjson does not: it becomes U+FFFD,
+so that one odd text does not cost all events of a call.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 import orjson
 
@@ -24,6 +27,15 @@ _BOM = (
 # in JSON that orjson wrote: a float, or an integer that became one
 _FLOAT = re.compile(rb"(?:^|[\[:,])-?[0-9]+[.e]")
 
+# an odd number of backslashes, so that the last one begins an escape, and a half without the other
+_ESCAPE = rb"(?<!\\)((?:\\\\)*)\\u"
+_HIGH, _LOW = rb"[dD][89abAB][0-9a-fA-F]{2}", rb"[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALVES = (
+    re.compile(_ESCAPE + _HIGH + rb"(?!\\u" + _LOW + rb")"),
+    re.compile(rb"(?<!\\u" + _HIGH + rb")" + _ESCAPE + _LOW),
+)
+
+T = TypeVar("T")
 Items = Callable[[object], Iterable[object]]
 """Finds the events in the JSON value of a body, whatever numbers are in it."""
 
@@ -31,7 +43,7 @@ Items = Callable[[object], Iterable[object]]
 def check_json(body: bytes) -> None:
     """Raise `Malformed` unless *body* is one JSON document; an empty body is none."""
     try:
-        json_pieces.check(body.removeprefix(_BOM))
+        _with_whole_pairs(json_pieces.check, body)
     except orjson.JSONDecodeError as error:
         raise Malformed(_why(body, error)) from None
 
@@ -39,7 +51,7 @@ def check_json(body: bytes) -> None:
 def read_json(body: bytes) -> object:
     """Return the JSON value in *body*; raise `Unreadable` (malformed) when there is none."""
     try:
-        return json_pieces.read(body.removeprefix(_BOM))
+        return _with_whole_pairs(json_pieces.read, body)
     except orjson.JSONDecodeError as error:
         raise Unreadable(Reason.MALFORMED, _why(body, error)) from None
 
@@ -70,8 +82,26 @@ def as_sent(outcomes: list[Outcome], body: bytes, items: Items) -> list[Outcome]
     ]
 
 
-def _with_spelt_numbers(body: bytes) -> object:
+def _with_whole_pairs(read: Callable[[bytes], T], body: bytes) -> T:
     text = body.removeprefix(_BOM)
+    try:
+        return read(text)
+    except orjson.JSONDecodeError:
+        whole = _without_halves(text)
+        if whole == text:
+            raise
+    return read(whole)
+
+
+def _without_halves(text: bytes) -> bytes:
+    """Return *text* with U+FFFD in place of each escaped half of a surrogate pair."""
+    for half in _HALVES:
+        text = half.sub(rb"\1\\ufffd", text)
+    return text
+
+
+def _with_spelt_numbers(body: bytes) -> object:
+    text = _without_halves(body.removeprefix(_BOM))
     try:
         value: object = json.loads(text, parse_int=orjson.Fragment, parse_float=orjson.Fragment)
     except RecursionError:  # nested deeper than json reads: better rounded than lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.outcomes import Ignored, Invalid, Outcome, Probe, Stage, Unreadabl
 from pipeline.sources import Rules, Source
 from pipeline.sources.audiencelab import PIXEL
 from pipeline.sources.events import EVENTS
-from pipeline.sources.json_body import as_json, as_sent
+from pipeline.sources.json_body import as_json, as_sent, check_json, read_json
 from pipeline.sources.registry import SOURCES
 from pipeline.sources.scores import SCORES
 from pipeline.sources.sendgrid import SENDGRID
@@ -65,10 +66,33 @@ def test_a_wrong_event_keeps_its_numbers(source: Source, items: list[str]) -> No
     try:
         orjson.loads(f"[{','.join(items)}]")
     except orjson.JSONDecodeError:
-        return  # half a surrogate, or a number too large for a float, is no JSON to anybody here
+        # a number too large for a float is no JSON to anybody here; half of a surrogate pair is not kept as it was
+        return
     right = RIGHT[source]
     found = wrong(source, f"[{right}, {f', {right}, '.join(items)}, {right}]")
     assert [exact(one.payload) for one in found] == [exact(item) for item in items]
+
+
+@given(st.lists(st.text(st.sampled_from('\ud83d\udc4b\ude00\\u "d8')) | st.text(), max_size=3))
+def test_half_of_a_surrogate_pair_is_replaced_and_nothing_else(texts: list[str]) -> None:
+    """What JSON's grammar allows is read, as U+FFFD; pairs, and backslashes that only look like halves, stay."""
+    # JSON tells two halves next to each other from no pair
+    paired = [
+        one.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") for one in texts
+    ]
+    body = json.dumps(texts).encode()
+    check_json(body)
+    assert read_json(body) == [re.sub("[\ud800-\udfff]", "\ufffd", one) for one in paired]
+
+
+def test_half_of_a_surrogate_pair_costs_no_event_of_the_call() -> None:
+    """The event with it comes out as well as those around it; a wrong one is kept without the half."""
+    right = RIGHT[EVENTS]
+    odd = right.replace('"s"', '"s \\ud83d"')
+    found = EVENTS.parse(delivery("events", f"[{right},{odd},{right}]".encode()), Rules(), NOW)
+    assert [getattr(one, "send_id", None) for one in found] == ["s", "s \ufffd", "s"]
+    (lost,) = wrong(EVENTS, '[{"email":"\\ud83d","rate":0.10000000000000000001}]')
+    assert lost.payload == '{"email":"\ufffd","rate":0.10000000000000000001}'.encode()
 
 
 def test_a_wrong_event_inside_envelopes_keeps_its_numbers() -> None:

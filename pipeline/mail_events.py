@@ -25,8 +25,9 @@ EmailFormat = Literal["sha256", "plain"]
 # A day of slack for wrong clocks and unlabelled zones: contract 1.2, source `events`.
 _FURTHEST_AHEAD_S = 24 * 60 * 60
 _AHEAD = "occurred_at_utc is more than 24 hours ahead"
-# The model names no limit; 255 is the most that any known sender uses for an id.
-_LONGEST_SEND_ID = 255
+# The model names no limit. A Message-ID is within one line of a header, which has at most so many characters:
+# https://www.rfc-editor.org/rfc/rfc5322#section-2.1.1
+_LONGEST_SEND_ID = 998
 # Contract 1.5: free texts are cut, because a user agent can be of any length.
 _LONGEST_TEXT = 1024
 

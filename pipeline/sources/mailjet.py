@@ -56,13 +56,15 @@ def _verdict(name: str, rules: Rules) -> mail.Verdict:
 
 
 def _bounce(item: Mapping[str, object], rules: Rules) -> mail.Verdict:
-    # without it nothing says that the address is dead
-    if mail.is_true(item.get("hard_bounce")):
+    verdict = item.get("hard_bounce")
+    if mail.is_true(verdict):
         return EventType.HARD_BOUNCE
     # "This is a temporary error ... Delivery will be re-attempted", says the table of errors in
     # https://github.com/mailjet/api-documentation/blob/master/guides/_event-api.md
     if mail.text(item.get("error")).lower() == "greylisted":
         return mail.deferral(rules)
+    if verdict is None:
+        return mail.bounce_by_status(item.get("comment"), item.get("error"))
     return EventType.SOFT_BOUNCE
 
 

@@ -41,7 +41,8 @@ _SENT = "email.sent"
 
 _HARD = ("permanent",)
 _NOT_TRIED = ("suppressed", "onaccountsuppressionlist")
-_SENTENCE_NOT_TRIED = re.compile(r"suppressed sending|suppression list", re.IGNORECASE)
+_SENTENCE_NOT_TRIED = re.compile(r"suppressed sending", re.IGNORECASE)
+_SENTENCE_LISTED = re.compile(r"suppression list", re.IGNORECASE)
 _SENTENCE_HARD = re.compile(r"hard bounce", re.IGNORECASE)
 # https://resend.com/docs/api-reference/emails/send-email allows so many; each is a copy of the event
 _MOST_RECIPIENTS = 50
@@ -137,7 +138,9 @@ def _bounce(bounce: Mapping[str, object]) -> mail.Verdict:
     # https://resend.com/docs/dashboard/emails/email-bounces: type and subType are Amazon SES's words
     sentence = mail.text(bounce.get("message"))
     finer = mail.text(bounce.get("subType")).lower()
-    if finer in _NOT_TRIED or (not finer and _SENTENCE_NOT_TRIED.search(sentence)):
+    if finer in _NOT_TRIED or _SENTENCE_NOT_TRIED.search(sentence):
+        return mail.SUPPRESSED
+    if not finer and _SENTENCE_LISTED.search(sentence):
         return mail.SUPPRESSED
     if kind := mail.text(bounce.get("type")).lower():
         return EventType.HARD_BOUNCE if kind in _HARD else EventType.SOFT_BOUNCE

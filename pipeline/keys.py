@@ -12,7 +12,7 @@ which is why two relays must not share a database.
 | {relay}:attempts             | hash   | until moved          | claim, setback, unpack | claim, take         |
 | {relay}:bells                | hash   | for ever             | drain, sweep           | put, moves, sweep   |
 | {relay}:paused               | hash   | until resumed        | pauses, setback, moves | take, claim, status |
-| {relay}:destination:STAGE    | hash   | for ever             | claim, setback, refusal, moves | claim, dispatch |
+| {relay}:destination:STAGE    | hash   | for ever             | claim, setback, fault, moves | claim, dispatch |
 | {relay}:calls:ENDPOINT      | hash   | for ever             | heartbeat              | the console         |
 | {relay}:calls:ENDPOINT:WIDTH:SLOT | hash | two hours, or a day   | heartbeat              | the console         |
 | {relay}:failed-calls:ENDPOINT | list   | a week               | heartbeat              | the console         |

@@ -187,9 +187,9 @@ class Move:
         """Remember what became of an address's subscription; with '' it may be queued again as if it never was."""
         self._effect("subscription", digest, state, keep_ms)
 
-    def succeeded(self, stage: Stage) -> None:
-        """Note that the stage's vendor took a call; ends a pause that the relay made itself."""
-        self._effect("succeeded", stage)
+    def succeeded(self, stage: Stage, *, had_failed: bool = False) -> None:
+        """Note that the stage's vendor took a call, maybe one that *had failed*; ends a pause that the relay made."""
+        self._effect("succeeded", stage, int(had_failed))
 
     def hold(self, stage: Stage, successes: int) -> None:
         """Let held batches of *stage* wait until it has had more than so many *successes*."""

@@ -142,6 +142,8 @@ class Bulk:
             return await self._look(job, parts)
         if job.is_begun:
             return await self._find(job)
+        if not self._context.settings.enrich_bulk_from:
+            return await self._ask_one_by_one(job, "no jobs are to be made any more")
         return await self._make(job, parts)
 
     # making ----------------------------------------------------------------------------------------
@@ -387,8 +389,10 @@ class Bulk:
         is_too_old = job.now_ms - job.made_ms > timing.bulk_give_up_s * 1000
         if isinstance(failure, Rejected) or is_too_old:
             return await self._ask_one_by_one(job, told)
-        state = await redis.hmget(keys.destination(STAGE), "successes", "failures")
-        successes, failures = (int(number or 0) for number in state)
+        names = ("successes", "bulk_successes", "failures")
+        state = await redis.hmget(keys.destination(STAGE), *names)
+        singly, in_bulk, failures = (int(number or 0) for number in state)
+        successes = singly + in_bulk
         case = await self._case(job, successes, failures)
         verdict = decide(failure, case, timing, datetime.now(UTC))
         if verdict.fate in (Fate.SPLIT, Fate.BURY):
@@ -408,6 +412,7 @@ class Bulk:
                 pipe.xlen(keys.queue(queue))
             *waiting, held, held_retried = await pipe.execute()
         return Case(
+            is_collective=True,
             tries=job.tries,
             bugs=job.bugs,
             others_succeeded=job.mark is not None and job.tries > 0 and successes > job.mark,

@@ -32,7 +32,16 @@ from pipeline.queues import Sealed
 from pipeline.scripts import script
 from workers.clients.errors import CallFailed, Rejected, Throttled
 from workers.clients.http import Answered, calls_noted
-from workers.fates import Case, Fate, Setback, Verdict, decide, last_line
+from workers.fates import (
+    HOLD_AFTER,
+    RECOVERIES_COUNT_FOR,
+    Case,
+    Fate,
+    Setback,
+    Verdict,
+    decide,
+    last_line,
+)
 from workers.width import WIDTH, Width
 
 if TYPE_CHECKING:
@@ -63,8 +72,9 @@ class Batch:
     tries: int
     #: exceptions of ours among its failures; they are counted apart and stay with it until it is split
     bugs: int
-    #: the stage's successes when it was first tried, last held, or split off
+    #: the stage's successes when it was first tried, last held, or split off, and from then on the failures
     mark: int
+    faults: int | None
     others_wait: bool
     others_held: bool
     has_tombstones: bool
@@ -75,6 +85,11 @@ class Batch:
     def was_held(self) -> bool:
         """Tell whether it waited for others to succeed first."""
         return self.queue == keys.held(self.line)
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether it was tried before, as it is: a half was not, whatever its whole went through."""
+        return self.was_held or 0 < self.tries < HOLD_AFTER
 
     @property
     def line(self) -> str:
@@ -127,6 +142,7 @@ class Dispatch:
         self._claim = script(context.redis, "claim")
         self._setback = script(context.redis, "setback")
         self._refusal = script(context.redis, "refusal")
+        self._fault = script(context.redis, "fault")
         self._calls: set[asyncio.Task[None]] = set()
         # outlives this drain: what was learned of the vendor holds for the next one
         self._width = context.widths.setdefault(errand.stage, Width(WIDTH, errand.calls_per_s))
@@ -303,7 +319,7 @@ class Dispatch:
             move = Move(batch.queue, [batch.id])
             outcome = await self._errand.settle(move, batch, answer)
             if not isinstance(answer, Uncalled):
-                move.succeeded(stage)
+                move.succeeded(stage, had_failed=batch.has_failed)
             moved = await self._context.mover.apply([move])
             match moved.results[0]:
                 case Result.CHANGED:
@@ -337,7 +353,7 @@ class Dispatch:
         move.settle(self._errand.stage, "ignored", len(batch.items) - len(kept))
         if kept:
             again = attempts(batch.tries, batch.mark, 0)
-            fields = batch_fields(kept, batch.root, again, batch.bugs)
+            fields = batch_fields(kept, batch.root, again, batch.bugs, batch.faults)
             move.pass_on(keys.batches(batch.line), fields)
         await self._context.mover.apply([move])
         return True
@@ -347,7 +363,7 @@ class Dispatch:
     async def _failed(self, batch: Batch, failure: Exception) -> str:
         """Carry out the fate of *batch*; return it as a word for the log."""
         stage, timing = self._errand.stage, self._context.timing
-        case, successes = await self._case(batch, failure)
+        case, successes, faults = await self._case(batch, failure)
         verdict = decide(failure, case, timing, datetime.now(UTC))
         # an exception of ours may have come after the call was made
         sent = int(not isinstance(failure, CallFailed) or failure.maybe_stored)
@@ -359,7 +375,7 @@ class Dispatch:
             await self.set_back(verdict.setback or Setback(""), batch, sent)
             return verdict.fate
         again = attempts(verdict.tries, successes, sent)
-        move = await self._taken_out(batch, failure, verdict, again)
+        move = await self._taken_out(batch, failure, verdict, again, faults)
         if verdict.fate is Fate.HOLD:
             move.hold(stage, successes)
         await self._context.mover.apply([move])
@@ -368,46 +384,54 @@ class Dispatch:
         return verdict.fate
 
     async def _taken_out(
-        self, batch: Batch, failure: Exception, verdict: Verdict, again: str
+        self, batch: Batch, failure: Exception, verdict: Verdict, again: str, faults: int
     ) -> Move:
         """Make the move that holds, splits or buries *batch*."""
         move = Move(batch.queue, [batch.id])
         is_ours = not isinstance(failure, CallFailed)
         if verdict.fate is Fate.HOLD:
-            fields = batch_fields(batch.items, batch.root, again, batch.bugs + is_ours)
+            fields = batch_fields(batch.items, batch.root, again, batch.bugs + is_ours, faults)
             move.pass_on(keys.held(batch.line), fields)
         elif verdict.fate is Fate.SPLIT:
             middle = (len(batch.items) + 1) // 2
             for half in (batch.items[:middle], batch.items[middle:]):
-                move.pass_on(keys.batches(batch.line), batch_fields(half, batch.root, again))
+                fields = batch_fields(half, batch.root, again, faults=faults)
+                move.pass_on(keys.batches(batch.line), fields)
         else:
             tries = batch.bugs if is_ours else batch.tries
             await self._errand.bury(move, batch.items[0], verdict, sentence(failure), tries + 1)
         return move
 
-    async def _case(self, batch: Batch, failure: Exception) -> tuple[Case, int]:
-        """Return what is known about *batch*, and how many calls of the stage have succeeded."""
-        stage = self._errand.stage
+    async def _case(self, batch: Batch, failure: Exception) -> tuple[Case, int, int]:
+        """Return what is known about *batch*, and how many calls of the stage have succeeded, and failed, by now."""
+        stage, size = self._errand.stage, len(batch.items)
         refusals, batches = 0, 0
-        if len(batch.items) == 1 and isinstance(failure, Rejected):
+        if size == 1 and isinstance(failure, Rejected):
             words = blake2b(failure.sentence.encode(), digest_size=8).hexdigest()
             is_first = int(not batch.was_held)
             refusals, batches = await self._refusal(args=[stage, words, batch.root, is_first])
-        state = await self._context.redis.hmget(keys.destination(stage), "successes", "failures")
-        successes, failures = (int(number or 0) for number in state)
+        is_of_vendor = isinstance(failure, CallFailed) and not isinstance(failure, Rejected)
+        # a single item that was held may be what is wrong; it tells nothing about others
+        is_counted = is_of_vendor and not (size == 1 and batch.was_held)
+        may_be_parted = is_of_vendor and size > 1 and batch.was_held and not batch.others_wait
+        state = await self._fault(args=[stage, int(is_counted), batch.root, int(may_be_parted)])
+        successes, failures, recovered, faults, is_parted = map(int, state)
         case = Case(
-            size=len(batch.items),
+            size=size,
             tries=batch.tries,
             bugs=batch.bugs,
             others_succeeded=successes > batch.mark,
+            others_recovered=recovered > 0 and successes - recovered < RECOVERIES_COUNT_FOR,
+            others_failed=batch.faults is not None and faults > batch.faults,
             others_wait=batch.others_wait,
             others_held=batch.others_held,
             was_held=batch.was_held,
+            is_parted=bool(is_parted),
             failures=failures,
             refusals=refusals,
             refused_batches=batches if self._errand.in_batches else 0,
         )
-        return case, successes
+        return case, successes, faults + is_counted
 
     async def slow_down(self, failure: Throttled, begun_ms: int) -> None:
         """Ask the vendor less often from now on, because it said so to a call that was begun at *begun_ms*."""
@@ -453,6 +477,7 @@ def read_batch(claim: Sequence[Any]) -> Batch:
         tries=int(tries),
         bugs=int(named.get(b"b", 0)),
         mark=int(mark),
+        faults=int(named[b"f"]) if b"f" in named else None,
         others_wait=int(others) > 0,
         others_held=int(held) > 0,
         has_tombstones=bool(tombstones),
@@ -465,7 +490,9 @@ def attempts(tries: int, mark: int, sent: int) -> str:
     return f"{tries}:{mark}:{sent}"
 
 
-def batch_fields(items: Sequence[Item], root: str, attempts: str, bugs: int = 0) -> list[Argument]:
+def batch_fields(
+    items: Sequence[Item], root: str, attempts: str, bugs: int = 0, faults: int | None = None
+) -> list[Argument]:
     """Return the entry of a batch that takes the place of another one, or of a part of it.
 
     `lua/claim.lua` wants the earlier attempts last.
@@ -475,6 +502,8 @@ def batch_fields(items: Sequence[Item], root: str, attempts: str, bugs: int = 0)
         fields += ("p", item.payload, "m", item.origin)
     if bugs:
         fields += ("b", bugs)
+    if faults is not None:
+        fields += ("f", faults)
     return [*fields, "g", root, "t", attempts]
 
 

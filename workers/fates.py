@@ -13,7 +13,8 @@ A failure is about the item, about the destination, or about us.
 - A 403 or 5xx that keeps following one batch while others succeed: a firewall or a bug over there trips over
   one item. The batch is held, others are tried first. Each time it fails again although others have succeeded
   in between counts as a *strike*: it is split, and its last single item is buried after enough strikes. One
-  success is not enough, because an outage may begin right after it.
+  success is not enough, because an outage may begin right after it. Nor does it count while whole batches
+  fail, too, or pass that had failed: a vendor that answers one call in ten trips over calls, not over items.
 - Ours (an exception in our code): three tries, then the culprit is buried with the traceback's last line. Failures
   of any other kind do not count among the three.
 
@@ -42,6 +43,12 @@ HOLD_AFTER = 3
 STRIKES_403 = 2
 STRIKES_5XX = 3
 SINGLES_IN_A_ROW = 20
+#: while there is a success among the last so many of a batch that had failed before, no failure is put down to an item
+RECOVERIES_COUNT_FOR = 16
+#: how long a quota that is used up may be yesterday's, and how soon it is asked for again then
+A_NEW_DAY, QUOTA_AGAIN_S = timedelta(minutes=30), 600.0
+#: the pause ends within the new day, not at the last millisecond of the old one
+A_MOMENT_S = 1.0
 BATCHES_IN_A_ROW = 2
 
 
@@ -59,18 +66,26 @@ class Case:
     """What is known about a batch when its call failed."""
 
     size: int = 1
+    #: one call about many items that cannot be parted: it is given up instead of buried, and nothing is lost by that
+    is_collective: bool = False
     #: failures before this one, up to `HOLD_AFTER`; above it, strikes
     tries: int = 0
     #: exceptions of ours before this one
     bugs: int = 0
     #: others have succeeded since this batch was first tried, last held, or split off
     others_succeeded: bool = False
+    #: among the last calls that succeeded was one whose batch had failed before
+    others_recovered: bool = False
+    #: since this batch was last held or split off, what is above suspicion has failed: several items, or never held
+    others_failed: bool = False
     #: other work waits in the stage that has not been held
     others_wait: bool = False
     #: other batches are held
     others_held: bool = False
     #: it was held before, so everything else was tried first
     was_held: bool = False
+    #: nothing else can be tried, and of all that is held this is what may be parted to find out more
+    is_parted: bool = False
     #: the stage's failures in a row before this one
     failures: int = 0
     #: single items refused in a row with the same words, and of how many batches
@@ -142,14 +157,25 @@ def _again(case: Case, setback: Setback) -> Verdict:
     return Verdict(Fate.RETRY, setback)
 
 
-def _strike(case: Case, setback: Setback | None, strikes: int) -> Verdict:
-    """It failed, others succeeded, and it failed again: split it, or bury what stands alone."""
-    tries = _one_more(case)
+def _strike(case: Case, setback: Setback | None, strikes: int | None) -> Verdict:
+    """It failed, others succeeded, and it failed again: split it, or bury what stands alone after so many *strikes*.
+
+    One that came while others failed, too, is none, and ends the row.
+    """
+    if case.others_recovered:
+        return Verdict(Fate.HOLD, setback, tries=HOLD_AFTER)
     if case.size > 1:
-        return Verdict(Fate.SPLIT, setback, tries=tries)
-    if tries >= HOLD_AFTER + strikes:
+        return _split(case, setback)
+    tries = HOLD_AFTER if case.others_failed else _one_more(case)
+    if strikes is not None and tries >= HOLD_AFTER + strikes:
         return Verdict(Fate.BURY, setback, tries=tries)
     return Verdict(Fate.HOLD, setback, tries=tries)
+
+
+def _split(case: Case, setback: Setback | None) -> Verdict:
+    """Let the halves be compared; what happened while others failed, too, is no strike of theirs."""
+    tries = HOLD_AFTER if case.others_failed else _one_more(case)
+    return Verdict(Fate.SPLIT, setback, tries=tries)
 
 
 def _forbidden(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
@@ -162,20 +188,23 @@ def _forbidden(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
     is_unsure = case.failures == 0 and (case.size > 1 or not case.is_alone)
     probe_s = timing.probe_min_s if is_unsure else timing.misconfigured_probe_s
     setback = Setback(failure.sentence, at_once=True, probe_s=probe_s)
-    if case.size > 1 and case.is_alone:
-        return Verdict(Fate.SPLIT, setback, tries=_one_more(case))
+    if case.size > 1 and (case.is_alone or case.is_parted):
+        return _split(case, setback)
     return Verdict(Fate.HOLD, setback, tries=max(case.tries, HOLD_AFTER))
 
 
 def _unavailable(failure: CallFailed, case: Case) -> Verdict:
     setback = Setback(failure.sentence, at_least_s=failure.retry_after_s or 0.0)
-    is_answer = failure.maybe_stored or (failure.status or 0) >= 500
-    if not is_answer or case.tries + 1 < HOLD_AFTER:  # no network, too many requests: nobody's item
+    is_error = (failure.status or 0) >= 500
+    # no network, too many requests: nobody's item
+    if not (is_error or failure.maybe_stored) or case.tries + 1 < HOLD_AFTER:
         return _again(case, setback)
     if case.others_succeeded and (case.was_held or case.tries >= HOLD_AFTER):
-        return _strike(case, setback, STRIKES_5XX)
-    if case.was_held and case.is_alone and case.size > 1:
-        return Verdict(Fate.SPLIT, setback, tries=_one_more(case))
+        # who gave no answer said nothing of an item: others are parted from it, and it waits
+        strikes = STRIKES_5XX if is_error or case.is_collective else None
+        return _strike(case, setback, strikes)
+    if case.was_held and case.size > 1 and (case.is_alone or case.is_parted):
+        return _split(case, setback)
     return Verdict(Fate.HOLD, setback, tries=max(case.tries, HOLD_AFTER))
 
 
@@ -201,4 +230,6 @@ def _bug(case: Case) -> Verdict:
 
 def _until_tomorrow_s(now: datetime) -> float:
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (today + timedelta(days=1) - now).total_seconds()
+    tomorrow_s = (today + timedelta(days=1) - now).total_seconds()
+    # right after midnight it may still be yesterday for the vendor, whose clock is not ours
+    return QUOTA_AGAIN_S if now - today < A_NEW_DAY else tomorrow_s + A_MOMENT_S

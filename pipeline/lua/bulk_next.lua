@@ -7,7 +7,7 @@ local stage, name, due_in, call = arg(), arg(), number(), arg()
 local job, fields = P .. 'bulk:' .. name, list()
 even_when_full()
 if call ~= 'goes on' then end_probe(bulk_of(stage), name) end
-if call == 'succeeded' or call == 'again' then succeeded(stage) end
+if call == 'succeeded' or call == 'again' then succeeded(stage, true) end
 if due_in < 0 or redis.call('EXISTS', job) == 0 then
   redis.call('DEL', job)
   redis.call('ZREM', P .. 'bulk', name)

@@ -210,8 +210,15 @@ effects.subscription = function()
   redis.call('PEXPIRE', P .. 'address:' .. digest, keep)
 end
 
--- succeeded STAGE
-effects.succeeded = function() succeeded(arg()) end
+-- succeeded STAGE HAD_FAILED (0/1)
+effects.succeeded = function()
+  local stage, had_failed = arg(), number()
+  succeeded(stage)
+  if had_failed == 1 then
+    local key = P .. 'destination:' .. stage
+    redis.call('HSET', key, 'recovered', redis.call('HGET', key, 'successes'))
+  end
+end
 
 -- hold STAGE SUCCESSES: a batch waits until others have succeeded since
 effects.hold = function()

@@ -175,12 +175,14 @@ local VENDORS = {
   enrich = 'audiencelab', subscribe = 'audiencepoint', forward = 'audiencepoint', polling = 'audiencepoint',
 }
 
--- A call to the stage's vendor went well, so a pause that the relay made itself is over.
-local function succeeded(stage)
+-- A call to the stage's vendor went well, so a pause that the relay made itself is over. A look at a bulk job tells
+-- nothing of single calls: it counts apart, and what they are refused with stays known.
+local function succeeded(stage, is_bulk)
   if VENDORS[stage] then climb(VENDORS[stage]) end
   local key = P .. 'destination:' .. stage
-  redis.call('HINCRBY', key, 'successes', 1)
-  redis.call('HDEL', key, 'failures', 'due', 'probing', 'probe', 'refusals', 'words', 'roots')
+  redis.call('HINCRBY', key, is_bulk and 'bulk_successes' or 'successes', 1)
+  redis.call('HDEL', key, 'failures', 'due', 'probing', 'probe')
+  if not is_bulk then redis.call('HDEL', key, 'refusals', 'words', 'roots', 'parted') end
   local pause = redis.call('HGET', P .. 'paused', stage)
   if pause and cjson.decode(pause).by == 'relay' then redis.call('HDEL', P .. 'paused', stage) end
 end

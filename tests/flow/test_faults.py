@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
 
@@ -95,6 +96,34 @@ async def test_an_outage_that_begins_while_others_succeed_buries_nothing(bench: 
 
     assert await bench.row(Stage.FORWARD) == {"in": 300, "done": 300}
     assert set(bench.arrived) == addresses(range(300))
+
+
+async def test_an_outage_that_lets_some_calls_pass_buries_nothing(bench: Workbench) -> None:
+    """Where what failed passes later, single successes do not tell that the vendor is well and the item is not."""
+    rounds = [
+        Fault(endpoint="events", status=503, body={"message": "Service Unavailable"}, times=11),
+        Fault(endpoint="events", times=1),
+    ]
+    bench.box.faults.add(*rounds * 30)
+    await bench.put("events", mail_events(600))
+    await bench.work_until(bench.is_idle)
+
+    assert await bench.row(Stage.FORWARD) == {"in": 600, "done": 600}
+
+
+async def test_connections_that_break_are_never_an_events_fault(bench: Workbench) -> None:
+    """Without an answer nothing is known of the event, however often it happens to the same one while others pass."""
+    bench.box.faults.add(replace(reset("events", "before"), addresses=["person0@example.com"]))
+    await bench.put("events", mail_events(1))
+    async with bench.at_work():
+        for n in range(1, 8):
+            await bench.put("events", orjson.dumps([mail_event(n)]))
+            await bench.until(partial(_arrived, bench, n))
+        assert await bench.row(Stage.FORWARD) == {"in": 8, "waiting": 1, "done": 7}
+        bench.box.faults.clear()
+        await bench.until(bench.is_idle)
+
+    assert await bench.row(Stage.FORWARD) == {"in": 8, "done": 8}
 
 
 async def test_an_outage_does_not_break_up_what_comes_in_meanwhile(bench: Workbench) -> None:
@@ -281,6 +310,29 @@ async def test_an_event_that_breaks_the_vendor_is_isolated(bench: Workbench, sta
 
     assert set(bench.arrived) == addresses(range(90)) - addresses([5])
     assert await bench.row(Stage.FORWARD) == {"in": 90, "done": 89, "dead": 1}
+
+
+async def test_many_broken_events_wait_apart_and_are_buried_as_others_pass(
+    bench: Workbench,
+) -> None:
+    """Where batch after batch fails nothing is buried; all that is right leaves, and new work that passes decides."""
+    broken_ones = range(0, 300, 50)
+    poison = [f"person{n}@example.com" for n in broken_ones]
+    bench.box.faults.add(Fault(endpoint="events", status=500, body={}, addresses=poison))
+    await bench.put("events", mail_events(300))
+    async with bench.at_work():
+        await bench.until(partial(_arrived, bench, 294))
+        for n in range(300, 340):
+            await bench.put("events", orjson.dumps([mail_event(n)]))
+            await bench.until(partial(_has, bench, Stage.FORWARD, "done", n - 5))
+            if await bench.is_idle():
+                break
+        await bench.until(bench.is_idle)
+
+    assert {orjson.loads(each.payload)["email"] for each in await bench.dead()} == addresses(
+        broken_ones
+    )
+    await bench.assert_balanced()
 
 
 async def test_a_lone_broken_event_waits_and_does_not_stop_others(bench: Workbench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import orjson
 import pytest
@@ -293,6 +294,38 @@ async def test_a_wrong_key_or_path_pauses_the_stage(
     await bulky.work_until(bulky.is_idle)
     assert calls(bulky) == (1, 0)
     await check_all_done(bulky, 12)
+
+
+async def test_a_job_that_cannot_be_made_is_not_waited_for_once_they_are_switched_off(
+    bulky: Workbench, make_bench: MakeBench
+) -> None:
+    """Where jobs are not to be had (404), ENRICH_BULK_FROM=0 lets everybody be asked about one by one."""
+    bulky.box.faults.add(Fault(endpoint="create-enrichment", status=404))
+    await see(bulky, crowd(9))
+    await bulky.work_until(lambda: bulky.is_paused(Stage.ENRICH))
+    single = make_bench(email_format="plain", enrich_bulk_from=0)
+    await single.work_until(single.is_idle)
+    assert calls(bulky) == (0, 12)
+    await check_all_done(bulky, 12)
+
+
+async def test_a_job_that_goes_well_tells_nothing_of_single_calls(make_bench: MakeBench) -> None:
+    """They are other calls: while each of them fails nobody is buried, however often the job is looked at."""
+    bench = make_bench(email_format="plain", enrich_bulk_from=30)
+    bench.box.settings.job_end = "never"
+    await see(bench, crowd(40))
+    async with bench.at_work():
+        await bench.until(lambda: len(bench.box.memory.account.jobs) == 1)
+        bench.box.faults.add(Fault(endpoint="enrich", status=503, body={"message": "no"}))
+        await see(bench, [person(100 + n, f"late{n}@example.com") for n in range(4)])
+        await bench.until(lambda: bench.box.faults.hits > 60)
+        assert await bench.count(Stage.ENRICH, "dead") == 0
+        bench.box.faults.clear()
+        await bench.until(partial(_are_done, bench, 4))
+
+
+async def _are_done(bench: Workbench, people: int) -> bool:
+    return await bench.count(Stage.ENRICH, "done") == people
 
 
 async def test_a_file_that_stays_away_is_done_without(bulky: Workbench) -> None:

@@ -19,6 +19,7 @@ E500 = Unavailable("500", status=500)
 E504 = Unavailable("504", status=504, maybe_stored=True)
 E429 = Unavailable("429", status=429)
 DOWN = Unavailable("no network")
+BROKEN = Unavailable("reset", maybe_stored=True)
 E403 = Misconfigured("403", status=403)
 E401 = Misconfigured("401", status=401)
 E400 = Rejected("400", status=400)
@@ -43,6 +44,42 @@ BUG = ValueError("jane@example.com")
         (E500, Case(1, tries=4, was_held=True, others_succeeded=True), Fate.HOLD),
         (E500, Case(1, tries=5, was_held=True, others_succeeded=True), Fate.BURY),
         (E500, Case(1, tries=2, others_succeeded=True), Fate.HOLD),
+        # not while something speaks for an outage, nor without an answer
+        (
+            E500,
+            Case(1, tries=9, was_held=True, others_succeeded=True, others_failed=True),
+            Fate.HOLD,
+        ),
+        (
+            E500,
+            Case(1, tries=9, was_held=True, others_succeeded=True, others_recovered=True),
+            Fate.HOLD,
+        ),
+        (
+            E500,
+            Case(9, tries=9, was_held=True, others_succeeded=True, others_failed=True),
+            Fate.SPLIT,
+        ),
+        (
+            E500,
+            Case(9, tries=9, was_held=True, others_succeeded=True, others_recovered=True),
+            Fate.HOLD,
+        ),
+        (
+            E403,
+            Case(1, tries=9, was_held=True, others_succeeded=True, others_failed=True),
+            Fate.HOLD,
+        ),
+        (BROKEN, Case(9, tries=9, was_held=True, others_succeeded=True), Fate.SPLIT),
+        (BROKEN, Case(1, tries=99, was_held=True, others_succeeded=True), Fate.HOLD),
+        (
+            BROKEN,
+            Case(is_collective=True, tries=9, was_held=True, others_succeeded=True),
+            Fate.BURY,
+        ),
+        # only held ones are left: one of them is parted
+        (E500, Case(9, tries=3, was_held=True, others_held=True, is_parted=True), Fate.SPLIT),
+        (E403, Case(9, tries=3, was_held=True, others_held=True, is_parted=True), Fate.SPLIT),
         # key or path
         (E401, Case(1), Fate.RETRY),
         (E401, Case(1, tries=99, was_held=True, others_succeeded=True), Fate.HOLD),
@@ -93,9 +130,19 @@ def test_a_quota_waits_for_the_next_utc_day_or_retry_after() -> None:
     here = NOW.astimezone()
     verdict = decide(QuotaExceeded("quota", status=429), Case(), TIMING, here)
     assert verdict.setback is not None
-    assert verdict.setback.at_least_s == timedelta(hours=1, minutes=30).total_seconds()
+    assert verdict.setback.at_least_s == timedelta(hours=1, minutes=30, seconds=1).total_seconds()
     told = QuotaExceeded("quota", status=429, retry_after_s=7.0)
     assert decide(told, Case(), TIMING, NOW).setback.at_least_s == 7.0  # type: ignore[union-attr]
+
+
+def test_a_quota_that_is_used_up_right_after_midnight_may_be_yesterdays() -> None:
+    """The vendor's clock may be behind ours: it is asked again within minutes, not a day later."""
+    midnight = datetime(2026, 1, 2, tzinfo=UTC)
+    for late_s, wait_s in ((1, 600), (1_790, 600), (1_800, 84_601)):
+        now = midnight + timedelta(seconds=late_s)
+        verdict = decide(QuotaExceeded("quota", status=429), Case(), TIMING, now)
+        assert verdict.setback is not None
+        assert verdict.setback.at_least_s == wait_s
 
 
 def test_a_first_403_is_probed_soon_when_something_else_can_tell() -> None:

@@ -73,6 +73,10 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 _answered: ContextVar[list[Answered] | None] = ContextVar("_answered", default=None)
 
+# Not only httpx's own: it lets through what TLS says after the handshake, which is an OSError, and what the codec of
+# names says of a redirect that nobody follows, which is a UnicodeError.
+_NO_ANSWER = (OSError, UnicodeError, httpx.HTTPError, httpx.InvalidURL)
+
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -247,7 +251,7 @@ class VendorHttp:
         try:
             async with asyncio.timeout(self._deadline_s):
                 answer = await self._exchange(request)
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL) as error:
+        except _NO_ANSWER as error:
             raise self._failed(error) from None
         _note(begun)
         return answer
@@ -327,7 +331,7 @@ class VendorHttp:
                     target = self._file_url(target, response.headers["location"])
                 finally:
                     await response.aclose()
-        except httpx.HTTPError as error:
+        except _NO_ANSWER as error:
             raise self._failed(error, f"the host of {self._vendor}'s file") from None
         raise Rejected(f"{self._vendor}'s file is redirected in circles")
 

@@ -41,6 +41,7 @@ from workers.fates import (
     Verdict,
     decide,
     last_line,
+    same_words,
 )
 from workers.width import WIDTH, Width
 
@@ -407,7 +408,7 @@ class Dispatch:
         stage, size = self._errand.stage, len(batch.items)
         refusals, batches = 0, 0
         if size == 1 and isinstance(failure, Rejected):
-            words = blake2b(failure.sentence.encode(), digest_size=8).hexdigest()
+            words = blake2b(same_words(failure).encode(), digest_size=8).hexdigest()
             is_first = int(not batch.was_held)
             refusals, batches = await self._refusal(args=[stage, words, batch.root, is_first])
         is_of_vendor = isinstance(failure, CallFailed) and not isinstance(failure, Rejected)

@@ -36,6 +36,8 @@ from workers.timing import Timing
 
 #: what an exception's text may quote of the data: quoted texts, long numbers
 _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d{5,}")
+#: a number, or an id with one in it: of the call, not of what is wrong
+_NUMBERED = re.compile(r"[\w.-]*\d[\w.-]*")
 BUG_TRIES = 3
 #: a random 500 must not look like a poisoned batch; from here on a batch's tries count its strikes
 HOLD_AFTER = 3
@@ -144,6 +146,11 @@ def last_line(failure: BaseException) -> str:
     """Return the last line of a traceback without the values it may quote: they may be personal."""
     line = traceback.format_exception_only(failure)[-1].strip()
     return mask(_VALUES.sub("[value]", line))
+
+
+def same_words(failure: CallFailed) -> str:
+    """Return what a refusal says, whichever call it was said to: its status, and its words without numbers and ids."""
+    return f"{failure.status} {_NUMBERED.sub('#', failure.sentence)}"
 
 
 def _one_more(case: Case) -> int:

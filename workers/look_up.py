@@ -16,13 +16,13 @@ from pipeline.clock import iso, redis_now_ms
 from pipeline.deliveries import Delivery
 from pipeline.moves import Move
 from pipeline.origins import Origin
-from pipeline.outcomes import Person, Stage, VisitorEvent
+from pipeline.outcomes import Person, Stage, Unreadable, VisitorEvent
 from pipeline.queues import Entry, Sealed
 from pipeline.sources import Rules
 from pipeline.sources.registry import SOURCES
 from pipeline.visitors import Visitor
 from workers.clients.audiencelab import AudienceLab
-from workers.clients.errors import Misconfigured
+from workers.clients.errors import Misconfigured, Unavailable
 from workers.dispatch import Batch, Item
 from workers.fates import Verdict
 from workers.merge import asked_about, event_of, hand_on
@@ -52,8 +52,18 @@ class LookUp:
         await bulk_jobs.seal(self._context.redis, settings.enrich_bulk_from)
         return Sealed(0, None)
 
-    async def call(self, items: Sequence[Item]) -> list[dict[str, object]]:
-        """Ask by e-mail, else by hash, else by phone."""
+    async def call(self, items: Sequence[Item]) -> Person | None:
+        """Ask by e-mail, else by hash, else by phone; None: nobody is known.
+
+        A row without one column of a person is an answer without the expected keys, whoever was asked about.
+        """
+        try:
+            return person_of(await self._rows(items))
+        except Unreadable as error:
+            sentence = f"AudienceLab answered with a row that tells of no person ({error.error})"
+            raise Unavailable(sentence, status=200) from None
+
+    async def _rows(self, items: Sequence[Item]) -> list[dict[str, object]]:
         event = event_of(items[0].payload)
         fact = fact_of(await self._visitor(event))
         # a service that cannot be asked by the only fact there is, knows nobody by it
@@ -77,7 +87,7 @@ class LookUp:
         visitor = await self._visitor(event_of(item.payload))
         move.versions = {visitor.id: visitor.version}
         now_ms = await redis_now_ms(context.redis)
-        learn(visitor, person_of(cast(list[dict[str, object]], answer)), now_ms)
+        learn(visitor, cast(Person | None, answer), now_ms)
         await write(context, move, visitor, origin, now_ms)
         move.settle(self.stage, "done")
         return visitor.enrichment or ""

@@ -6,7 +6,7 @@ It needs no vendor. A visitor of whom too little is known then waits, in the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MOST_ENTRIES = 100
 #: a fifth is left to what came back from the dead letters, which has as much of the calls
 MOST_NEW = 80
+_OF_PERSON = frozenset(field.name for field in fields(Person))
+_OF_EVENT = frozenset(field.name for field in fields(VisitorEvent))
 #: contract of the stage: "not found is remembered for 30 days"
 REMEMBER_MS = 30 * DAY_MS
 
@@ -220,9 +222,11 @@ def digests_of(person: Person) -> list[str]:
 
 
 def event_of(payload: bytes) -> VisitorEvent:
-    """Read a visitor event as `unpack` wrote it."""
+    """Read a visitor event as `unpack` wrote it, in this version or a newer one, which may know more of somebody."""
     stored = orjson.loads(payload)
-    return VisitorEvent(**{**stored, "person": Person(**stored["person"])})
+    person = {name: one for name, one in stored["person"].items() if name in _OF_PERSON}
+    event = {name: one for name, one in stored.items() if name in _OF_EVENT}
+    return VisitorEvent(**event | {"person": Person(**person)})
 
 
 def needs_enrichment(context: Context, visitor: Visitor) -> bool:

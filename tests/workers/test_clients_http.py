@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.certificates import certificate
 from workers.clients import http as http_module
 from workers.clients.audiencelab import AudienceLab, headers
 from workers.clients.audiencepoint import AudiencePoint
@@ -46,7 +50,7 @@ class Vendor:
 
 
 @asynccontextmanager
-async def serving(behaviour: Behaviour) -> AsyncIterator[Vendor]:
+async def serving(behaviour: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[Vendor]:
     """Run a server that reads a request, then does as *behaviour* says, over and over."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -60,7 +64,7 @@ async def serving(behaviour: Behaviour) -> AsyncIterator[Vendor]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
     vendor = Vendor(server.sockets[0].getsockname()[1])
     async with server:
         yield vendor
@@ -267,8 +271,9 @@ async def test_a_reset_after_the_request_may_have_been_stored() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        b"HTTP/1.1 302 Found\r\nLocation: https://xn--a/\r\nContent-Length: 0\r\n\r\n",
     ],
-    ids=["nothing", "no HTTP", "cut short", "no chunk", "no gzip"],
+    ids=["nothing", "no HTTP", "cut short", "no chunk", "no gzip", "a redirect to no name"],
 )
 async def test_garbage_after_the_request_may_have_been_stored(raw: bytes) -> None:
     """What cannot be read as a whole answer proves nothing, and none of it is repeated."""
@@ -276,6 +281,22 @@ async def test_garbage_after_the_request_may_have_been_stored(raw: bytes) -> Non
         failure = await failed_at(vendor.url)
     assert failure.maybe_stored
     assert "secret" not in failure.sentence
+
+
+async def test_what_is_no_tls_after_the_request_may_have_been_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something in between writes past the encryption: an OSError of the library, as Redis's failures are."""
+    context = certificate(tmp_path, days=1)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+
+    async def babble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        os.write(writer.get_extra_info("socket").fileno(), b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+
+    async with serving(babble, context) as vendor:
+        failure = await failed_at(vendor.url.replace("http://127.0.0.1", "https://localhost"))
+    assert failure.maybe_stored
+    assert "SSLError" in failure.sentence
 
 
 async def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

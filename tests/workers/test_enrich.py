@@ -13,7 +13,7 @@ from pipeline.addresses import digest
 from pipeline.moves import Move, Mover
 from pipeline.origins import Origin
 from pipeline.outcomes import Person, Stage, VisitorEvent
-from sandbox.faults import broken, refused_alike
+from sandbox.faults import Fault, broken, refused_alike
 from sandbox.people import PEOPLE
 from sandbox.samples import SAMPLES
 from tests.vendors import KEY
@@ -283,6 +283,38 @@ async def test_visitors_refused_alike_are_buried_one_by_one(bench: Workbench) ->
 
 async def _are_buried(bench: Workbench, people: int) -> bool:
     return await bench.row(Stage.ENRICH) == {"in": people, "dead": people}
+
+
+@pytest.mark.parametrize("result", [[{}], {}, [{"FOO": 1}]])
+async def test_an_answer_without_a_column_of_a_person_is_an_outage(
+    bench: Workbench, result: object
+) -> None:
+    """It tells nothing of whoever was asked about: they wait, and nobody is buried or taken for unknown."""
+    bench.box.faults.add(Fault(endpoint="enrich", status=200, body={"found": 1, "result": result}))
+    for n in range(4):
+        await see(bench, Person(uuid=f"U-{n}", personal_emails=[f"person{n}@example.com"]))
+    async with bench.at_work():
+        await bench.until(lambda: bench.is_paused(Stage.ENRICH))
+        assert await bench.row(Stage.ENRICH) == {"in": 4, "waiting": 4}
+        bench.box.faults.clear()
+        await bench.until(bench.is_idle)
+    assert await bench.row(Stage.ENRICH) == {"in": 4, "done": 4}
+
+
+async def test_a_sighting_of_a_newer_version_is_read_as_far_as_it_is_known(
+    bench: Workbench,
+) -> None:
+    """While workers are replaced one by one, an old one finds fields that it has no name for."""
+    event = orjson.loads(orjson.dumps(VisitorEvent(named(ADDRESS, "U"), "1")))
+    event["person"]["horoscope"] = event["mood"] = "new"
+    await bench.redis.xadd(
+        keys.queue(Stage.ENRICH), {"p": orjson.dumps(event), "m": Origin("pixel", 0).pack()}
+    )
+    for counter in ("in", "waiting"):
+        await bench.redis.hincrby(keys.BOOKS, f"enrich:{counter}", 1)
+    await bench.work_until(bench.is_idle)
+    assert await bench.row(Stage.ENRICH) == {"in": 1, "done": 1}
+    assert set(await everybody(bench)) == {"U"}
 
 
 async def wait_to_be_asked_about(bench: Workbench, payload: bytes) -> None:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from pipeline.outcomes import Reason
 from pipeline.scripts import script
 from workers.clients.errors import CallFailed, Misconfigured, QuotaExceeded, Rejected, Unavailable
-from workers.fates import Case, Fate, decide, last_line
+from workers.fates import Case, Fate, decide, last_line, same_words
 from workers.timing import Timing
 
 NOW = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
@@ -123,6 +123,14 @@ def test_an_outage_never_buries(failure: CallFailed, tries: int, *, was_held: bo
         verdict = decide(failure, case, TIMING, NOW)
         assert verdict.fate is not Fate.BURY
         assert verdict.setback is not None
+
+
+def test_the_same_words_are_the_same_whatever_call_they_are_about() -> None:
+    """A reference or a position of its own makes no refusal another one; other words or another status do."""
+    first = same_words(Rejected("no: event 3 (ref. 7f-3a9)", status=400))
+    assert same_words(Rejected("no: event 12 (ref. 0c-81b)", status=400)) == first
+    assert same_words(Rejected("never: event 3 (ref. 7f-3a9)", status=400)) != first
+    assert same_words(Rejected("no: event 3 (ref. 7f-3a9)", status=422)) != first
 
 
 def test_a_quota_waits_for_the_next_utc_day_or_retry_after() -> None:

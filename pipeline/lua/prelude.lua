@@ -181,7 +181,9 @@ local function succeeded(stage, is_bulk)
   if VENDORS[stage] then climb(VENDORS[stage]) end
   local key = P .. 'destination:' .. stage
   redis.call('HINCRBY', key, is_bulk and 'bulk_successes' or 'successes', 1)
-  redis.call('HDEL', key, 'failures', 'due', 'probing', 'probe')
+  redis.call('HDEL', key, 'failures', 'probing', 'probe')
+  -- a call that was under way meanwhile does not take back when the vendor wants the next one
+  if tonumber(redis.call('HGET', key, 'asked') or 0) <= now_ms() then redis.call('HDEL', key, 'due', 'asked') end
   if not is_bulk then redis.call('HDEL', key, 'refusals', 'words', 'roots', 'parted') end
   local pause = redis.call('HGET', P .. 'paused', stage)
   if pause and cjson.decode(pause).by == 'relay' then redis.call('HDEL', P .. 'paused', stage) end

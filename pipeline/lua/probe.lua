@@ -15,6 +15,7 @@ local state = redis.call('HMGET', destination, 'failures', 'due')
 if not pause and tonumber(state[1] or 0) == 0 and tonumber(state[2] or 0) <= now then return 'free' end
 even_when_full()
 redis.call('HSET', destination, 'due', string.format('%.0f', now))
+redis.call('HDEL', destination, 'asked')
 if pause then
   pause.until_ms = now
   redis.call('HSET', P .. 'paused', stage, cjson.encode(pause))

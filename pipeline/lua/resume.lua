@@ -40,5 +40,6 @@ for _, line in ipairs({stage, retried_line(stage)}) do
     end
   end
 end
-redis.call('HDEL', destination, 'failures', 'due', 'probing', 'probe', 'refusals', 'words', 'roots')
+redis.call('HDEL', destination, 'failures', 'due', 'asked', 'probing', 'probe', 'refusals', 'words',
+  'roots', 'parted')
 return finally(caller, word, redis.call('HDEL', P .. 'paused', stage))

@@ -38,7 +38,9 @@ if at_once == 1 or failures >= pauses_after then
   if at_once == 0 then delay = math.min(probe_max, probe_min * 2 ^ (failures - pauses_after)) end
 end
 delay = math.ceil(math.max(delay, at_least))
-redis.call('HSET', destination, 'failures', failures, 'due', string.format('%.0f', math.max(due, now + delay)))
+due = string.format('%.0f', math.max(due, now + delay))
+redis.call('HSET', destination, 'failures', failures, 'due', due)
+if at_least > 0 and paused == 0 then redis.call('HSET', destination, 'asked', due) end
 if paused == 1 then
   local pause = redis.call('HGET', P .. 'paused', stage)
   pause = pause and cjson.decode(pause)

@@ -264,6 +264,7 @@ def _add_person(event: MailEvent, told: Told) -> None:
 
 
 def _known(value: object) -> str | None:
-    # senders write "unknown", and their readers of user agents "Other", where they know nothing
+    # senders write "unknown", and their readers of user agents "Other", where they know nothing; Mailgun's "other" says
+    # that it is none of the usual ones
     found = text(value)
-    return None if found.lower() in ("", "unknown", "other", "null") else found
+    return None if found == "Other" or found.lower() in ("", "unknown", "null") else found

@@ -91,7 +91,8 @@ _SUPPRESSIONS: dict[str, mail.Verdict] = {
 _BY_HAND = "subscription-change"
 _BROWSERS = re.compile(
     r"\b(?:chrome|chromium|firefox|safari|edge|ie|internet explorer|opera(?! mail)|vivaldi|brave"
-    r"|samsung|silk|konqueror|seamonkey|yandex browser|uc browser|android browser|duckduckgo)\b",
+    r"|samsung|silk|konqueror|seamonkey|duckduckgo|browser|qqbrowser|android webkit|coc coc|dolphin|epiphany|iron"
+    r"|maxthon|pale moon|puffin|sogou explorer|whale)\b",
     re.IGNORECASE,
 )
 _BY_THE_PERSON = (EventType.OPEN, EventType.CLICK, EventType.UNSUBSCRIBE)

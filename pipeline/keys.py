@@ -13,6 +13,7 @@ which is why two relays must not share a database.
 | {relay}:bells                | hash   | for ever             | drain, sweep           | put, moves, sweep   |
 | {relay}:paused               | hash   | until resumed        | pauses, setback, moves | take, claim, status |
 | {relay}:destination:STAGE    | hash   | for ever             | claim, setback, fault, moves | claim, dispatch |
+| {relay}:explained:STAGE:BATCH | string | 30 days            | bury                   | fault               |
 | {relay}:calls:ENDPOINT      | hash   | for ever             | heartbeat              | the console         |
 | {relay}:calls:ENDPOINT:WIDTH:SLOT | hash | two hours, or a day   | heartbeat              | the console         |
 | {relay}:failed-calls:ENDPOINT | list   | a week               | heartbeat              | the console         |
@@ -178,6 +179,11 @@ def bulk_job(name: str) -> str:
 def destination(stage: str) -> str:
     """Return the hash that knows how the calls of *stage* have gone."""
     return f"{PREFIX}destination:{stage}"
+
+
+def explained(stage: str, root: str) -> str:
+    """Return the mark that an item was buried of what the batch *root* of *stage* was split into."""
+    return f"{PREFIX}explained:{stage}:{root}"
 
 
 def calls(endpoint: str, width_ms: int, slot: int) -> str:

@@ -187,9 +187,12 @@ class Move:
         """Remember what became of an address's subscription; with '' it may be queued again as if it never was."""
         self._effect("subscription", digest, state, keep_ms)
 
-    def succeeded(self, stage: Stage, *, had_failed: bool = False) -> None:
-        """Note that the stage's vendor took a call, maybe one that *had failed*; ends a pause that the relay made."""
-        self._effect("succeeded", stage, int(had_failed))
+    def succeeded(self, stage: Stage, failures: int = 0) -> None:
+        """Note that the stage's vendor took a call; ends a pause that the relay made.
+
+        The same call had failed before, *failures* times while others passed.
+        """
+        self._effect("succeeded", stage, failures)
 
     def hold(self, stage: Stage, successes: int) -> None:
         """Let held batches of *stage* wait until it has had more than so many *successes*."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from redis.exceptions import RedisError
 
 from pipeline import keys, paces
-from pipeline.clock import redis_now_ms
+from pipeline.clock import DAY_MS, redis_now_ms
 from pipeline.moves import Argument, Move, Result
 from pipeline.outcomes import Stage
 from pipeline.queues import Sealed
@@ -34,7 +34,6 @@ from workers.clients.errors import CallFailed, Rejected, Throttled
 from workers.clients.http import Answered, calls_noted
 from workers.fates import (
     HOLD_AFTER,
-    RECOVERIES_COUNT_FOR,
     Case,
     Fate,
     Setback,
@@ -51,6 +50,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_ITEMS = 30
+#: as long as the last part of a batch may be held
+EXPLAINED_FOR_MS = 30 * DAY_MS
 _UNTRACED = nullcontext()
 
 
@@ -73,9 +74,12 @@ class Batch:
     tries: int
     #: exceptions of ours among its failures; they are counted apart and stay with it until it is split
     bugs: int
-    #: the stage's successes when it was first tried, last held, or split off, and from then on the failures
+    #: the stage's successes when it was first tried, last held, or split off
     mark: int
-    faults: int | None
+    #: strikes of those that it was split from
+    inherited: int
+    #: its failures while others passed, as it is now
+    failures: int
     others_wait: bool
     others_held: bool
     has_tombstones: bool
@@ -88,9 +92,11 @@ class Batch:
         return self.queue == keys.held(self.line)
 
     @property
-    def has_failed(self) -> bool:
-        """Tell whether it was tried before, as it is: a half was not, whatever its whole went through."""
-        return self.was_held or 0 < self.tries < HOLD_AFTER
+    def had_failed(self) -> int:
+        """Return how often it failed while others passed, if it passes now; a half begins anew."""
+        if self.was_held:
+            return self.failures
+        return int(0 < self.tries < HOLD_AFTER)
 
     @property
     def line(self) -> str:
@@ -320,7 +326,7 @@ class Dispatch:
             move = Move(batch.queue, [batch.id])
             outcome = await self._errand.settle(move, batch, answer)
             if not isinstance(answer, Uncalled):
-                move.succeeded(stage, had_failed=batch.has_failed)
+                move.succeeded(stage, batch.had_failed)
             moved = await self._context.mover.apply([move])
             match moved.results[0]:
                 case Result.CHANGED:
@@ -354,7 +360,7 @@ class Dispatch:
         move.settle(self._errand.stage, "ignored", len(batch.items) - len(kept))
         if kept:
             again = attempts(batch.tries, batch.mark, 0)
-            fields = batch_fields(kept, batch.root, again, batch.bugs, batch.faults)
+            fields = batch_fields(kept, batch.root, again, batch.bugs, batch.inherited)
             move.pass_on(keys.batches(batch.line), fields)
         await self._context.mover.apply([move])
         return True
@@ -364,7 +370,7 @@ class Dispatch:
     async def _failed(self, batch: Batch, failure: Exception) -> str:
         """Carry out the fate of *batch*; return it as a word for the log."""
         stage, timing = self._errand.stage, self._context.timing
-        case, successes, faults = await self._case(batch, failure)
+        case, successes = await self._case(batch, failure)
         verdict = decide(failure, case, timing, datetime.now(UTC))
         # an exception of ours may have come after the call was made
         sent = int(not isinstance(failure, CallFailed) or failure.maybe_stored)
@@ -376,35 +382,44 @@ class Dispatch:
             await self.set_back(verdict.setback or Setback(""), batch, sent)
             return verdict.fate
         again = attempts(verdict.tries, successes, sent)
-        move = await self._taken_out(batch, failure, verdict, again, faults)
-        if verdict.fate is Fate.HOLD:
-            move.hold(stage, successes)
+        move = await self._taken_out(batch, case, failure, verdict, again)
+        waits_behind = verdict.fate is Fate.HOLD and not verdict.is_next
+        if waits_behind:
+            move.hold(stage, successes + verdict.pass_by)
         await self._context.mover.apply([move])
         if verdict.setback:
-            await self.set_back(verdict.setback, None, sent, held=verdict.fate is Fate.HOLD)
+            held = waits_behind and not verdict.pass_by
+            await self.set_back(verdict.setback, None, sent, held=held)
         return verdict.fate
 
     async def _taken_out(
-        self, batch: Batch, failure: Exception, verdict: Verdict, again: str, faults: int
+        self, batch: Batch, case: Case, failure: Exception, verdict: Verdict, again: str
     ) -> Move:
         """Make the move that holds, splits or buries *batch*."""
         move = Move(batch.queue, [batch.id])
         is_ours = not isinstance(failure, CallFailed)
         if verdict.fate is Fate.HOLD:
-            fields = batch_fields(batch.items, batch.root, again, batch.bugs + is_ours, faults)
+            others_passed = not case.failures or (case.was_held and case.others_succeeded)
+            fields = batch_fields(
+                *(batch.items, batch.root, again, batch.bugs + is_ours, verdict.inherited),
+                failures=batch.failures + (others_passed and not is_ours),
+            )
             move.pass_on(keys.held(batch.line), fields)
         elif verdict.fate is Fate.SPLIT:
             middle = (len(batch.items) + 1) // 2
             for half in (batch.items[:middle], batch.items[middle:]):
-                fields = batch_fields(half, batch.root, again, faults=faults)
+                fields = batch_fields(half, batch.root, again, inherited=verdict.inherited)
                 move.pass_on(keys.batches(batch.line), fields)
         else:
             tries = batch.bugs if is_ours else batch.tries
             await self._errand.bury(move, batch.items[0], verdict, sentence(failure), tries + 1)
+            if batch.inherited:  # what is left of its whole is not suspected for it any longer
+                key = keys.explained(self._errand.stage, batch.root).removeprefix(keys.PREFIX)
+                move.remember(key, EXPLAINED_FOR_MS)
         return move
 
-    async def _case(self, batch: Batch, failure: Exception) -> tuple[Case, int, int]:
-        """Return what is known about *batch*, and how many calls of the stage have succeeded, and failed, by now."""
+    async def _case(self, batch: Batch, failure: Exception) -> tuple[Case, int]:
+        """Return what is known about *batch*, and how many calls of the stage have succeeded by now."""
         stage, size = self._errand.stage, len(batch.items)
         refusals, batches = 0, 0
         if size == 1 and isinstance(failure, Rejected):
@@ -412,18 +427,18 @@ class Dispatch:
             is_first = int(not batch.was_held)
             refusals, batches = await self._refusal(args=[stage, words, batch.root, is_first])
         is_of_vendor = isinstance(failure, CallFailed) and not isinstance(failure, Rejected)
-        # a single item that was held may be what is wrong; it tells nothing about others
-        is_counted = is_of_vendor and not (size == 1 and batch.was_held)
-        may_be_parted = is_of_vendor and size > 1 and batch.was_held and not batch.others_wait
-        state = await self._fault(args=[stage, int(is_counted), batch.root, int(may_be_parted)])
-        successes, failures, recovered, faults, is_parted = map(int, state)
+        is_left = is_of_vendor and batch.was_held and not batch.others_wait
+        may_be_parted = is_left and size > 1
+        state = await self._fault(args=[stage, batch.root, int(is_left), int(may_be_parted)])
+        successes, failures, is_parted, is_explained, unwell = state
         case = Case(
             size=size,
             tries=batch.tries,
+            inherited=batch.inherited,
+            is_explained=bool(is_explained),
             bugs=batch.bugs,
             others_succeeded=successes > batch.mark,
-            others_recovered=recovered > 0 and successes - recovered < RECOVERIES_COUNT_FOR,
-            others_failed=batch.faults is not None and faults > batch.faults,
+            unwell=float(unwell),
             others_wait=batch.others_wait,
             others_held=batch.others_held,
             was_held=batch.was_held,
@@ -432,7 +447,7 @@ class Dispatch:
             refusals=refusals,
             refused_batches=batches if self._errand.in_batches else 0,
         )
-        return case, successes, faults + is_counted
+        return case, successes
 
     async def slow_down(self, failure: Throttled, begun_ms: int) -> None:
         """Ask the vendor less often from now on, because it said so to a call that was begun at *begun_ms*."""
@@ -478,7 +493,8 @@ def read_batch(claim: Sequence[Any]) -> Batch:
         tries=int(tries),
         bugs=int(named.get(b"b", 0)),
         mark=int(mark),
-        faults=int(named[b"f"]) if b"f" in named else None,
+        inherited=int(named.get(b"i", 0)),
+        failures=int(named.get(b"n", 0)),
         others_wait=int(others) > 0,
         others_held=int(held) > 0,
         has_tombstones=bool(tombstones),
@@ -492,7 +508,12 @@ def attempts(tries: int, mark: int, sent: int) -> str:
 
 
 def batch_fields(
-    items: Sequence[Item], root: str, attempts: str, bugs: int = 0, faults: int | None = None
+    items: Sequence[Item],
+    root: str,
+    attempts: str,
+    bugs: int = 0,
+    inherited: int = 0,
+    failures: int = 0,
 ) -> list[Argument]:
     """Return the entry of a batch that takes the place of another one, or of a part of it.
 
@@ -501,10 +522,9 @@ def batch_fields(
     fields: list[Argument] = []
     for item in items:
         fields += ("p", item.payload, "m", item.origin)
-    if bugs:
-        fields += ("b", bugs)
-    if faults is not None:
-        fields += ("f", faults)
+    for name, number in (("b", bugs), ("i", inherited), ("n", failures)):
+        if number:
+            fields += (name, number)
     return [*fields, "g", root, "t", attempts]
 
 

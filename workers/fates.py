@@ -12,9 +12,9 @@ A failure is about the item, about the destination, or about us.
   between them are nobody's fault but a setting's, so the stage pauses and nothing is buried.
 - A 403 or 5xx that keeps following one batch while others succeed: a firewall or a bug over there trips over
   one item. The batch is held, others are tried first. Each time it fails again although others have succeeded
-  in between counts as a *strike*: it is split, and its last single item is buried after enough strikes. One
-  success is not enough, because an outage may begin right after it. Nor does it count while whole batches
-  fail, too, or pass that had failed: a vendor that answers one call in ten trips over calls, not over items.
+  in between counts as a *strike*: it is split, and its last single item is buried after enough strikes. How many
+  are enough depends on how well the vendor is (`unwell`): an innocent one hardly ever fails so often in a row by
+  chance, neither where one call in ten fails, nor where nine do.
 - Ours (an exception in our code): three tries, then the culprit is buried with the traceback's last line. Failures
   of any other kind do not count among the three.
 
@@ -28,6 +28,7 @@ import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from math import ceil, log
 
 from pipeline.addresses import mask
 from pipeline.outcomes import Reason
@@ -41,12 +42,14 @@ _NUMBERED = re.compile(r"[\w.-]*\d[\w.-]*")
 BUG_TRIES = 3
 #: a random 500 must not look like a poisoned batch; from here on a batch's tries count its strikes
 HOLD_AFTER = 3
-#: a 403 does not come at random, a 5xx does
-STRIKES_403 = 2
-STRIKES_5XX = 3
+#: of what is right, so large a part may be put down to an item where the vendor is to blame, and be parted for nothing
+BURIED_BY_CHANCE = 1e-6
+PARTED_BY_CHANCE = 0.05
+#: of a vendor that was well so far one call in so many may fail: an outage begins unannounced
+AT_LEAST_UNWELL = 1 / 32
+#: one of which nothing is ever learnt lets twice as many others pass each time, so often
+MOST_DOUBLINGS = 5
 SINGLES_IN_A_ROW = 20
-#: while there is a success among the last so many of a batch that had failed before, no failure is put down to an item
-RECOVERIES_COUNT_FOR = 16
 #: how long a quota that is used up may be yesterday's, and how soon it is asked for again then
 A_NEW_DAY, QUOTA_AGAIN_S = timedelta(minutes=30), 600.0
 #: the pause ends within the new day, not at the last millisecond of the old one
@@ -72,14 +75,16 @@ class Case:
     is_collective: bool = False
     #: failures before this one, up to `HOLD_AFTER`; above it, strikes
     tries: int = 0
+    #: strikes of those that it was split from, which are its own only when it is all that is left of them
+    inherited: int = 0
+    #: another part of what it was split from was buried, and may be what they all failed for
+    is_explained: bool = False
     #: exceptions of ours before this one
     bugs: int = 0
     #: others have succeeded since this batch was first tried, last held, or split off
     others_succeeded: bool = False
-    #: among the last calls that succeeded was one whose batch had failed before
-    others_recovered: bool = False
-    #: since this batch was last held or split off, what is above suspicion has failed: several items, or never held
-    others_failed: bool = False
+    #: how large a part of calls the vendor fails while it answers others: found by what failed and passed later
+    unwell: float = 0.0
     #: other work waits in the stage that has not been held
     others_wait: bool = False
     #: other batches are held
@@ -114,13 +119,18 @@ class Setback:
 class Verdict:
     """A fate, why (for a dead letter), and what it means for the stage, if anything.
 
-    *tries* is what a held batch or a half begins its next life with.
+    *tries* and *inherited* are what a held batch or a half begins its next life with. A held one *is_next* when it is
+    tried again at once, so that no rhythm of the vendor's meets it alone; else *pass_by* more others have to succeed
+    before.
     """
 
     fate: Fate
     setback: Setback | None = None
     reason: Reason = Reason.REFUSED
     tries: int = 0
+    inherited: int = 0
+    is_next: bool = False
+    pass_by: int = 0
 
 
 def decide(failure: Exception, case: Case, timing: Timing, now: datetime) -> Verdict:
@@ -131,6 +141,8 @@ def decide(failure: Exception, case: Case, timing: Timing, now: datetime) -> Ver
             return _again(case, Setback(failure.sentence, at_once=True, at_least_s=wait))
         case Misconfigured(status=403):
             return _forbidden(failure, case, timing)
+        case Misconfigured() if failure.status != 401 and case.was_held and case.others_succeeded:
+            return _strike(case, None)  # the path is right, as others pass
         case Misconfigured():
             probe_s = timing.misconfigured_probe_s
             return _again(case, Setback(failure.sentence, at_once=True, probe_s=probe_s))
@@ -160,59 +172,98 @@ def _one_more(case: Case) -> int:
 def _again(case: Case, setback: Setback) -> Verdict:
     """Not the batch's fault: it is tried again as it is, after a while behind the others."""
     if case.was_held or case.tries + 1 >= HOLD_AFTER:
-        return Verdict(Fate.HOLD, setback, tries=max(case.tries, HOLD_AFTER))
+        return _held(case, setback, max(case.tries, HOLD_AFTER))
     return Verdict(Fate.RETRY, setback)
 
 
-def _strike(case: Case, setback: Setback | None, strikes: int | None) -> Verdict:
-    """It failed, others succeeded, and it failed again: split it, or bury what stands alone after so many *strikes*.
+def _strike(case: Case, setback: Setback | None, *, may_be_item: bool = True) -> Verdict:
+    """It failed, others succeeded, and it failed again: split it, or bury what stands alone after enough strikes.
 
-    One that came while others failed, too, is none, and ends the row.
+    One of which nothing is ever said (not *may_be_item*) is never buried, and waits ever longer.
     """
-    if case.others_recovered:
-        return Verdict(Fate.HOLD, setback, tries=HOLD_AFTER)
+    tries = _one_more(case)
+    strikes = tries - HOLD_AFTER
     if case.size > 1:
-        return _split(case, setback)
-    tries = HOLD_AFTER if case.others_failed else _one_more(case)
-    if strikes is not None and tries >= HOLD_AFTER + strikes:
+        if strikes >= strikes_needed(PARTED_BY_CHANCE, case.unwell):
+            return _split(case, setback, strikes)
+    elif may_be_item and (
+        strikes >= strikes_needed(BURIED_BY_CHANCE, case.unwell) or _is_what_was_wrong(case, tries)
+    ):
         return Verdict(Fate.BURY, setback, tries=tries)
-    return Verdict(Fate.HOLD, setback, tries=tries)
+    pass_by = 0 if may_be_item else 2 ** min(strikes, MOST_DOUBLINGS) - 1
+    is_next = not pass_by and strikes % 2 == 1
+    return _held(case, setback, tries, is_next=is_next, pass_by=pass_by)
 
 
-def _split(case: Case, setback: Setback | None) -> Verdict:
-    """Let the halves be compared; what happened while others failed, too, is no strike of theirs."""
-    tries = HOLD_AFTER if case.others_failed else _one_more(case)
-    return Verdict(Fate.SPLIT, setback, tries=tries)
+def _is_what_was_wrong(case: Case, tries: int) -> bool:
+    """Tell whether it is the item for which all failed that it was split from: what was left of them has passed.
+
+    It has had a strike of its own, at least: one of an outage's first calls is not put down to it.
+    """
+    is_last = case.size == 1 and case.is_alone and not case.is_explained
+    if not (is_last and case.inherited and tries > HOLD_AFTER):
+        return False
+    strikes = tries - HOLD_AFTER + case.inherited
+    return strikes >= strikes_needed(BURIED_BY_CHANCE, case.unwell)
+
+
+def strikes_needed(by_chance: float, unwell: float) -> int:
+    """Return after how many strikes a batch would be innocent only *by_chance*, of a vendor that is so *unwell*."""
+    part = min(max(unwell, AT_LEAST_UNWELL), 0.999)
+    return ceil(log(by_chance) / log(part))
+
+
+def _held(
+    case: Case,
+    setback: Setback | None,
+    tries: int,
+    *,
+    is_next: bool = False,
+    pass_by: int = 0,
+) -> Verdict:
+    inherited = case.inherited
+    return Verdict(
+        Fate.HOLD, setback, tries=tries, inherited=inherited, is_next=is_next, pass_by=pass_by
+    )
+
+
+def _split(case: Case, setback: Setback | None, strikes: int = 0) -> Verdict:
+    """Let the halves be compared, from the beginning."""
+    inherited = max(1, case.inherited + strikes)
+    return Verdict(Fate.SPLIT, setback, tries=HOLD_AFTER, inherited=inherited)
 
 
 def _forbidden(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
     """403: a wrong key or path, or a firewall that trips over one item while others pass."""
     if case.others_succeeded:  # key and path are right, so the stage goes on
         if case.size > 1 or case.was_held or case.tries >= HOLD_AFTER:
-            return _strike(case, None, STRIKES_403)
-        return Verdict(Fate.HOLD, tries=HOLD_AFTER)
+            return _strike(case, None)
+        return _held(case, None, HOLD_AFTER)
+    if _is_what_was_wrong(case, case.tries):
+        return Verdict(Fate.BURY, tries=case.tries)
     # while another batch, or a half, can tell the two apart, the first probe need not wait a minute
     is_unsure = case.failures == 0 and (case.size > 1 or not case.is_alone)
     probe_s = timing.probe_min_s if is_unsure else timing.misconfigured_probe_s
     setback = Setback(failure.sentence, at_once=True, probe_s=probe_s)
     if case.size > 1 and (case.is_alone or case.is_parted):
         return _split(case, setback)
-    return Verdict(Fate.HOLD, setback, tries=max(case.tries, HOLD_AFTER))
+    return _held(case, setback, max(case.tries, HOLD_AFTER))
 
 
 def _unavailable(failure: CallFailed, case: Case) -> Verdict:
     setback = Setback(failure.sentence, at_least_s=failure.retry_after_s or 0.0)
-    is_error = (failure.status or 0) >= 500
+    is_answer = failure.status is not None and failure.status != 429
     # no network, too many requests: nobody's item
-    if not (is_error or failure.maybe_stored) or case.tries + 1 < HOLD_AFTER:
+    if not (is_answer or failure.maybe_stored) or case.tries + 1 < HOLD_AFTER:
         return _again(case, setback)
     if case.others_succeeded and (case.was_held or case.tries >= HOLD_AFTER):
         # who gave no answer said nothing of an item: others are parted from it, and it waits
-        strikes = STRIKES_5XX if is_error or case.is_collective else None
-        return _strike(case, setback, strikes)
+        return _strike(case, setback, may_be_item=is_answer or case.is_collective)
+    if is_answer and _is_what_was_wrong(case, case.tries):
+        return Verdict(Fate.BURY, setback, tries=case.tries)
     if case.was_held and case.size > 1 and (case.is_alone or case.is_parted):
         return _split(case, setback)
-    return Verdict(Fate.HOLD, setback, tries=max(case.tries, HOLD_AFTER))
+    return _held(case, setback, max(case.tries, HOLD_AFTER))
 
 
 def _rejected(failure: Rejected, case: Case, timing: Timing) -> Verdict:
@@ -231,7 +282,7 @@ def _rejected(failure: Rejected, case: Case, timing: Timing) -> Verdict:
 
 def _bug(case: Case) -> Verdict:
     if case.bugs + 1 < BUG_TRIES:
-        return Verdict(Fate.HOLD, reason=Reason.BUG, tries=case.tries)
+        return Verdict(Fate.HOLD, reason=Reason.BUG, tries=case.tries, inherited=case.inherited)
     return Verdict(Fate.SPLIT if case.size > 1 else Fate.BURY, reason=Reason.BUG)
 
 

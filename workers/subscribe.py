@@ -104,9 +104,7 @@ class Subscribe:
                 move.subscription(name, "subscribed", keep_ms)
         if left:
             again = attempts(0, batch.mark, 0)
-            move.pass_on(
-                keys.batches(batch.line), batch_fields(left, batch.root, again, faults=batch.faults)
-            )
+            move.pass_on(keys.batches(batch.line), batch_fields(left, batch.root, again))
             fates["unverified"] = len(left)
         words = [f"done new={told.counts.new} existing={told.counts.existing}"]
         return " ".join([*words, *(f"{result}={n}" for result, n in fates.items())])

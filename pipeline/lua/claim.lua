@@ -4,8 +4,8 @@
 -- Answer: {'wait', ms} | {'paused'} | {'empty'} |
 --         {'batch', queue, entry id, fields, attempts, successes, others waiting, others held,
 --         tombstones exist (0/1), now}
--- fields are p and m in turn for each item, then g (the batch it was split from), b (tries that ended
--- in our own exception) and t (earlier attempts).
+-- fields are p and m in turn for each item, then g (the batch it was split from), b (tries that ended in our own
+-- exception), i and n (strikes of its whole, its own failures: workers/dispatch.py) and t (earlier attempts).
 -- attempts is 'tries:successes at the first failure:sent'; sent=1 means that a call was begun and never
 -- answered for certain, so that calling again may double it.
 -- What came back from the dead letters has a line of its own. Of the calls to one vendor, whichever stages make them,

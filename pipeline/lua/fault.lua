@@ -1,16 +1,26 @@
--- What is known of a stage's vendor when a call to it failed; count the failure when it tells of the vendor.
--- ARGV: stage, whether it is counted (0/1): not what is about one item that was held, which may be the item's own fault;
---       the batch that this one was split from, whether it may be parted for nothing else to be compared with (0/1).
---       Of all that is held that is done to one at a time: an outage shall not leave single items behind.
--- Answer: {successes, failures in a row, successes at the last one of a batch that had failed, failures counted before,
---          whether it is the one to be parted (0/1)}
--- Second run: counts once more, so that the vendor looks a little less well.
-local stage, is_counted, root, may_be_parted = arg(), number() == 1, arg(), number() == 1
+-- What is known of a stage's vendor when a call to it failed.
+-- ARGV: stage, the batch that this one was split from, whether only held ones are left to be tried (0/1), whether this
+--       one may be parted then, for nothing else to be compared with (0/1). Of all that is held that is done to one at a
+--       time: an outage shall not leave single items behind. When all of the others have failed since anything of that
+--       one could be parted, the next one takes its place.
+-- Answer: {successes, failures in a row, whether it is the one to be parted (0/1), whether a part of what it was split
+--          from was buried (0/1), how unwell the vendor is (0 to 1)}
+-- Second run: counts once more that nothing was parted.
+local stage, root, is_left, may_be_parted = arg(), arg(), number() == 1, number() == 1
 local key = P .. 'destination:' .. stage
-local state = redis.call('HMGET', key, 'successes', 'failures', 'recovered', 'faults')
-for i = 1, 4 do state[i] = tonumber(state[i] or 0) end
+local state = redis.call('HMGET', key, 'successes', 'failures', 'unwell', 'parted')
+local is_parted = 0
 even_when_full()
-if is_counted then redis.call('HINCRBY', key, 'faults', 1) end
-if may_be_parted then redis.call('HSETNX', key, 'parted', root) end
-state[5] = may_be_parted and redis.call('HGET', key, 'parted') == root and 1 or 0
-return state
+if is_left then
+  local held = 0
+  for _, line in ipairs({stage, retried_line(stage)}) do
+    held = held + redis.call('XLEN', queue_key(held_of(line)))
+  end
+  local passed = redis.call('HINCRBY', key, 'unparted', 1)
+  if may_be_parted and (not state[4] or state[4] == root or passed > held) then
+    is_parted = 1
+    redis.call('HSET', key, 'parted', root, 'unparted', 0)
+  end
+end
+local is_explained = redis.call('EXISTS', P .. 'explained:' .. stage .. ':' .. root)
+return {tonumber(state[1] or 0), tonumber(state[2] or 0), is_parted, is_explained, state[3] or '0'}

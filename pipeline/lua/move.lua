@@ -210,14 +210,18 @@ effects.subscription = function()
   redis.call('PEXPIRE', P .. 'address:' .. digest, keep)
 end
 
--- succeeded STAGE HAD_FAILED (0/1)
+-- succeeded STAGE FAILURES: what passed now had failed so often while others passed
 effects.succeeded = function()
-  local stage, had_failed = arg(), number()
+  local stage, failures = arg(), number()
   succeeded(stage)
-  if had_failed == 1 then
-    local key = P .. 'destination:' .. stage
-    redis.call('HSET', key, 'recovered', redis.call('HGET', key, 'successes'))
-  end
+  local key = P .. 'destination:' .. stage
+  local unwell = tonumber(redis.call('HGET', key, 'unwell') or 0)
+  if unwell == 0 and failures == 0 then return end
+  -- quick to grow and slow to fade: what is thought worse than it is only waits longer
+  for _ = 1, failures do unwell = unwell + (1 - unwell) / 16 end
+  unwell = unwell * (1 - 1 / 64)
+  if unwell > 0.001 then redis.call('HSET', key, 'unwell', string.format('%.5f', unwell))
+  else redis.call('HDEL', key, 'unwell') end
 end
 
 -- hold STAGE SUCCESSES: a batch waits until others have succeeded since

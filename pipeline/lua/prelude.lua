@@ -184,7 +184,7 @@ local function succeeded(stage, is_bulk)
   redis.call('HDEL', key, 'failures', 'probing', 'probe')
   -- a call that was under way meanwhile does not take back when the vendor wants the next one
   if tonumber(redis.call('HGET', key, 'asked') or 0) <= now_ms() then redis.call('HDEL', key, 'due', 'asked') end
-  if not is_bulk then redis.call('HDEL', key, 'refusals', 'words', 'roots', 'parted') end
+  if not is_bulk then redis.call('HDEL', key, 'refusals', 'words', 'roots', 'parted', 'unparted') end
   local pause = redis.call('HGET', P .. 'paused', stage)
   if pause and cjson.decode(pause).by == 'relay' then redis.call('HDEL', P .. 'paused', stage) end
 end

@@ -41,5 +41,5 @@ for _, line in ipairs({stage, retried_line(stage)}) do
   end
 end
 redis.call('HDEL', destination, 'failures', 'due', 'asked', 'probing', 'probe', 'refusals', 'words',
-  'roots', 'parted')
+  'roots', 'parted', 'unparted')
 return finally(caller, word, redis.call('HDEL', P .. 'paused', stage))

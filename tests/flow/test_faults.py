@@ -111,6 +111,20 @@ async def test_an_outage_that_lets_some_calls_pass_buries_nothing(bench: Workben
     assert await bench.row(Stage.FORWARD) == {"in": 600, "done": 600}
 
 
+async def test_a_vendor_that_forbids_every_second_call_buries_nothing(bench: Workbench) -> None:
+    """One of two machines over there refuses: what is held does not come back in step with it."""
+    rounds = [Fault(endpoint="events", times=1), replace(firewalled("events"), times=1)]
+    bench.box.faults.add(*rounds * 300)
+    async with bench.at_work():
+        for n in range(60):
+            await bench.put("events", mail_events(2, 2 * n))
+            await bench.until(partial(_has_come_to, bench, 2 * n))
+        bench.box.faults.clear()
+        await bench.until(bench.is_idle)
+
+    assert await bench.row(Stage.FORWARD) == {"in": 120, "done": 120}
+
+
 async def test_connections_that_break_are_never_an_events_fault(bench: Workbench) -> None:
     """Without an answer nothing is known of the event, however often it happens to the same one while others pass."""
     bench.box.faults.add(replace(reset("events", "before"), addresses=["person0@example.com"]))
@@ -148,6 +162,10 @@ async def _has(bench: Workbench, stage: Stage, counter: str, n: int) -> bool:
 
 def _arrived(bench: Workbench, n: int) -> bool:
     return len(bench.arrived) == n
+
+
+def _has_come_to(bench: Workbench, n: int) -> bool:
+    return len(bench.arrived) >= n
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -367,6 +385,73 @@ async def test_a_lone_broken_event_waits_and_does_not_stop_others(bench: Workben
         await bench.until(bench.is_idle)
 
     assert await bench.row(Stage.FORWARD) == {"in": 8, "done": 7, "dead": 1}
+
+
+async def test_broken_events_that_keep_coming_are_buried_as_they_come(bench: Workbench) -> None:
+    """They speak for no outage, however many there are: the vendor fails the same ones each time, and no others."""
+    broken_ones = range(0, 90, 3)
+    poison = [f"person{n}@example.com" for n in broken_ones]
+    bench.box.faults.add(Fault(endpoint="events", status=500, body={}, addresses=poison))
+    right = 0
+    async with bench.at_work():
+        for n in range(130):
+            await bench.put("events", orjson.dumps([mail_event(n)]))
+            right += f"person{n}@example.com" not in poison
+            await bench.until(partial(_arrived, bench, right))
+        await bench.until(bench.is_idle)
+
+    assert {orjson.loads(each.payload)["email"] for each in await bench.dead()} == addresses(
+        broken_ones
+    )
+    await bench.assert_balanced()
+
+
+async def test_a_broken_event_is_found_where_the_vendor_fails_at_times(bench: Workbench) -> None:
+    """Calls that fail once in ten and pass when they are repeated do not keep a broken event for ever, nor its mates."""
+    poison = Fault(endpoint="events", status=500, body={}, addresses=["person5@example.com"])
+    rounds = [Fault(endpoint="events", times=9), broken("events", times=1)]
+    bench.box.faults.add(poison, *rounds * 60)
+    await bench.put("events", mail_events(30))
+    async with bench.at_work():
+        for n in range(1, 200):
+            await bench.put("events", mail_events(30, 30 * n))
+            await bench.until(partial(_has_come_to, bench, 30 * n - 30))
+            if await bench.count(Stage.FORWARD, "dead"):
+                break
+        await bench.until(bench.is_idle)
+
+    [letter] = await bench.dead()
+    assert orjson.loads(letter.payload)["email"] == "person5@example.com"
+    assert bench.box.memory.calls_to("events") < 200
+
+
+async def test_what_is_right_leaves_though_all_that_is_left_fails(bench: Workbench) -> None:
+    """When nothing of one batch can be parted any more, the next one has its turn."""
+    poison = [f"person{n}@example.com" for n in (0, 1, 9)]
+    bench.box.faults.add(Fault(endpoint="events", status=500, body={}, addresses=poison))
+    await bench.put("events", mail_events(2))
+    async with bench.at_work():
+        await bench.until(lambda: bench.box.memory.calls_to("events") > 20)
+        await bench.put("events", mail_events(30, 2))
+        await bench.until(partial(_arrived, bench, 29))
+
+    assert set(bench.arrived) == addresses([n for n in range(2, 32) if n != 9])
+
+
+async def test_an_event_that_a_gateway_turns_away_does_not_stop_the_stage(bench: Workbench) -> None:
+    """A 405 that follows one event while others pass, as of a firewall that wants a puzzle solved, is that event's."""
+    bench.box.faults.add(replace(firewalled("events", "person0@example.com"), status=405))
+    await bench.put("events", mail_events(30))
+    async with bench.at_work():
+        for n in range(30, 60):
+            await bench.put("events", orjson.dumps([mail_event(n)]))
+            await bench.until(partial(_has_come_to, bench, n - 29))
+            if await bench.count(Stage.FORWARD, "dead"):
+                break
+        await bench.until(bench.is_idle)
+
+    [letter] = await bench.dead()
+    assert orjson.loads(letter.payload)["email"] == "person0@example.com"
 
 
 # perhaps stored ------------------------------------------------------------------------------------

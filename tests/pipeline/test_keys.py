@@ -53,7 +53,8 @@ LUA = ROOT / "pipeline" / "lua"
 PACKAGES = ("pipeline", "workers", "receiver", "console")
 #: written by the workers or the console themselves; their own tests make them
 ELSEWHERE = {
-    *("bells", "sweeping", "audit", "retry-run", "arq:queue:health-check", "proof:KIND:DIGEST")
+    *("bells", "sweeping", "audit", "retry-run", "arq:queue:health-check", "proof:KIND:DIGEST"),
+    "explained:STAGE:BATCH",
 }
 
 

@@ -21,6 +21,8 @@ E429 = Unavailable("429", status=429)
 DOWN = Unavailable("no network")
 BROKEN = Unavailable("reset", maybe_stored=True)
 E403 = Misconfigured("403", status=403)
+E405 = Misconfigured("405", status=405)
+ODD = Unavailable("an answer without its keys", status=200)
 E401 = Misconfigured("401", status=401)
 E400 = Rejected("400", status=400)
 BUG = ValueError("jane@example.com")
@@ -40,36 +42,39 @@ BUG = ValueError("jane@example.com")
         # others succeeded in between: strikes
         (E500, Case(30, tries=3, was_held=True, others_succeeded=True), Fate.SPLIT),
         (E504, Case(30, tries=3, was_held=True, others_succeeded=True), Fate.SPLIT),
-        (E500, Case(1, tries=3, was_held=True, others_succeeded=True), Fate.HOLD),
-        (E500, Case(1, tries=4, was_held=True, others_succeeded=True), Fate.HOLD),
-        (E500, Case(1, tries=5, was_held=True, others_succeeded=True), Fate.BURY),
         (E500, Case(1, tries=2, others_succeeded=True), Fate.HOLD),
-        # not while something speaks for an outage, nor without an answer
+        (E500, Case(1, tries=5, was_held=True, others_succeeded=True), Fate.HOLD),
+        (E500, Case(1, tries=6, was_held=True, others_succeeded=True), Fate.BURY),
+        (E403, Case(1, tries=6, was_held=True, others_succeeded=True), Fate.BURY),
+        # the less well the vendor is, the more of them are wanted
+        (E500, Case(9, tries=5, was_held=True, others_succeeded=True, unwell=0.5), Fate.HOLD),
+        (E500, Case(9, tries=7, was_held=True, others_succeeded=True, unwell=0.5), Fate.SPLIT),
+        (E500, Case(1, tries=20, was_held=True, others_succeeded=True, unwell=0.5), Fate.HOLD),
+        (E500, Case(1, tries=22, was_held=True, others_succeeded=True, unwell=0.5), Fate.BURY),
+        (E500, Case(1, tries=130, was_held=True, others_succeeded=True, unwell=0.9), Fate.HOLD),
+        # those of what it was split from count when it is what is left, and nothing else was to blame
+        (E500, Case(1, tries=3, inherited=3, was_held=True, others_succeeded=True), Fate.BURY),
+        (E500, Case(1, tries=3, inherited=2, was_held=True, others_succeeded=True), Fate.HOLD),
         (
             E500,
-            Case(1, tries=9, was_held=True, others_succeeded=True, others_failed=True),
+            Case(1, tries=3, inherited=9, was_held=True, others_succeeded=True, others_wait=True),
             Fate.HOLD,
         ),
         (
             E500,
-            Case(1, tries=9, was_held=True, others_succeeded=True, others_recovered=True),
+            Case(1, tries=3, inherited=9, was_held=True, others_succeeded=True, is_explained=True),
             Fate.HOLD,
         ),
-        (
-            E500,
-            Case(9, tries=9, was_held=True, others_succeeded=True, others_failed=True),
-            Fate.SPLIT,
-        ),
-        (
-            E500,
-            Case(9, tries=9, was_held=True, others_succeeded=True, others_recovered=True),
-            Fate.HOLD,
-        ),
-        (
-            E403,
-            Case(1, tries=9, was_held=True, others_succeeded=True, others_failed=True),
-            Fate.HOLD,
-        ),
+        # nothing of the others is left that could show it once more
+        (E500, Case(1, tries=4, inherited=3, was_held=True), Fate.BURY),
+        (E403, Case(1, tries=4, inherited=3, was_held=True), Fate.BURY),
+        (E500, Case(1, tries=3, inherited=9, was_held=True), Fate.HOLD),
+        (E500, Case(1, tries=4, inherited=9, was_held=True, others_held=True), Fate.HOLD),
+        (E500, Case(1, tries=4, inherited=9, was_held=True, is_explained=True), Fate.HOLD),
+        (BROKEN, Case(1, tries=4, inherited=9, was_held=True), Fate.HOLD),
+        # an answer that is none may be about one item, no answer is not
+        (ODD, Case(1, tries=3, was_held=True), Fate.HOLD),
+        (ODD, Case(1, tries=6, was_held=True, others_succeeded=True), Fate.BURY),
         (BROKEN, Case(9, tries=9, was_held=True, others_succeeded=True), Fate.SPLIT),
         (BROKEN, Case(1, tries=99, was_held=True, others_succeeded=True), Fate.HOLD),
         (
@@ -83,13 +88,15 @@ BUG = ValueError("jane@example.com")
         # key or path
         (E401, Case(1), Fate.RETRY),
         (E401, Case(1, tries=99, was_held=True, others_succeeded=True), Fate.HOLD),
+        (E405, Case(30, tries=3, was_held=True), Fate.HOLD),
+        (E405, Case(30, tries=3, was_held=True, others_succeeded=True), Fate.SPLIT),
+        (E405, Case(1, tries=6, was_held=True, others_succeeded=True), Fate.BURY),
         (E403, Case(30, others_wait=True), Fate.HOLD),
         (E403, Case(30), Fate.SPLIT),
         (E403, Case(1), Fate.HOLD),
         (E403, Case(30, others_succeeded=True), Fate.SPLIT),
         (E403, Case(1, others_succeeded=True), Fate.HOLD),
-        (E403, Case(1, tries=3, was_held=True, others_succeeded=True), Fate.HOLD),
-        (E403, Case(1, tries=4, was_held=True, others_succeeded=True), Fate.BURY),
+        (E403, Case(1, tries=5, was_held=True, others_succeeded=True), Fate.HOLD),
         (E403, Case(1, tries=99, was_held=True), Fate.HOLD),
         # the item's fault
         (E400, Case(2), Fate.SPLIT),

@@ -134,7 +134,8 @@ def retry(
 ) -> None:
     """Put dead letters back to work, past the seen mark.
 
-    An interrupted retry (Ctrl-C) keeps its place: --resume goes on with it. Letters that die again
+    An interrupted retry (Ctrl-C) keeps its place until another one by filters begins: --resume goes on with
+    it. Letters that die again
     meanwhile are not retried a second time.
     """
     named, wanted = distinct(ids), Wanted(stage, source, reason, since)

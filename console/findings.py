@@ -82,7 +82,11 @@ async def looked(check: str, looking: Awaitable[Sequence[Finding]]) -> Sequence[
 def of_settings(settings: Settings) -> Iterator[Finding]:
     """Yield what the settings tell by themselves."""
     yield ok("settings", "read, none is wrong")
-    yield from _of_keys(settings)
+    if settings.is_beside_trial():
+        found = "one runs here, with keys, rates and stand-ins of its own, and checks no signatures"
+        yield ok("trial", f"{found}; what is told of settings is of yours")
+    else:
+        yield from _of_keys(settings)
     yield _of_public_url(settings)
     yield from _of_tokens(settings)
 

@@ -105,6 +105,8 @@ def _wrong(stage: Stage, before: Row, counted: Row, after: Row) -> str:
 
 async def _senders(redis: Redis, settings: Settings) -> list[Finding]:
     """Return a finding for each source that has delivered, and for each whose signature is half set up."""
+    if settings.is_beside_trial():
+        return []  # it checks no signatures, whatever is set
     secrets = settings.sender_secrets()
     findings = []
     for source, sender in (await senders.read(redis, list(SOURCES))).items():

@@ -55,11 +55,11 @@ async def _reconciling(redis: Redis, settings: Settings) -> list[Finding]:
         *((Kind.SEGMENT, each) for each in settings.reconciled_segments()),
         *((Kind.PIXEL, each) for each in settings.reconciled_pixels()),
     ]
-    if not wanted:
-        return [ok("reconciling", "RECONCILE_SEGMENTS and RECONCILE_PIXELS name no id")]
     now_ms = await redis_now_ms(redis)
     pause = books.pause_view(await redis.hget(keys.PAUSED, Endpoint.IMPORTS))
     paused = [_paused("reconciling", Endpoint.IMPORTS, pause, settings)] if pause else []
+    if not wanted:
+        return paused or [ok("reconciling", "RECONCILE_SEGMENTS and RECONCILE_PIXELS name no id")]
     return paused + [
         _walk(kind, name, await imports.read(redis, kind, name), now_ms, settings)
         for kind, name in wanted

@@ -92,8 +92,15 @@ class RetryOrder:
     async def begin(self, redis: Redis) -> dict[str, Any]:
         """Begin a run with the filters."""
         wanted = await self.wanted.filter(redis)
-        wanted = replace(wanted, until_ms=wanted.until_ms or await redis_now_ms(redis))
+        now_ms = await redis_now_ms(redis)
+        wanted = replace(wanted, until_ms=wanted.until_ms or now_ms)
         count = total(await dead_letters.counts(redis, wanted))
+        if not count:  # nothing to begin, and what was interrupted keeps its place
+            return {
+                **{"retried": 0, "skipped": 0, "finished": True},
+                "filter": filter_view(wanted),
+                "started_at": iso(now_ms),
+            }
         try:
             run = await retry_runs.begin(redis, wanted, count)
         except RunExists:

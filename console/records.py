@@ -26,8 +26,12 @@ def read_records(name: str, chosen: Sequence[str]) -> tuple[list[str], list[Reco
         text = (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode(
             "utf-8-sig"
         )
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise BadUsage(f"The file cannot be read as UTF-8 ({type(error).__name__}).") from None
+    except FileNotFoundError:
+        raise BadUsage(f"There is no file {name}.") from None
+    except OSError as error:
+        raise BadUsage(f"{name} cannot be read ({error.strerror}).") from None
+    except ValueError:
+        raise BadUsage(f"{name} is not UTF-8.") from None
     rows = _json(text) if text.lstrip()[:1] in ("{", "[") else _csv(text)
     columns = _columns(list(dict.fromkeys(each for row in rows for each in row)), chosen)
     records: list[Record] = [

@@ -55,8 +55,23 @@ def read_since(text: str) -> Since:
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Letters by their ids.")]
 StageFilter = Annotated[Stage | None, typer.Option("--stage", help="Only letters of this stage.")]
+
+
+def _checked_source(source: str | None) -> str | None:
+    from pipeline.hook_tokens import SOURCES
+
+    if source is not None and source not in SOURCES:
+        raise typer.BadParameter(f"{source!r} is no source; known are {', '.join(sorted(SOURCES))}")
+    return source
+
+
 SourceFilter = Annotated[
-    str | None, typer.Option("--source", help="Only letters of this source, such as sendgrid.")
+    str | None,
+    typer.Option(
+        "--source",
+        help="Only letters of this source, such as sendgrid.",
+        callback=_checked_source,
+    ),
 ]
 ReasonFilter = Annotated[
     Reason | None, typer.Option("--reason", help="Only letters with this reason.")

@@ -7,6 +7,7 @@ receiver of a running trial, with the trial's own token, which no other receiver
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,7 +49,7 @@ def send(
 
     settings = load()
     if file is not None:
-        deliveries = [Sample("file", source, file.read(), content_type)]
+        deliveries = [Sample(Path(file.name).name, source, file.read(), content_type)]
         target = _real_target(settings, source, url, token)
     else:
         deliveries = samples(source)
@@ -129,7 +130,20 @@ def _real_target(settings: Settings, source: str, url: str | None, token: str | 
             raise wrong_settings(error.problems) from None
     if token is None:
         raise BadUsage(f"No token of HOOK_TOKENS is valid for {source}: pass --token.")
-    return Target((url or f"http://127.0.0.1:{settings.port}").rstrip("/"), token)
+    return Target((url or _here(settings)).rstrip("/"), token)
+
+
+def _here(settings: Settings) -> str:
+    """Return the receiver of this machine: the one whose token is taken, too, when a trial runs."""
+    from pipeline.home import Home, HomeError
+
+    try:
+        running = None if settings.redis_url else Home(settings.relay_home).running()
+    except HomeError as error:
+        raise Failed(str(error)) from None
+    if running is not None and running.receiver_url is not None:
+        return running.receiver_url
+    return f"http://127.0.0.1:{settings.port}"
 
 
 def post(target: Target, delivery: Sample, tag: str | None = None) -> dict[str, Any]:

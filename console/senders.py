@@ -17,7 +17,9 @@ def senders(as_json: AsJson = False) -> None:
     """Show every source: its last delivery, what its events came to, and whether its signature is checked."""
     from console.output import print_json
 
-    secrets = load().sender_secrets()
+    settings = load()
+    is_trials = settings.is_beside_trial()
+    secrets = {} if is_trials else settings.sender_secrets()
 
     async def work(redis: Redis) -> list[dict[str, Any]]:
         return await rows_of(redis, secrets)
@@ -26,7 +28,7 @@ def senders(as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        _show(rows)
+        _show(rows, is_trials=is_trials)
 
 
 async def rows_of(redis: Redis, secrets: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -45,15 +47,17 @@ async def rows_of(redis: Redis, secrets: Mapping[str, str]) -> list[dict[str, An
     ]
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _show(rows: list[dict[str, Any]], *, is_trials: bool) -> None:
     from console.output import print_table, say
 
     columns = ("source", "last delivery", "deliveries", "dead", "events", "signature")
     print_table(columns, map(_cells, rows), numbers=("deliveries", "dead"), folds="events")
     for row in rows:
-        for hint in (*_set_ups(row), hint_of(row)):
+        for hint in (*_set_ups(row), "" if is_trials else hint_of(row)):
             if hint:
                 say(hint)
+    if is_trials:
+        say("These are of the trial that runs here, which checks no signatures.")
     if any(row["deliveries"]["dead"] for row in rows):
         say("What is dead and why: `relay dead list --source SOURCE`.")
 

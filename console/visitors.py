@@ -244,6 +244,8 @@ def forget(who: Who, yes: Yes = False, as_json: AsJson = False) -> None:
     async def work(redis: Redis) -> Forgotten:
         from pipeline import audit, forgetting
 
+        if not (forgetting.is_spelt_right(who) or await forgetting.find(redis, who)):
+            raise BadUsage(f"{forgetting.NOBODY}: nothing was forgotten.")
         with progress("looking", None, wanted=not as_json) as (advance, _):
             gone = await forgetting.forget(redis, who, advance)
         # counts only: the audit must not name whom it says was forgotten

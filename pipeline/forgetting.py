@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 VISITORS_PAGE = 500
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # Two ways to find where an address begins and ends: as far as a sender may mean it, and as it mostly is
 # (`?email=ada@example.com&list=2`). A text is split first, so that a long one costs linear time.
 _SEPARATORS = re.compile(r"""[\s<>()\[\],;:"\\]+""")
@@ -88,6 +89,15 @@ async def allow(redis: Redis, wanted: str) -> int:
     The other identities of the person are written down nowhere, so each has to be allowed by its own name.
     """
     return await Tombstones(redis).lift(visitors.unique([*names_of(wanted), *_spelt(wanted)]))
+
+
+NOBODY = "That is no address, no SHA-256 and no UUID, and nobody is known by it"
+
+
+def is_spelt_right(wanted: str) -> bool:
+    """Tell whether *wanted* can be somebody whom nobody knows yet; an id of AudienceLab's own may be any text."""
+    word = wanted.strip()
+    return is_address(word) or is_hash(word) or _UUID.fullmatch(word) is not None
 
 
 def names_of(wanted: str) -> list[str]:

@@ -412,6 +412,14 @@ class Settings(BaseSettings):
         except HomeError as error:
             raise SettingsError([f"RELAY_HOME: {error}"]) from error
 
+    def is_beside_trial(self) -> bool:
+        """Tell whether the data that this process works on is a running trial's, which has settings of its own."""
+        try:
+            address = None if self.redis_url else Home(self.relay_home).running()
+        except HomeError:
+            return False
+        return address is not None and address.trial
+
     def data_home(self) -> Home:
         """Return the home of the data that this process works on: a running trial's where it finds its Redis there.
 

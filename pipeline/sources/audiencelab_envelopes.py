@@ -84,7 +84,11 @@ def _open(document: object, around: Mapping[str, object], depth: int) -> Iterato
     elif not isinstance(document, dict):
         yield document
     elif depth > 0 and (inside := _inside(document)) is not None:
-        yield from _open(inside, _around(inside, {**around, **document}), depth - 1)
+        known = {**around, **document}
+        shared = _around(inside, known)
+        if inside is document.get("event") or any(map(_says_who, around)):
+            shared |= _beside(inside, known, depth - 1)
+        yield from _open(inside, shared, depth - 1)
     elif not _is_empty_envelope(document):
         yield {**around, **document} if around and has_known_column(document) else document
 
@@ -130,6 +134,25 @@ def _around(inside: object, document: Mapping[str, object]) -> dict[str, object]
         for key, value in document.items()
         if isinstance(value, str | int | float) and _is_shared(key, isinstance(inside, list))
     }
+
+
+def _beside(inside: object, document: Mapping[str, object], depth: int) -> dict[str, object]:
+    """Return who stands in *document* beside an event that is of nobody: a workflow's template may tell them apart."""
+    if not _is_of_nobody(inside, depth):
+        return {}
+    return {key: value for key, value in document.items() if _says_who(key)}
+
+
+def _is_of_nobody(inside: object, depth: int) -> bool:
+    if not isinstance(inside, dict) or has_person_column(inside) or depth <= 0:
+        return False
+    more = (inside[key] for key in (*MARKS, *ENVELOPES) if isinstance(inside.get(key), dict | list))
+    return all(_is_of_nobody(one, depth - 1) for one in more)
+
+
+def _says_who(key: str) -> bool:
+    column = column_of(key)
+    return column is not None and column.says_who
 
 
 def _is_shared(key: str, by_many: bool) -> bool:

@@ -55,15 +55,18 @@ def sighting(columns: Columns) -> VisitorEvent | Ignored:
         event_type=EVENT_TYPES.get(event_type, event_type) if event_type else None,
         url=_cut(url),
         title=_cut(text(details.get("title")) or event.get("PAGE_TITLE")),
-        referrer=_cut(_referrer(event, details)),
+        referrer=_cut(_referrer(event, details, person)),
         pixel_id=event.get("PIXEL_ID"),
     )
 
 
-def _referrer(event: Mapping[str, str], details: Mapping[str, object]) -> str | None:
+def _referrer(
+    event: Mapping[str, str], details: Mapping[str, object], person: Person
+) -> str | None:
     found = text(details.get("referrer")) or event.get("REFERRER")
-    if found is None and not details:
-        # next to event_data (V3) it is the site's own address; only V4 means the referrer by it
+    is_v3 = bool(details) or bool(person.uuid and event.get("EVENT_TYPE"))
+    if found is None and not is_v3:
+        # V3 writes the site's own address there; V4, which knows neither types nor UUIDs, the referrer
         found = event.get("REFERRER_URL")
     return None if found == "$direct" else found
 

@@ -207,6 +207,27 @@ async def test_an_interrupted_retry_is_resumed(relay: Relay, redis: Redis) -> No
         assert "nothing to resume" in nothing.json["error"]
 
 
+async def test_a_retry_of_nothing_takes_nobodys_place(relay: Relay, redis: Redis) -> None:
+    """Filters that no letter meets begin no run, so that an interrupted one can still be resumed."""
+    await bury(redis)
+    run = await retry_runs.begin(redis, Filter(reason=Reason.REFUSED))
+    await redis.hset(keys.RETRY_RUN, "beat_at_ms", 0)
+    nothing = await relay("dead", "retry", "--reason", "bug", "--yes", "--json")
+    assert (nothing.status, nothing.json["retried"]) == (0, 0)
+    assert nothing.json["filter"]["reason"] == "bug"
+    left = await retry_runs.interrupted(redis)
+    assert left is not None
+    assert left.id == run.id
+
+
+@pytest.mark.parametrize("verb", ["list", "retry", "drop"])
+async def test_a_source_that_there_is_not_is_bad_usage(relay: Relay, verb: str) -> None:
+    """A slip would look like an all-clear; the answer names those that there are."""
+    answer = await relay("dead", verb, "--source", "sendgird", "--json")
+    assert answer.status == 2
+    assert "sendgrid" in answer.json["error"]
+
+
 async def test_there_is_one_retry_at_a_time(relay: Relay, redis: Redis) -> None:
     """While one goes on, another neither begins nor takes it over."""
     await bury(redis)

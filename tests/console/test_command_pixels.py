@@ -289,9 +289,10 @@ async def test_a_token_that_was_cut_is_hidden(
         assert HOOK_TOKEN[:6] not in said
 
 
-def test_only_what_was_cut_is_taken_for_a_beginning() -> None:
+def test_only_what_was_cut_is_taken_for_a_beginning(tmp_path: Path) -> None:
     """A token's first letters in the middle of a sentence are words; as a URL writes it, it is hidden too."""
-    settings = Settings.model_validate({"hook_tokens": "braces{and}more-0123456789"})
+    own = {"hook_tokens": "braces{and}more-0123456789", "relay_home": tmp_path}
+    settings = Settings.model_validate(own)
     assert hidden("braces{and of words", settings) == "braces{and of words"
     assert hidden("braces", settings) == "****"
     assert hidden("brace", settings) == "brace"

@@ -81,8 +81,26 @@ async def test_a_file_is_posted(
     assert (sent["status"], sent["id"], sent["ack"]) == (202, "0123", "stored")
     assert posted == [("/hooks/sendgrid", TOKEN, "application/json", b"[]")]
     people = await relay("send", "mailgun", "body.json", "--content-type", "text/plain")
-    assert people.out == "202 stored 0123 (file)\n"
+    assert people.out == "202 stored 0123 (body.json)\n"
     assert posted[1][2] == "text/plain"
+
+
+async def test_a_file_goes_to_the_receiver_that_runs_here(
+    relay: Relay,
+    receiver: tuple[str, Posted],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On whatever port: it is the one whose token is taken."""
+    url, posted = receiver
+    home = tmp_path / "running"
+    say_what_runs(home, url, trial=True)
+    monkeypatch.setenv("RELAY_HOME", str(home))
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.setenv("PORT", "1")
+    (tmp_path / "body.json").write_bytes(b"[]")
+    answer = await relay("send", "sendgrid", "body.json")
+    assert (answer.status, posted[0][:2]) == (0, ("/hooks/sendgrid", TOKEN))
 
 
 async def test_a_refusal_is_a_failure(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from redis.asyncio import Redis
 
 from pipeline import keys
+from pipeline.home import Address, Home
 from pipeline.outcomes import SetUp
 from pipeline.senders import keep_set_up
 from pipeline.sources.registry import SECRETS, SOURCES
@@ -72,6 +75,25 @@ async def test_a_secret_is_told_by_its_name_only(
     (row,) = (row for row in told.json if row["source"] == "sendgrid")
     assert row["signature"] == {"check": "on", "settings": {"MAILGUN_SIGNING_KEY": True}}
     assert SECRET not in told.out + (await relay("senders")).out
+
+
+async def test_beside_a_trial_no_signature_is_said_to_be_checked(
+    relay: Relay, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It checks none, whatever is set for the relay itself."""
+    home = Home(tmp_path / "home")
+    own = home.trial()
+    own.make()
+    home.write_address(Address(redis_url, own.path, trial=True))
+    monkeypatch.delenv("REDIS_URL")
+    monkeypatch.setenv("RELAY_HOME", str(home.path))
+    monkeypatch.setenv("MAILGUN_SIGNING_KEY", SECRET)
+    told = await relay("senders", "--json")
+    assert {row["signature"]["check"] for row in told.json} <= {"off", "none"}
+    assert "checks no signatures" in (await relay("senders")).out
+    found = (await relay("doctor", "--offline", "--no-event", "--json")).json["findings"]
+    assert [one["check"] for one in found if one["check"].startswith("sender")] == []
+    assert "trial" in {one["check"] for one in found}
 
 
 async def test_the_table_says_it_in_words(relay: Relay, redis: Redis) -> None:

@@ -63,6 +63,19 @@ async def test_forget_says_what_went_and_what_cannot(relay: Relay, redis: Redis)
     assert digest(BOB) not in audit
 
 
+@pytest.mark.parametrize(
+    "slip",
+    ["bob.example.com", "Bob <bob@example.com>", "0f0f0f0f-1111-4222-8333-44445555666", "a" * 63],
+)
+async def test_a_slip_is_not_told_as_forgotten(relay: Relay, redis: Redis, slip: str) -> None:
+    """What is no address, hash or UUID, and nobody's id, is refused, and nothing is written down."""
+    await meet(redis, bob())
+    answer = await relay("visitors", "forget", slip, "--yes", "--json")
+    assert answer.status == 2
+    assert "nothing was forgotten" in answer.json["error"]
+    assert not await redis.exists(keys.TOMBSTONES, keys.AUDIT)
+
+
 async def test_allow_lifts_and_explains(relay: Relay, redis: Redis) -> None:
     """Lifting says that each name has to be allowed; nothing to lift is a failure."""
     await relay("visitors", "forget", BOB, "--yes")

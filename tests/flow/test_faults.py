@@ -407,7 +407,7 @@ async def test_broken_events_that_keep_coming_are_buried_as_they_come(bench: Wor
 
 
 async def test_a_broken_event_is_found_where_the_vendor_fails_at_times(bench: Workbench) -> None:
-    """Calls that fail once in ten and pass when they are repeated do not keep a broken event for ever, nor its mates."""
+    """Calls that fail once in ten and pass when repeated do not keep a broken event for ever, nor its mates."""
     poison = Fault(endpoint="events", status=500, body={}, addresses=["person5@example.com"])
     rounds = [Fault(endpoint="events", times=9), broken("events", times=1)]
     bench.box.faults.add(poison, *rounds * 60)

@@ -28,7 +28,7 @@ from pipeline.outcomes import (
     VisitorEvent,
 )
 from pipeline.settings import _SENDERS_SECRETS
-from pipeline.sources.registry import SECRETS
+from pipeline.sources.registry import SECRETS, SOURCES
 from tests.flow.conftest import bench, box, make_bench
 from tests.pipeline.work import apply, delivery, put, take
 from tests.workbench import Workbench, mail_event, mail_events
@@ -236,3 +236,8 @@ def test_every_secret_belongs_to_one_source() -> None:
     named = [name for names in SECRETS.values() for name in names]
     assert sorted(named) == sorted(name.upper() for name in _SENDERS_SECRETS)
     assert set(SECRETS) <= WORDS
+
+
+def test_every_source_may_stand_before_a_token() -> None:
+    """The words that HOOK_TOKENS takes are those of the sources, also of those that sign nothing."""
+    assert set(SOURCES) == WORDS

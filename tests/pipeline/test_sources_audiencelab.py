@@ -476,11 +476,40 @@ def test_what_happened_is_cut_and_cleaned() -> None:
     assert (len(event.url or ""), len(event.title or ""), event.referrer) == (2048, 2048, None)
 
 
-def test_a_referrer_url_is_a_referrer_only_without_event_data() -> None:
-    """V3 writes the site's own address there, V4 the referrer."""
-    own = visitors(action(referrer_url="https://example.com/"))[0]
-    real = visitors(action(referrer_url="https://example.net/", event_data=None))[0]
-    assert (own.referrer, real.referrer) == (None, "https://example.net/")
+@pytest.mark.parametrize("data", [{"url": "https://example.com/a"}, {}, None])
+def test_the_referrer_url_of_v3_is_the_sites_own_address(data: object) -> None:
+    """It names a type and a UUID, and `event_data` may be null."""
+    found = visitors(action(referrer_url="https://example.com/", event_data=data))[0]
+    assert found.referrer is None
+
+
+def test_the_referrer_url_of_v4_is_the_referrer() -> None:
+    """It has neither `event_data` nor a type, and an EDID in place of the UUID."""
+    event = action(
+        referrer_url="https://example.net/", edid="e-1", resolution={"FIRST_NAME": "Ines"}
+    )
+    del event["event_data"], event["event_type"]
+    assert visitors(event)[0].referrer == "https://example.net/"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event_type": "segment_enter", "event_timestamp": "2026-03-04T05:06:07Z"},
+        {"data": {"url": "https://example.com/a", "pixel_id": "p"}, "timestamp": "2026-03-04"},
+    ],
+)
+def test_who_stands_beside_what_happened_is_who_it_happened_to(event: dict[str, object]) -> None:
+    """A workflow's template may put the event into an object of its own and the person around it."""
+    found = visitors({"event": event, "email": "ines@example.com", "first_name": "Ines"})[0]
+    assert found.person.personal_emails == ["ines@example.com"]
+    assert found.person.fields["FIRST_NAME"] == "Ines"
+
+
+def test_who_stands_beside_a_visitor_is_somebody_else() -> None:
+    """The `email` next to the object of a visitor is the agency's."""
+    told = {"visitor": {"UUID": "u-1", "FIRST_NAME": "Ines"}, "email": "agency@example.com"}
+    assert visitors(told)[0].person.personal_emails == []
 
 
 @pytest.mark.parametrize(

@@ -379,7 +379,8 @@ class VendorHttp:
             return Misconfigured(f"{self._vendor} has no usable address: check {setting}")
         whom = whom or self._vendor
         if isinstance(error, httpx.ConnectError):
-            return Unavailable(f"{whom} cannot be reached ({name}: {str(error)[:200]})")
+            where = f" at {self._client.base_url.host}" if whom == self._vendor else ""
+            return Unavailable(f"{whom} cannot be reached{where} ({name}: {str(error)[:200]})")
         if isinstance(error, _NEVER_SENT):
             return Unavailable(f"{whom} cannot be reached ({name})")
         if isinstance(error, TimeoutError | httpx.TimeoutException):

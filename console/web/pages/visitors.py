@@ -166,6 +166,8 @@ async def plan(request: Request) -> Response:
     who = await _who(request)
     desk = desk_of(request)
     known = await forgetting.find(desk.redis, who)
+    if known is None:
+        _check_spelling(who)
     return page(
         request,
         "forget.html",
@@ -180,11 +182,20 @@ async def plan(request: Request) -> Response:
     )
 
 
+def _check_spelling(who: str) -> None:
+    """Raise `HTTPException` for what can be nobody: a slip would be told as done."""
+    if not forgetting.is_spelt_right(who):
+        raise HTTPException(400, f"{forgetting.NOBODY}: nothing was forgotten.")
+
+
 async def forget(request: Request) -> Response:
     """Begin to forget."""
     who = await _who(request)
+    desk = desk_of(request)
+    if await forgetting.find(desk.redis, who) is None:
+        _check_spelling(who)
     try:
-        await desk_of(request).forgettings.forget(who)
+        await desk.forgettings.forget(who)
     except Busy as busy:
         return done(request, _ERRAND, str(busy))
     return RedirectResponse(_ERRAND, 303)

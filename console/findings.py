@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 #: sixteen characters, the fewest that are allowed, come to about 60 when a generator made them; words and keys in a
 #: row to less than 50
 STRONG_BITS = 56.0
+# how much alike two names are of which one is a slip: SENDGRID_PUBLIC_KEYS, PROT
+_ALIKE = 0.75
 
 
 class State(StrEnum):
@@ -82,6 +85,7 @@ async def looked(check: str, looking: Awaitable[Sequence[Finding]]) -> Sequence[
 def of_settings(settings: Settings) -> Iterator[Finding]:
     """Yield what the settings tell by themselves."""
     yield ok("settings", "read, none is wrong")
+    yield from _of_slips(settings)
     if settings.is_beside_trial():
         found = "one runs here, with keys, rates and stand-ins of its own, and checks no signatures"
         yield ok("trial", f"{found}; what is told of settings is of yours")
@@ -89,6 +93,18 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
         yield from _of_keys(settings)
     yield _of_public_url(settings)
     yield from _of_tokens(settings)
+
+
+def _of_slips(settings: Settings) -> Iterator[Finding]:
+    """Yield the names in `.env` that are no settings and nearly are; of all others it is other programs' business."""
+    from pydantic_settings import DotEnvSettingsSource
+
+    names = [name.upper() for name in type(settings).model_fields]
+    for told in DotEnvSettingsSource(type(settings)).env_vars:
+        name = told.upper()
+        meant = [] if name in names else get_close_matches(name, names, 1, _ALIKE)
+        if meant:
+            yield warn("settings", f".env sets {name}, which is no setting", f"write {meant[0]}")
 
 
 def _of_keys(settings: Settings) -> Iterator[Finding]:

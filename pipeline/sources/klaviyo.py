@@ -126,7 +126,7 @@ def _verdict(topic: str, properties: Mapping[str, object]) -> mail.Verdict:
         return _TYPES[name]
     if name == "bounced_email":
         kind = mail.text(properties.get("Bounce Type")).lower()
-        if not kind:  # whatever else it says of the bounce
+        if not kind:  # no verdict: whatever else it says of the bounce
             told = (one for name, one in properties.items() if name.startswith("Bounce"))
             return mail.bounce_by_status(*told)
         return EventType.HARD_BOUNCE if kind.startswith("hard") else EventType.SOFT_BOUNCE

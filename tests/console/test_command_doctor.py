@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,17 @@ async def test_an_event_is_sent_unless_told_otherwise(
 
 
 # settings -----------------------------------------------------------------------------------------------
+
+
+async def test_a_misspelt_name_in_the_env_file_is_found(relay: Relay, tmp_path: Path) -> None:
+    """It is said which name was meant; names that are like none of ours are other programs'."""
+    text = "SENDGRID_PUBLIC_KEYS=abc\nPROT=18100\nDATABASE_URL=x\nPORT=18200\n"
+    (tmp_path / ".env").write_text(text)
+    told = (await diagnose(relay, "--offline", "--no-event")).text("settings")
+    assert "SENDGRID_PUBLIC_KEYS, which is no setting" in told
+    assert "write SENDGRID_PUBLIC_KEY" in told
+    assert "PROT, which is no setting" in told
+    assert "DATABASE_URL" not in told
 
 
 async def test_wrong_settings_are_findings(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:

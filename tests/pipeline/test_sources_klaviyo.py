@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from pipeline.outcomes import MailEvent
+from pipeline.outcomes import EventType, MailEvent
 from pipeline.sources import Rules, Unauthentic
 from pipeline.sources.klaviyo import KLAVIYO
 from tests.pipeline.sample_outcomes import NOW, delivery, shown
@@ -65,6 +65,25 @@ def test_nothing_else_goes_without_a_message(topic: str) -> None:
     assert shown(found) == {
         "invalid": "the id of the message is missing, or neither text nor a whole number"
     }
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [
+        ({"Bounce Type": "Soft", "Bounce Reason": "550 5.1.1 no such user"}, EventType.SOFT_BOUNCE),
+        ({"Bounce Reason": "550 5.1.1 no such user"}, EventType.HARD_BOUNCE),
+        ({"Bounce Reason": "452 4.2.2 mailbox full"}, EventType.SOFT_BOUNCE),
+        ({}, EventType.SOFT_BOUNCE),
+    ],
+)
+def test_a_bounce_without_a_verdict_is_judged_by_its_status(
+    told: dict[str, str], kind: EventType
+) -> None:
+    """Klaviyo's own type counts first; what the other server said only without one."""
+    item = _alone("bounced_email", {"$message": "m-1", **told})
+    (found,) = KLAVIYO.parse(delivery("klaviyo", item), Rules(), NOW)
+    assert isinstance(found, MailEvent)
+    assert found.type is kind
 
 
 def test_a_thousand_events_are_read_from_one_call() -> None:

@@ -143,6 +143,8 @@ def decide(failure: Exception, case: Case, timing: Timing, now: datetime) -> Ver
             return _forbidden(failure, case, timing)
         case Misconfigured() if failure.status != 401 and case.was_held and case.others_succeeded:
             return _strike(case, None)  # the path is right, as others pass
+        case Misconfigured() if failure.status != 401 and _is_what_was_wrong(case):
+            return Verdict(Fate.BURY, tries=case.tries)
         case Misconfigured():
             probe_s = timing.misconfigured_probe_s
             return _again(case, Setback(failure.sentence, at_once=True, probe_s=probe_s))
@@ -187,7 +189,7 @@ def _strike(case: Case, setback: Setback | None, *, may_be_item: bool = True) ->
         if strikes >= strikes_needed(PARTED_BY_CHANCE, case.unwell):
             return _split(case, setback, strikes)
     elif may_be_item and (
-        strikes >= strikes_needed(BURIED_BY_CHANCE, case.unwell) or _is_what_was_wrong(case, tries)
+        strikes >= strikes_needed(BURIED_BY_CHANCE, case.unwell) or _is_what_was_wrong(case)
     ):
         return Verdict(Fate.BURY, setback, tries=tries)
     pass_by = 0 if may_be_item else 2 ** min(strikes, MOST_DOUBLINGS) - 1
@@ -195,15 +197,16 @@ def _strike(case: Case, setback: Setback | None, *, may_be_item: bool = True) ->
     return _held(case, setback, tries, is_next=is_next, pass_by=pass_by)
 
 
-def _is_what_was_wrong(case: Case, tries: int) -> bool:
+def _is_what_was_wrong(case: Case) -> bool:
     """Tell whether it is the item for which all failed that it was split from: what was left of them has passed.
 
-    It has had a strike of its own, at least: one of an outage's first calls is not put down to it.
+    It has had a strike of its own before, and was tried again at once: one of an outage's first calls is not put down
+    to it, nor is the rhythm of a vendor that refuses every second call.
     """
     is_last = case.size == 1 and case.is_alone and not case.is_explained
-    if not (is_last and case.inherited and tries > HOLD_AFTER):
+    if not (is_last and case.inherited and case.tries > HOLD_AFTER):
         return False
-    strikes = tries - HOLD_AFTER + case.inherited
+    strikes = case.tries - HOLD_AFTER + case.inherited
     return strikes >= strikes_needed(BURIED_BY_CHANCE, case.unwell)
 
 
@@ -239,7 +242,7 @@ def _forbidden(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
         if case.size > 1 or case.was_held or case.tries >= HOLD_AFTER:
             return _strike(case, None)
         return _held(case, None, HOLD_AFTER)
-    if _is_what_was_wrong(case, case.tries):
+    if _is_what_was_wrong(case):
         return Verdict(Fate.BURY, tries=case.tries)
     # while another batch, or a half, can tell the two apart, the first probe need not wait a minute
     is_unsure = case.failures == 0 and (case.size > 1 or not case.is_alone)
@@ -259,7 +262,7 @@ def _unavailable(failure: CallFailed, case: Case) -> Verdict:
     if case.others_succeeded and (case.was_held or case.tries >= HOLD_AFTER):
         # who gave no answer said nothing of an item: others are parted from it, and it waits
         return _strike(case, setback, may_be_item=is_answer or case.is_collective)
-    if is_answer and _is_what_was_wrong(case, case.tries):
+    if is_answer and _is_what_was_wrong(case):
         return Verdict(Fate.BURY, setback, tries=case.tries)
     if case.was_held and case.size > 1 and (case.is_alone or case.is_parted):
         return _split(case, setback)

@@ -53,16 +53,17 @@ BUG = ValueError("jane@example.com")
         (E500, Case(1, tries=22, was_held=True, others_succeeded=True, unwell=0.5), Fate.BURY),
         (E500, Case(1, tries=130, was_held=True, others_succeeded=True, unwell=0.9), Fate.HOLD),
         # those of what it was split from count when it is what is left, and nothing else was to blame
-        (E500, Case(1, tries=3, inherited=3, was_held=True, others_succeeded=True), Fate.BURY),
-        (E500, Case(1, tries=3, inherited=2, was_held=True, others_succeeded=True), Fate.HOLD),
+        (E500, Case(1, tries=4, inherited=3, was_held=True, others_succeeded=True), Fate.BURY),
+        (E500, Case(1, tries=4, inherited=2, was_held=True, others_succeeded=True), Fate.HOLD),
+        (E500, Case(1, tries=3, inherited=9, was_held=True, others_succeeded=True), Fate.HOLD),
         (
             E500,
-            Case(1, tries=3, inherited=9, was_held=True, others_succeeded=True, others_wait=True),
+            Case(1, tries=4, inherited=9, was_held=True, others_succeeded=True, others_wait=True),
             Fate.HOLD,
         ),
         (
             E500,
-            Case(1, tries=3, inherited=9, was_held=True, others_succeeded=True, is_explained=True),
+            Case(1, tries=4, inherited=9, was_held=True, others_succeeded=True, is_explained=True),
             Fate.HOLD,
         ),
         # nothing of the others is left that could show it once more
@@ -90,6 +91,8 @@ BUG = ValueError("jane@example.com")
         (E401, Case(1, tries=99, was_held=True, others_succeeded=True), Fate.HOLD),
         (E405, Case(30, tries=3, was_held=True), Fate.HOLD),
         (E405, Case(30, tries=3, was_held=True, others_succeeded=True), Fate.SPLIT),
+        (E405, Case(1, tries=4, inherited=3, was_held=True), Fate.BURY),
+        (E401, Case(1, tries=4, inherited=3, was_held=True), Fate.HOLD),
         (E405, Case(1, tries=6, was_held=True, others_succeeded=True), Fate.BURY),
         (E403, Case(30, others_wait=True), Fate.HOLD),
         (E403, Case(30), Fate.SPLIT),

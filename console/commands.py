@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: within which Redis answers the first command
+ANSWERS_WITHIN_S = 10
+
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the machine form, and nothing else, on stdout.")
 ]
@@ -63,8 +66,10 @@ def run(work: Callable[[Redis], Awaitable[T]]) -> T:
         # arq's client is redis-py's with the way to ring for a worker added
         redis = arq_redis(connection_pool(settings, Role.CONSOLE))
         try:
-            # a wrong password or a Redis that loads is told plainly only in answer to a small command
-            await redis.ping()
+            # a wrong password or a Redis that loads is told plainly only in answer to a small command,
+            # and one that hangs would be waited for at every try of the pool
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                await redis.ping()
             return await work(redis)
         finally:
             await redis.aclose()
@@ -94,6 +99,7 @@ def redis_failure(error: Exception, settings: Settings) -> str:
     """
     from redis import exceptions as of_redis
 
+    from console.setting_rows import without_user
     from pipeline.scripts import is_full, refused_with
 
     is_replica = "This Redis is a replica: REDIS_URL has to lead to the primary."
@@ -122,7 +128,8 @@ def redis_failure(error: Exception, settings: Settings) -> str:
         return (
             f"The Redis of `relay up` does not answer ({name}): if it was killed, start it again."
         )
-    return f"Redis cannot be reached or does not answer ({name}): look at REDIS_URL and the server."
+    where = without_user(settings.redis_url.get_secret_value())
+    return f"Redis at {where} cannot be reached or does not answer ({name}): look at REDIS_URL and the server."
 
 
 def load() -> Settings:

@@ -58,10 +58,12 @@ class Replays(Errands[Order]):
         return self.last
 
     async def retry(self, wanted: Filter) -> Order:
-        """Begin to put the letters of *wanted* back to work; raises `Busy`."""
+        """Begin to put the letters of *wanted* back to work; raises `Busy`, also when there are none."""
         async with self._alone():
             try:
                 left = total(await dead_letters.counts(self._redis, wanted))
+                if not left:  # a run of nothing would take the place of an interrupted one
+                    raise Busy("No dead letter is like that any more.")
                 run = await retry_runs.begin(self._redis, wanted, left)
             except RunExists:
                 raise Busy(

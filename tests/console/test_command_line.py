@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import IO
 import pytest
 from redis.asyncio import Redis
 
+from console import commands
 from console.redis_server import EmbeddedRedis
 from pipeline import keys
 from pipeline.home import Address, Home
@@ -166,6 +168,25 @@ def test_an_unreachable_redis_is_a_failure() -> None:
     assert answer.stdout == ""
     assert answer.stderr.count("\n") == 1
     assert "hidden-word" not in answer.stderr
+    assert "Redis at redis://127.0.0.1:1/0 cannot be reached" in answer.stderr
+
+
+async def test_a_redis_that_hangs_is_not_waited_for_at_every_try(
+    relay: Relay, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who lives and says nothing is left after one time, not after one for each try of the pool."""
+    monkeypatch.setenv("REDIS_URL", own_redis.url)
+    monkeypatch.setattr(commands, "ANSWERS_WITHIN_S", 0.2)
+    os.kill(own_redis.pid, signal.SIGSTOP)
+    try:
+        answer = await relay("status")
+    finally:
+        os.kill(own_redis.pid, signal.SIGCONT)
+    assert answer.status == 1
+    assert (
+        f"Redis at {own_redis.url} cannot be reached or does not answer (TimeoutError)"
+        in answer.err
+    )
 
 
 @pytest.mark.parametrize(

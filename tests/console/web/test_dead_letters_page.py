@@ -252,6 +252,23 @@ async def test_one_order_at_a_time(open_console: Open, redis: Redis) -> None:
     assert await redis.zcard(keys.DEAD) == 1
 
 
+async def test_a_retry_of_nothing_keeps_an_interrupted_one(
+    open_console: Open, redis: Redis
+) -> None:
+    """Where the planned letters are gone nothing is begun, and what was interrupted can still be resumed."""
+    await bury(redis, payloads=[b"1"])
+    await retry_runs.begin(redis, Filter(stage=Stage.ENRICH), 5)
+    await redis.hset(keys.RETRY_RUN, "beat_at_ms", 0)
+    console = await open_console()
+    answer = await post_and_follow(console, "/dead/plan", verb="retry", which="all")
+    await dead_letters.drop(redis, [one.id for one in await dead_letters.newest(redis, Filter())])
+    told = await post_and_follow(console, "/dead/carry-out", verb="retry", **hidden(answer.text))
+    assert "No dead letter is like that any more" in told.text
+    run = await retry_runs.interrupted(redis)
+    assert run is not None
+    assert run.wanted.stage is Stage.ENRICH
+
+
 async def test_an_interrupted_retry_is_taken_up_by_one(open_console: Open, redis: Redis) -> None:
     """Of two consoles that go on with it at once one does; who stood still meanwhile stops at the next beat."""
     await bury(redis, payloads=[b"%d" % n for n in range(60)])

@@ -129,7 +129,7 @@ def redis_failure(error: Exception, settings: Settings) -> str:
             f"The Redis of `relay up` does not answer ({name}): if it was killed, start it again."
         )
     where = without_user(settings.redis_url.get_secret_value())
-    return f"Redis at {where} cannot be reached or does not answer ({name}): look at REDIS_URL and the server."
+    return f"Redis cannot be reached or does not answer at {where} ({name}): look at REDIS_URL and the server."
 
 
 def load() -> Settings:

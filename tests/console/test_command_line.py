@@ -168,7 +168,7 @@ def test_an_unreachable_redis_is_a_failure() -> None:
     assert answer.stdout == ""
     assert answer.stderr.count("\n") == 1
     assert "hidden-word" not in answer.stderr
-    assert "Redis at redis://127.0.0.1:1/0 cannot be reached" in answer.stderr
+    assert "does not answer at redis://127.0.0.1:1/0 (" in answer.stderr
 
 
 async def test_a_redis_that_hangs_is_not_waited_for_at_every_try(
@@ -183,10 +183,7 @@ async def test_a_redis_that_hangs_is_not_waited_for_at_every_try(
     finally:
         os.kill(own_redis.pid, signal.SIGCONT)
     assert answer.status == 1
-    assert (
-        f"Redis at {own_redis.url} cannot be reached or does not answer (TimeoutError)"
-        in answer.err
-    )
+    assert f"does not answer at {own_redis.url} (TimeoutError)" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -308,8 +308,8 @@ async def test_a_file_that_is_not_given_says_why(status: int, kind: type[CallFai
     ids=["short", "half a chunk", "nothing", "unknown packing"],
 )
 async def test_a_transfer_that_breaks_off_is_an_error(raw: bytes) -> None:
-    """A connection that ends too early does not end the table."""
-    async with storing(raw) as storage:
+    """A connection that ends too early does not end the table, also when it is asked once more."""
+    async with storing(raw, raw) as storage:
         with pytest.raises(Unavailable, match="file"):
             await rows_of(storage.url)
 

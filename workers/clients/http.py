@@ -2,12 +2,13 @@
 
 What may go wrong is told apart by one question: can the request have been carried out? Before it is
 written (name, connection, TLS, pool) it cannot; after that it may have been, whatever became of the
-answer. Nothing is retried here: that is decided in `workers.fates`.
+answer. Nothing is retried here, that is decided in `workers.fates`; only a GET whose connection breaks
+is asked once more, by aiohttp.
 
 A request is built straight from a URL and a header list made once, not by the client's
-`build_request`, which merges URL, headers, cookies and parameters each time. `sniffio` should be
-installed: without it httpcore looks for it on disk four times a call, a third of the cost of a
-small POST.
+`build_request`, which merges URL, headers, cookies and parameters each time. Where no proxy of the
+environment stands between, it goes over `connections`; behind one over httpx's own, for which `sniffio`
+should be installed: without it httpcore looks for it on disk four times a call.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from http.cookiejar import CookieJar
 from ipaddress import IPv6Address, ip_address
 from time import monotonic
 from urllib.parse import quote
+from urllib.request import getproxies
 
 import httpx
 
+from workers.clients.connections import Client, Connections
 from workers.clients.errors import (
     CallFailed,
     Misconfigured,
@@ -42,6 +45,9 @@ from workers.clients.messages import Answer, RateLimit, Request
 
 #: Seconds. API Gateway gives up on its backend after 29, so 30 sees its 504.
 TIMEOUT = httpx.Timeout(connect=5.0, read=30.0, write=10.0, pool=5.0)
+
+#: Seconds for which an unused connection is kept; few servers close sooner, so few calls meet a closing one.
+KEEP_S = 5.0
 
 #: Seconds for a whole call. The read time-out alone never ends an answer that comes in drops.
 DEADLINE_S = 45.0
@@ -128,19 +134,22 @@ def new_client(
     """Return a client for `VendorHttp`: keep-alive, no redirects, no HTTP/2; the caller closes it.
 
     Proxies and certificates of the environment are respected (corporate networks need that), but
-    loopback, where the sandbox lives, is never reached through a proxy.
+    loopback, where the sandbox lives, is never reached through a proxy. Where there are proxies, the
+    connections are httpx's own.
     """
     # Both write URLs at INFO or headers at DEBUG.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
+    certificates = _certificates(*map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
+    if not getproxies():
+        return Client(Connections(certificates, timeout, most_connections, KEEP_S))
     return httpx.AsyncClient(
-        verify=_certificates(*map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR"))),
+        verify=certificates,
         timeout=timeout,
         limits=httpx.Limits(
             max_connections=most_connections,
             max_keepalive_connections=most_connections,
-            # httpx's own value; few servers close sooner, so few calls meet a closing connection
-            keepalive_expiry=5.0,
+            keepalive_expiry=KEEP_S,
         ),
         mounts=dict.fromkeys(_LOOPBACK),
         cookies=_NoCookies(),
@@ -379,7 +388,7 @@ class VendorHttp:
             return Misconfigured(f"{self._vendor} has no usable address: check {setting}")
         whom = whom or self._vendor
         if isinstance(error, httpx.ConnectError):
-            where = f" at {self._client.base_url.host}" if whom == self._vendor else ""
+            where = f" at {self._url('').host}" if whom == self._vendor else ""
             return Unavailable(f"{whom} cannot be reached{where} ({name}: {str(error)[:200]})")
         if isinstance(error, _NEVER_SENT):
             return Unavailable(f"{whom} cannot be reached ({name})")

@@ -19,6 +19,7 @@ from tests.certificates import certificate
 from workers.clients import http as http_module
 from workers.clients.audiencelab import AudienceLab, headers
 from workers.clients.audiencepoint import AudiencePoint
+from workers.clients.connections import Client
 from workers.clients.errors import Misconfigured, TimedOut, Unavailable
 from workers.clients.http import VendorHttp, new_client
 from workers.clients.messages import Answer, RateLimit, Request
@@ -409,6 +410,20 @@ async def test_loopback_is_never_reached_through_a_proxy(monkeypatch: pytest.Mon
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with saying(OK) as vendor:
         assert (await sent_to(vendor.url)).status == 200
+
+
+async def test_other_words_about_proxies_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exceptions without a proxy, and proxies of other protocols, leave the quick connections in use."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        for spelt in (name, name.lower()):
+            monkeypatch.delenv(spelt, raising=False)
+    monkeypatch.setenv("no_proxy", "internal.example")
+    monkeypatch.setenv("ftp_proxy", "http://127.0.0.1:9")
+    async with new_client() as client:
+        assert isinstance(client, Client)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    async with new_client() as client:
+        assert not isinstance(client, Client)
 
 
 async def test_a_broken_proxy_means_nothing_was_stored(monkeypatch: pytest.MonkeyPatch) -> None:

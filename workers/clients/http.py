@@ -141,7 +141,8 @@ def new_client(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
     certificates = _certificates(*map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
-    if not getproxies():
+    proxies = getproxies()
+    if not any(proxies.get(kind) for kind in ("http", "https", "all")):
         return Client(Connections(certificates, timeout, most_connections, KEEP_S))
     return httpx.AsyncClient(
         verify=certificates,

@@ -55,7 +55,7 @@ relay = typer.Typer(
 
 @relay.command("up", epilog="Example: relay up")
 def up(as_json: AsJson = False) -> None:
-    """Run Redis, receiver and worker in this terminal until Ctrl-C; without vendor keys, as a trial."""
+    """Run Redis, receiver, worker and console in this terminal until Ctrl-C; without vendor keys, as a trial."""
     from contextlib import redirect_stdout
 
     from console import up as relay_up

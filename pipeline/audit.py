@@ -19,7 +19,7 @@ from pipeline.scripts import script
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-#: years of an operator's work; the stream is the only thing here that is trimmed by count
+#: entries kept: years of an operator's work
 MOST_ENTRIES = 10_000
 
 

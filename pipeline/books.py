@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 FATES = ("waiting", "done", "duplicate", "ignored", "dead", "dropped")
 REFUSALS = ("token", "signature", "too_large")
-ALL_QUEUES = [name for queues in keys.QUEUES.values() for name in queues]
 
 
 async def snapshot(
@@ -72,7 +71,7 @@ class _Told:
 
 async def _ask(redis: Redis, spilled: Sequence[Look]) -> _Told:
     names = [look.name for look in spilled]
-    args: list[str | int] = [heartbeats.FRESH_MS, len(ALL_QUEUES), *ALL_QUEUES]
+    args: list[str | int] = [heartbeats.FRESH_MS, len(keys.ALL_QUEUES), *keys.ALL_QUEUES]
     args += [len(names), *names, len(paces.VENDORS), *paces.VENDORS]
     answer = await script(redis, "status")(args=args)
     now, books, refused, paused, oldest, lengths, places, rates, widths = answer
@@ -82,7 +81,7 @@ async def _ask(redis: Redis, spilled: Sequence[Look]) -> _Told:
         refused={name: int(count) for name, count in _pairs(refused).items()},
         pauses=_pairs(paused),
         since_ms=[int(at_ms) for at_ms in oldest if at_ms],
-        lengths=dict(zip(ALL_QUEUES, map(int, lengths), strict=True)),
+        lengths=dict(zip(keys.ALL_QUEUES, map(int, lengths), strict=True)),
         left=[look.left(int(place)) for look, place in zip(spilled, places, strict=True)],
         rates=rates,
         widths=list(map(_pairs, widths)),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0)
 #: where that last one ends: no call takes longer
 LONGEST_S = 45.0
-#: seconds, an hour of ten minutes' slots and a day of hours'
+#: milliseconds: an hour in slots of ten minutes, a day in slots of an hour; kept a little longer than they are shown
 HOUR_SLOT_MS, HOUR_SLOTS, HOUR_KEPT_MS = 600_000, 6, 2 * HOUR_MS
 DAY_SLOT_MS, DAY_SLOTS, DAY_KEPT_MS = HOUR_MS, 24, 26 * HOUR_MS
 MOST_FAILURES = 20

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from redis.utils import str_if_bytes
 
 from pipeline import keys
+from pipeline.scripts import words_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -32,7 +33,7 @@ async def keep(redis: Redis, call: str, dialect: str) -> None:
     try:
         await redis.hset(keys.DIALECTS, call, dialect)
     except (RedisError, OSError) as error:
-        logger.warning("dialect not kept call=%s error=%s", call, type(error).__name__)
+        logger.warning("dialect not kept call=%s error=%s", call, words_of(error))
 
 
 class Keeper:

@@ -187,4 +187,5 @@ def _read(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise HomeError(f"{path} cannot be read.") from error
+        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise HomeError(f"{path} cannot be read: {why}.") from error

@@ -31,7 +31,7 @@ SOURCES = frozenset(
         "sfmc",
     ]
 )
-"""Every word that can stand in `/hooks/{source}`, also those whose source is yet to come."""
+"""Every word that can stand in `/hooks/{source}`."""
 
 MIN_TOKEN_LENGTH = 16
 # printable ASCII that neither ends nor changes a URL's path or query, nor separates tokens

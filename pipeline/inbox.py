@@ -7,7 +7,6 @@ that (fsync, a replica) is one wait per flush.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pipeline.line import Line, Word
 from pipeline.origins import Origin
 from pipeline.outcomes import Reason
 from pipeline.queues import create_groups
-from pipeline.scripts import script, text
+from pipeline.scripts import script, text, words_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -42,9 +41,6 @@ _WAY_MS = 20
 # what reading an answer takes that has come already
 _READ_S = 0.005
 # Redis 6 wraps what a command in a script says
-_WRAPPING = re.compile(r"^Error running script .*@user_script: ?\d+: -?")
-# as much of Redis's own words as a log line may hold
-_LONGEST_WORDS = 120
 
 #: how long it is known how far a spilled file has been stored, should it lie somewhere for that long
 SPILLED_MS = 30 * 24 * 3600 * 1000
@@ -247,7 +243,7 @@ class Inbox:
         """Return why what is stored may not be acknowledged, where the answer to the wait does not say that it may."""
         if isinstance(reached, RedisError):  # it may not wait, or became a replica while it did
             return NotStored(
-                f"Redis stored the delivery, but does not tell whether {self._policy}: {_words(reached)}"
+                f"Redis stored the delivery, but does not tell whether {self._policy}: {words_of(reached)}"
             )
         if (reached[0] if isinstance(reached, list) else reached) < 1:
             return NotStored(f"Redis stored the delivery, but not {self._policy} within the time.")
@@ -303,12 +299,4 @@ def _let_go(loop: asyncio.AbstractEventLoop, limit: asyncio.Timeout) -> None:
 
 def _not_stored(error: Exception) -> NotStored:
     """Return why it was not stored."""
-    return NotStored(f"Redis did not store the delivery: {_words(error)}")
-
-
-def _words(error: Exception) -> str:
-    """Return what happened; a refusal in Redis's own words, which hold nothing of what was sent."""
-    words = type(error).__name__
-    if isinstance(error, ResponseError):
-        words += ": " + _WRAPPING.sub("", str(error).partition("\n")[0])[:_LONGEST_WORDS]
-    return words
+    return NotStored(f"Redis did not store the delivery: {words_of(error)}")

@@ -149,6 +149,8 @@ QUEUES: dict[Stage, tuple[str, ...]] = {
     Stage.NOTIFY: _lines(Stage.NOTIFY),
 }
 
+ALL_QUEUES = tuple(name for names in QUEUES.values() for name in names)
+
 COUNTERS = ("in", "waiting", "done", "duplicate", "ignored", "dead", "dropped")
 
 
@@ -232,7 +234,7 @@ def address(digest: str) -> str:
 
 
 def enrichment(digest: str) -> str:
-    """Return the marker that remembers that AudienceLab was asked about somebody."""
+    """Return the marker that AudienceLab was, or is to be, asked about the visitor whose id has this *digest*."""
     return f"{PREFIX}enrichment:{digest}"
 
 

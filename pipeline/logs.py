@@ -2,8 +2,8 @@
 
 `console` lines are `time LEVEL logger message key=value`, `json` lines are one object each with
 the same fields. What is passed as `extra` becomes keys of its own. Lines hold ids and counts,
-never an address, a token, a body; but two libraries print such things at INFO (httpx whole URLs,
-arq job arguments), so these are kept at WARNING whatever LOG_LEVEL says. The reader of forms tells
+never an address, a token, a body; but some libraries print such things at INFO or DEBUG (httpx whole
+URLs, arq job arguments), so these are kept at WARNING whatever LOG_LEVEL says. The reader of forms tells
 the very bytes that it finds wrong, a line for each of them: it is kept silent, the refusal has a line.
 """
 

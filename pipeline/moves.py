@@ -199,7 +199,7 @@ class Move:
         self._effect("hold", stage, successes)
 
     def remember(self, key: str, keep_ms: int, value: bytes = b"1") -> None:
-        """Set a marker that leaves by itself after *keep_ms* (1 or more); *key* without the prefix."""
+        """Set the marker *key*, which leaves by itself after *keep_ms* (1 or more)."""
         self._effect("remember", key, max(1, int(keep_ms)), value)
 
     def pack(self, consumer: str) -> list[Argument]:

@@ -70,7 +70,7 @@ def fields(raw: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
 
 async def create_groups(redis: Redis) -> None:
     """Make every queue and its consumer group, where they are missing; also on a full server."""
-    names = [name for queues in keys.QUEUES.values() for name in queues]
+    names = keys.ALL_QUEUES
     await script(redis, "create_groups")(args=names)
 
 
@@ -151,7 +151,7 @@ class Queues:
 
         A missing queue is made anew.
         """
-        names = [name for queues in keys.QUEUES.values() for name in queues]
+        names = keys.ALL_QUEUES
         args: list[str | int] = [self.consumer, heartbeats.FRESH_MS, len(names), *names]
         return await self._page_by_page(self._adopt, args)
 

@@ -30,6 +30,11 @@ TOLD_APART = frozenset({"claim", "drop", "failed", "refusal", "resume", "setback
 #: tries to connect within tries to send, may last hours on a silent network
 GIVEN_UP_S = 900.0
 
+#: what Redis puts before a script's own refusal
+_WRAPPING = re.compile(r"^Error running script .*@user_script: ?\d+: -?")
+#: as much of Redis's own words as a log line may hold
+_LONGEST_WORDS = 120
+
 #: names whose last call was answered; the one that was used last is used first
 _names: list[str] = []
 
@@ -112,6 +117,15 @@ def _defined(part: str) -> set[str]:
 def script(redis: Redis, name: str) -> Script:
     """Return the script *name*, ready to be called with `args=[…]`."""
     return Script(redis.register_script(text(name)), told_apart=name in TOLD_APART)
+
+
+def words_of(error: Exception) -> str:
+    """Return what happened for a log: the error's kind, and a refusal in Redis's own words, without what was sent."""
+    words = type(error).__name__
+    if isinstance(error, ResponseError):
+        said = str(error).partition("\n")[0].rpartition("of pipeline caused error: ")[2]
+        words += ": " + _WRAPPING.sub("", said.partition(", with args")[0])[:_LONGEST_WORDS]
+    return words
 
 
 def refused_with(error: Exception, code: str) -> bool:

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from pipeline import keys
 from pipeline.outcomes import Stage
+from pipeline.scripts import words_of
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,9 @@ class Bell:
                 await self._arq.enqueue_job(DRAIN, stage, _job_id=f"{DRAIN}:{stage}:{number}")
         except (RedisError, OSError, TimeoutError) as error:
             self._rung.pop(stage, None)
-            logger.warning("bell not rung stage=%s error=%s", stage, type(error).__name__)
+            logger.warning(
+                "bell not rung; the sweep rings again stage=%s error=%s", stage, words_of(error)
+            )
             return False
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline import books, heartbeats
 from pipeline.inbox import Inbox, NotPossible
 from pipeline.metrics import Books
+from pipeline.scripts import words_of
 from pipeline.settings import Settings
 from pipeline.siblings import Siblings
 from pipeline.sources import Source
@@ -39,6 +41,8 @@ from receiver.spilling import Spilling
 from receiver.strangers import Strangers
 from receiver.tokens import Tokens
 from receiver.webhooks import PREFIX, Summary, Webhooks, route_path
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -236,9 +240,10 @@ def _lifespan(
             await _stop(tasks)
             closing = (parts.commit.finish, refusals.write, summary.finish, parts.spilling.close)
             for close in (*closing, *at_end):
-                # Redis may be gone; the process ends all the same.
-                with contextlib.suppress(Exception):
+                try:
                     await close()
+                except Exception as error:  # Redis may be gone; the process ends all the same
+                    log.warning("not closed cleanly error=%s", words_of(error))
 
     return lifespan
 

@@ -18,6 +18,7 @@ from time import monotonic
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from pipeline.scripts import words_of
 from receiver.answers import answer
 from receiver.problems import METHOD_NOT_ALLOWED, NOT_READY, Headers, Refused, render
 from receiver.room import RoomWatch
@@ -25,7 +26,7 @@ from receiver.spilling import Spilling
 
 log = logging.getLogger(__name__)
 
-# Three times what a heartbeat may be late under load; the contract names it.
+# No heartbeat for so long, and no worker is said to be alive (docs/operations.md).
 WORKER_SILENT_S = 60
 # The contract's 250 ms for Redis, less what answering takes.
 _ASK_WITHIN_S = 0.2
@@ -89,7 +90,7 @@ class Readyz:
                 age_s = await self._heartbeat_age_s()
         except Exception as error:
             # Whatever it is, Redis takes nothing: that is the answer, not a failure of this page.
-            log.warning("not stored: Redis unreachable error=%s", type(error).__name__)
+            log.warning("not stored: Redis unreachable error=%s", words_of(error))
             return ["Redis is unreachable"], []
         wrong, idle = [], []
         if (reason := self._problem()) is not None:

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from starlette.types import Receive, Scope, Send
 
 from pipeline.metrics import CONTENT_TYPE, Books, Buckets, Shared, page
+from pipeline.scripts import words_of
 from pipeline.siblings import Siblings
 from receiver.answers import answer
 from receiver.problems import METHOD_NOT_ALLOWED, Refused, render
@@ -121,7 +122,7 @@ class MetricsPage:
             async with asyncio.timeout(_BOOKS_WITHIN_S):
                 books = await self._books()
         except Exception as error:
-            log.warning("metrics without the books error=%s", type(error).__name__)
+            log.warning("metrics without the books error=%s", words_of(error))
             books = {}
         return page(Shared(books))
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 
 from pipeline.inbox import Inbox, NotPossible
+from pipeline.scripts import words_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Opening:
             raise
         except Exception as error:
             self.problem = "the inbox is not open: Redis does not answer"
-            log.warning("inbox not open yet error=%s", type(error).__name__)
+            log.warning("inbox not open yet error=%s", words_of(error))
         else:
             if not self.is_broken:
                 self.problem = None
@@ -51,7 +52,7 @@ class Opening:
             self.problem = self.problem or str(error)
             raise
         except Exception as error:  # then nothing can be stored anyway
-            log.debug("promise not checked error=%s", type(error).__name__)
+            log.debug("promise not checked error=%s", words_of(error))
 
     def close_if_failed(self, task: asyncio.Task[None]) -> None:
         """Accept nothing more once a part of the receiver has ended by a fault of ours."""

@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 
 from pipeline.inbox import Inbox
+from pipeline.scripts import words_of
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,6 @@ class Refusals:
             try:
                 await self.write()
             except Exception as error:
-                log.debug("refused counts not written error=%s", type(error).__name__)
+                log.debug("refused counts not written error=%s", words_of(error))
                 self._more.set()
                 await asyncio.sleep(_REST_S)

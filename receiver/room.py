@@ -12,6 +12,7 @@ import asyncio
 import logging
 
 from pipeline.inbox import Inbox
+from pipeline.scripts import words_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class RoomWatch:
                         await self.look()
                     age_s = 0.0
                 except Exception as error:
-                    log.debug("room unknown error=%s", type(error).__name__)
+                    log.debug("room unknown error=%s", words_of(error))
             await asyncio.sleep(POLL_S)
             age_s += POLL_S
 

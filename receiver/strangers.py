@@ -34,9 +34,9 @@ SLOTS = 8192
 class Strangers:
     """The buckets of addresses and of wrong tokens, each as the moment at which it will be full again."""
 
-    def __init__(self, *, burst: int = BURST, per_s: float = PER_S) -> None:
-        self._every_s = 1 / per_s
-        self._reach_s = burst / per_s
+    def __init__(self) -> None:
+        self._every_s = 1 / PER_S
+        self._reach_s = BURST / PER_S
         self._key = token_bytes(16)
         self._addresses = array("d", bytes(8 * SLOTS))
         self._tokens = array("d", bytes(8 * SLOTS))

@@ -27,6 +27,7 @@ from pipeline.connections import Role, connection_pool
 from pipeline.moves import Mover
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues, create_groups
+from pipeline.scripts import words_of
 from pipeline.settings import Settings
 from pipeline.tombstones import Tombstones
 from pipeline.traces import open_spans
@@ -39,6 +40,7 @@ from workers.clients.crm import Crm
 from workers.clients.http import DEADLINE_S, VendorHttp, new_client
 from workers.context import Context
 from workers.drains import Drains, drain
+from workers.fates import last_line
 from workers.mend import keep_mending
 from workers.patience import Patience, arqs_redis, hurry
 from workers.poll_scores import keep_polling
@@ -146,6 +148,15 @@ def obey_signals(stop: Callable[[], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
+def _say_if_failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical(
+            "a part of the worker has ended: start it again part=%s error=%s",
+            task.get_name(),
+            last_line(error),
+        )
+
+
 class _opened:
     """Opens the context of a worker process and closes it, in order."""
 
@@ -164,14 +175,14 @@ class _opened:
         except BaseException:  # also a stop: nobody shall take it for one that lives
             await self.__aexit__()
             raise
-        self._tasks = [
-            asyncio.create_task(keep_beating(self._context)),
-            asyncio.create_task(keep_chronicling(self._context)),
-            asyncio.create_task(keep_sweeping(self._context)),
-            asyncio.create_task(keep_mending(self._context)),
-            asyncio.create_task(keep_reconciling(self._context)),
-            asyncio.create_task(keep_polling(self._context)),
-        ]
+        keepers = (
+            *(keep_beating, keep_chronicling, keep_sweeping, keep_mending),
+            *(keep_reconciling, keep_polling),
+        )
+        for keep in keepers:
+            task = asyncio.create_task(keep(self._context), name=keep.__name__)
+            task.add_done_callback(_say_if_failed)
+            self._tasks.append(task)
         logger.info("worker started worker=%s", self._context.consumer)
         return self._context
 
@@ -185,7 +196,10 @@ class _opened:
             await heartbeats.stop(context.redis, context.consumer)
             await context.tally.tell(context.redis)
         except (RedisError, OSError) as error:  # the next worker takes it over a little later
-            logger.warning("stopped without Redis error=%s", type(error).__name__)
+            logger.warning(
+                "stopped without Redis: other workers take over what this one held error=%s",
+                words_of(error),
+            )
         finally:
             await self._stack.aclose()
         logger.info("worker stopped worker=%s", context.consumer)

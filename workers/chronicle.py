@@ -6,7 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from pipeline import history
-from workers.sweep import rest
+from pipeline.scripts import words_of
+from workers.stopping import rest
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -23,5 +24,5 @@ async def keep_chronicling(context: Context) -> None:
         try:
             await history.note(context.redis)
         except Exception as error:  # a chart without a minute is no reason to end a worker
-            logger.warning("history not written error=%s", type(error).__name__)
-        await rest(context, EVERY_S)
+            logger.warning("history not written error=%s", words_of(error))
+        await rest(context.stopping, EVERY_S)

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import RedisError
 
@@ -30,10 +28,11 @@ from pipeline.moves import Argument, Move, Result
 from pipeline.outcomes import Stage
 from pipeline.queues import Sealed
 from pipeline.scripts import script
+from workers import setbacks
+from workers.batches import Batch, Item, attempts, batch_fields, read_batch
 from workers.clients.errors import CallFailed, Rejected, Throttled
 from workers.clients.http import Answered, calls_noted
 from workers.fates import (
-    HOLD_AFTER,
     Case,
     Fate,
     Setback,
@@ -41,6 +40,7 @@ from workers.fates import (
     decide,
     last_line,
     same_words,
+    sentence,
 )
 from workers.width import WIDTH, Width
 
@@ -49,59 +49,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_ITEMS = 30
 #: as long as the last part of a batch may be held
 EXPLAINED_FOR_MS = 30 * DAY_MS
 _UNTRACED = nullcontext()
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing a batch carries: its bytes, and where it came from (packed `Origin`)."""
-
-    payload: bytes
-    origin: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A sealed batch in this worker's hands. The same batch always makes the same bytes."""
-
-    queue: str
-    id: str
-    items: Sequence[Item]
-    root: str
-    tries: int
-    #: exceptions of ours among its failures; they are counted apart and stay with it until it is split
-    bugs: int
-    #: the stage's successes when it was first tried, last held, or split off
-    mark: int
-    #: strikes of those that it was split from
-    inherited: int
-    #: its failures while others passed, as it is now
-    failures: int
-    others_wait: bool
-    others_held: bool
-    has_tombstones: bool
-    #: when it was claimed, by Redis's clock
-    claimed_ms: int
-
-    @property
-    def was_held(self) -> bool:
-        """Tell whether it waited for others to succeed first."""
-        return self.queue == keys.held(self.line)
-
-    @property
-    def had_failed(self) -> int:
-        """Return how often it failed while others passed, if it passes now; a half begins anew."""
-        if self.was_held:
-            return self.failures
-        return int(0 < self.tries < HOLD_AFTER)
-
-    @property
-    def line(self) -> str:
-        """Return the line of queues that it stays in: its stage's own, or that of what was retried."""
-        return self.queue.rpartition(":")[0]
 
 
 class Uncalled:
@@ -147,7 +97,6 @@ class Dispatch:
         self._context = context
         self._errand = errand
         self._claim = script(context.redis, "claim")
-        self._setback = script(context.redis, "setback")
         self._refusal = script(context.redis, "refusal")
         self._fault = script(context.redis, "fault")
         self._calls: set[asyncio.Task[None]] = set()
@@ -326,7 +275,7 @@ class Dispatch:
             move = Move(batch.queue, [batch.id])
             outcome = await self._errand.settle(move, batch, answer)
             if not isinstance(answer, Uncalled):
-                move.succeeded(stage, batch.had_failed)
+                move.succeeded(stage, batch.failed_before)
             moved = await self._context.mover.apply([move])
             match moved.results[0]:
                 case Result.CHANGED:
@@ -414,8 +363,7 @@ class Dispatch:
             tries = batch.bugs if is_ours else batch.tries
             await self._errand.bury(move, batch.items[0], verdict, sentence(failure), tries + 1)
             if batch.inherited:  # what is left of its whole is not suspected for it any longer
-                key = keys.explained(self._errand.stage, batch.root).removeprefix(keys.PREFIX)
-                move.remember(key, EXPLAINED_FOR_MS)
+                move.remember(keys.explained(self._errand.stage, batch.root), EXPLAINED_FOR_MS)
         return move
 
     async def _case(self, batch: Batch, failure: Exception) -> tuple[Case, int]:
@@ -459,75 +407,11 @@ class Dispatch:
         self, setback: Setback, batch: Batch | None, sent: int, *, held: bool = False
     ) -> None:
         """Give *batch* back, unless a move took it, and put off the stage's next call."""
-        timing, stage = self._context.timing, self._errand.stage
-        probe_min = timing.probe_min_s if setback.probe_s is None else setback.probe_s
-        delay_ms, paused = await self._setback(
-            args=[
-                *(stage, self._context.consumer),
-                *((batch.queue, batch.id) if batch else ("", "")),
-                *(sent, random.random(), timing.backoff_base_s * 1000, timing.backoff_cap_s * 1000),
-                int(setback.at_least_s * 1000),
-                *(timing.pauses_after, probe_min * 1000, timing.probe_max_s * 1000),
-                *(setback.reason, int(setback.at_once), int(held)),
-            ]
+        stage = self._errand.stage
+        delay_ms, is_paused = await setbacks.put_off(
+            self._context, stage, setback, batch=batch, sent=sent, held=held
         )
-        if paused:
+        if is_paused:
             logger.error(
                 "stage paused stage=%s next_call_ms=%d reason=%s", stage, delay_ms, setback.reason
             )
-
-
-def read_batch(claim: Sequence[Any]) -> Batch:
-    """Read what `lua/claim.lua` answered."""
-    _, queue, entry_id, fields, attempts, _, others, held, tombstones, now_ms = claim
-    pairs = list(zip(fields[::2], fields[1::2], strict=True))
-    named = dict(pairs)
-    payloads = [value for name, value in pairs if name == b"p"]
-    origins = [value for name, value in pairs if name == b"m"]
-    tries, mark, _ = attempts.decode().split(":")
-    return Batch(
-        queue=queue.decode(),
-        id=entry_id.decode(),
-        items=[Item(p, m) for p, m in zip(payloads, origins, strict=True)],
-        root=named.get(b"g", entry_id).decode(),
-        tries=int(tries),
-        bugs=int(named.get(b"b", 0)),
-        mark=int(mark),
-        inherited=int(named.get(b"i", 0)),
-        failures=int(named.get(b"n", 0)),
-        others_wait=int(others) > 0,
-        others_held=int(held) > 0,
-        has_tombstones=bool(tombstones),
-        claimed_ms=int(now_ms),
-    )
-
-
-def attempts(tries: int, mark: int, sent: int) -> str:
-    """Return the earlier attempts of a batch as `lua/claim.lua` reads them."""
-    return f"{tries}:{mark}:{sent}"
-
-
-def batch_fields(
-    items: Sequence[Item],
-    root: str,
-    attempts: str,
-    bugs: int = 0,
-    inherited: int = 0,
-    failures: int = 0,
-) -> list[Argument]:
-    """Return the entry of a batch that takes the place of another one, or of a part of it.
-
-    `lua/claim.lua` wants the earlier attempts last.
-    """
-    fields: list[Argument] = []
-    for item in items:
-        fields += ("p", item.payload, "m", item.origin)
-    for name, number in (("b", bugs), ("i", inherited), ("n", failures)):
-        if number:
-            fields += (name, number)
-    return [*fields, "g", root, "t", attempts]
-
-
-def sentence(failure: Exception) -> str:
-    """Return what an operator reads about *failure*: the vendor's words, or the traceback's last line."""
-    return failure.sentence if isinstance(failure, CallFailed) else last_line(failure)

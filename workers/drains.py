@@ -26,7 +26,6 @@ from workers.notify import Notify, leave_untold
 from workers.reread import WANTED, reread
 from workers.scores import scores
 from workers.subscribe import Subscribe, leave_unwatched
-from workers.switched_off import is_off
 from workers.unpack import unpack
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ Verb = Callable[["Context", asyncio.Event, float], Awaitable[None]]
 
 async def subscribe(context: Context, wake: asyncio.Event, until: float) -> None:
     """Drain the stage `subscribe`; without a key everything waits, unless nothing is to be subscribed."""
-    if is_off(context, Stage.SUBSCRIBE):
+    if context.settings.is_off(Stage.SUBSCRIBE):
         await leave_unwatched(context, until)
     elif context.audiencepoint is not None:
         await Dispatch(context, Subscribe(context, context.audiencepoint)).drain(wake, until)

@@ -15,7 +15,6 @@ from workers.bulk import Bulk
 from workers.dispatch import Dispatch
 from workers.look_up import LookUp, leave_unasked
 from workers.merge import merge_all, merge_some
-from workers.switched_off import is_off
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 async def enrich(context: Context, wake: asyncio.Event, until: float) -> None:
     """Drain the stage: merge what is new, then look up who is missing."""
     await merge_all(context, until)
-    if is_off(context, Stage.ENRICH):
+    if context.settings.is_off(Stage.ENRICH):
         await leave_unasked(context, until)
         return
     if context.audiencelab is None:

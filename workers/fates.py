@@ -18,7 +18,7 @@ A failure is about the item, about the destination, or about us.
 - Ours (an exception in our code): three tries, then the culprit is buried with the traceback's last line. Failures
   of any other kind do not count among the three.
 
-`decide` is pure; `workers.dispatch` carries out what it says.
+`decide` is pure; `dispatch`, `bulk` and `poll_scores` carry out what it says.
 """
 
 from __future__ import annotations
@@ -160,6 +160,11 @@ def last_line(failure: BaseException) -> str:
     """Return the last line of a traceback without the values it may quote: they may be personal."""
     line = traceback.format_exception_only(failure)[-1].strip()
     return mask(_VALUES.sub("[value]", line))
+
+
+def sentence(failure: Exception) -> str:
+    """Return what an operator reads about *failure*: the vendor's words, or the traceback's last line."""
+    return failure.sentence if isinstance(failure, CallFailed) else last_line(failure)
 
 
 def same_words(failure: CallFailed) -> str:

@@ -16,8 +16,8 @@ from pipeline.moves import Move
 from pipeline.origins import Origin
 from pipeline.outcomes import Stage
 from pipeline.queues import Sealed
+from workers.batches import MOST_ITEMS, Batch, Item
 from workers.clients.audiencepoint import AudiencePoint, Receipt
-from workers.dispatch import MOST_ITEMS, Batch, Item
 from workers.fates import Verdict
 from workers.width import WIDTH
 

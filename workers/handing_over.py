@@ -91,7 +91,7 @@ def settle(move: Move, one: Read, *, is_retried: bool) -> None:
     is_fetched = imports.HEADER in one.delivery.headers
     if one.drilled is not None:
         number, note = one.drilled
-        move.remember(mark_of(number), drills.KEEP_MS, note)
+        move.remember(keys.drill(number, Stage.UNPACK), drills.KEEP_MS, note)
     elif not is_drill(one):
         how: How = "retried" if is_retried else "fetched" if is_fetched else "hook"
         move.arrived(note_of(one, fate, how))
@@ -163,12 +163,7 @@ def hand_over_drill(move: Move, delivery: Delivery, outcome: Outcome, number: st
     assert isinstance(outcome, MailEvent)  # noqa: S101 - what has a number is one
     payload = mail_events.wire(outcome, "sha256")
     move.append(_FORWARD, payload, origin_of(delivery, Form.DRILL))
-    move.remember(mark_of(number), drills.KEEP_MS)
-
-
-def mark_of(number: str) -> str:
-    """Return the key, as `Move.remember` takes it, of the mark that the drill *number* leaves here."""
-    return keys.drill(number, Stage.UNPACK).removeprefix(keys.PREFIX)
+    move.remember(keys.drill(number, Stage.UNPACK), drills.KEEP_MS)
 
 
 def hand_over_one(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 import orjson
 
-from pipeline import bulk_jobs, visitors
-from pipeline.addresses import is_hash
+from pipeline import bulk_jobs, keys, visitors
+from pipeline.addresses import digest, is_hash
 from pipeline.clock import iso, redis_now_ms
 from pipeline.deliveries import Delivery
 from pipeline.moves import Move
@@ -21,11 +21,11 @@ from pipeline.queues import Entry, Sealed
 from pipeline.sources import Rules
 from pipeline.sources.registry import SOURCES
 from pipeline.visitors import Visitor
+from workers.batches import Batch, Item
 from workers.clients.audiencelab import AudienceLab
 from workers.clients.errors import Misconfigured, Unavailable
-from workers.dispatch import Batch, Item
 from workers.fates import Verdict
-from workers.merge import asked_about, event_of, hand_on
+from workers.merge import event_of, hand_on
 from workers.scores import save
 from workers.switched_off import finish
 
@@ -167,7 +167,7 @@ async def may_be_asked_about(context: Context, move: Move, payload: bytes) -> No
     except (ValueError, TypeError, KeyError):
         return  # written by another version: nobody can tell whom it is about
     (name,) = await owners_of(context, [event])
-    move.remember(asked_about(name), 1)
+    move.remember(keys.enrichment(digest(name)), 1)
 
 
 async def leave_unasked(context: Context, until: float) -> None:

@@ -12,8 +12,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from pipeline import dead_index
-from pipeline.scripts import is_full, script
-from workers.sweep import rest
+from pipeline.scripts import is_full, script, words_of
+from workers.stopping import rest
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -43,8 +43,8 @@ async def keep_mending(context: Context) -> None:
                     "index of dead letters not mended: Redis is full again_in_s=%d", after_s
                 )
             else:
-                logger.warning("index of dead letters not mended error=%s", type(error).__name__)
-        await rest(context, after_s)
+                logger.warning("index of dead letters not mended error=%s", words_of(error))
+        await rest(context.stopping, after_s)
 
 
 async def mend(context: Context) -> None:
@@ -65,7 +65,7 @@ async def _go_through(context: Context) -> None:
     async with aclosing(dead_index.mend(context.redis)) as pieces:
         async for wrong in pieces:
             mended += wrong
-            await rest(context, REST * (loop.time() - began))
+            await rest(context.stopping, REST * (loop.time() - began))
             if context.stopping.is_set():
                 return
             if loop.time() - leased > LEASE_MS / 4000:

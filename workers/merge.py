@@ -204,14 +204,9 @@ class Merge:
             move.settle(Stage.ENRICH, "done")
             return
         self._asked.add(visitor.id)
-        move.remember(asked_about(visitor.id), REMEMBER_MS)
+        move.remember(keys.enrichment(digest(visitor.id)), REMEMBER_MS)
         entry = sighting.entry
         move.pass_on(keys.batches(entry.queue), ["p", entry.payloads[0], "m", entry.origins[0]])
-
-
-def asked_about(visitor_id: str) -> str:
-    """Return the marker that says that AudienceLab was, or is to be, asked about this visitor."""
-    return f"enrichment:{digest(visitor_id)}"
 
 
 def digests_of(person: Person) -> list[str]:

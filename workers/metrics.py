@@ -126,12 +126,12 @@ async def _serve(siblings: Siblings, host: str, port: int, tried: asyncio.Event)
     while server is None:
         try:
             server = await asyncio.start_server(begin, host, port, limit=MOST_HEAD_BYTES)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a host that is no name is the latter
             tries += 1
             tried.set()
             # whoever has it may have begun at the same moment: one that tells nothing by now is none of us
             if tries == 2 and not await siblings.are_there():
-                why = error.strerror or type(error).__name__
+                why = getattr(error, "strerror", None) or type(error).__name__
                 log.warning("no metrics of this worker host=%s port=%d error=%s", host, port, why)
             await asyncio.sleep(AGAIN_S)
     tried.set()

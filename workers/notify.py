@@ -21,8 +21,8 @@ from pipeline.origins import Origin
 from pipeline.outcomes import Stage
 from pipeline.queues import Entry, Sealed
 from pipeline.visitors import Visitor
+from workers.batches import Batch, Item
 from workers.clients.crm import Crm
-from workers.dispatch import Batch, Item
 from workers.fates import Verdict
 from workers.switched_off import finish_sealed
 from workers.width import WIDTH

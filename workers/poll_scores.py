@@ -19,9 +19,7 @@ this walk, and is no call that went well. An address that AudiencePoint does not
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,15 +37,15 @@ from pipeline.endpoints import Endpoint
 from pipeline.origins import Origin
 from pipeline.outcomes import ScoreChange, Stage
 from pipeline.scores import Score
-from pipeline.scripts import script
+from pipeline.scripts import script, words_of
 from pipeline.visitors import Visitor
+from workers import setbacks
 from workers.clients.audiencepoint import MOST_ADDRESSES, AudiencePoint
 from workers.clients.audiencepoint.addresses import calls
 from workers.clients.errors import Rejected, Throttled
-from workers.dispatch import sentence
-from workers.fates import Case, Setback, decide, last_line
+from workers.fates import Case, Setback, decide, last_line, sentence
 from workers.merge import as_it_leaves, unknown_hashes
-from workers.sweep import rest
+from workers.stopping import Stopped, rest, unless_stopped
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -71,7 +69,7 @@ MOST_REFUSED = 3
 _WITHOUT_SCORES = frozenset({"invalid", "err"})
 
 
-class Interrupted(Exception):
+class Interrupted(Stopped):
     """The walk cannot go on now: the worker stops, a push was seen, or another worker walks."""
 
 
@@ -89,19 +87,19 @@ async def keep_polling(context: Context) -> None:
     if client is None or not context.settings.score_poll_every_h:
         return
     polling, rest_s = Polling(context, client), timing.poll_s
-    await rest(context, rest_s)
+    await rest(context.stopping, rest_s)
     while not context.stopping.is_set():
         try:
             rest_s = await polling.step()
-        except Interrupted:
+        except Stopped:
             rest_s = timing.poll_s
         except (RedisError, OSError) as error:
-            logger.warning("polling waits for Redis error=%s", type(error).__name__)
+            logger.warning("polling waits for Redis error=%s", words_of(error))
             rest_s = timing.poll_s
         except Exception as failure:  # a second fault of ours, while the first was put off
             logger.error("polling failed error=%s", last_line(failure))  # noqa: TRY400
             rest_s = timing.poll_s
-        await rest(context, min(rest_s, timing.poll_s))
+        await rest(context.stopping, min(rest_s, timing.poll_s))
     with suppress(RedisError, OSError):  # or it runs out by itself
         await polling.leave()
 
@@ -119,7 +117,7 @@ class Polling:
         """Ask about the next page of visitors; return how many seconds nothing more is to be done."""
         try:
             return await self._go_on()
-        except (Interrupted, RedisError, OSError):
+        except (Stopped, RedisError, OSError):
             raise
         except Exception as failure:
             await self._put_off(failure)
@@ -235,7 +233,7 @@ class Polling:
             return []
         try:
             with self._context.tally.counted(Endpoint.POLLING):
-                found = await self._call(wanted)
+                found = await unless_stopped(self._context.stopping, self._client.scores(wanted))
         except Rejected as refusal:
             if len(wanted) > 1:
                 middle = (len(wanted) + 1) // 2
@@ -260,26 +258,12 @@ class Polling:
                 return
             if state == "rest":
                 break
-            await rest(self._context, min(ms / 1000, timing.poll_lease_s / 4))
+            await rest(self._context.stopping, min(ms / 1000, timing.poll_lease_s / 4))
         raise Interrupted
 
     async def _without_forgotten(self, addresses: Sequence[str]) -> list[str]:
         hits = await self._context.tombstones.found([digest(address) for address in addresses])
         return [address for address, hit in zip(addresses, hits, strict=True) if not hit]
-
-    async def _call(self, addresses: Sequence[str]) -> list[Score]:
-        """Make the call, unless the worker stops meanwhile: asking again changes nothing."""
-        call = asyncio.create_task(self._client.scores(addresses))
-        stopping = asyncio.create_task(self._context.stopping.wait())
-        try:
-            await asyncio.wait({call, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not call.done():
-                raise Interrupted
-            return call.result()
-        finally:
-            for task in (call, stopping):
-                task.cancel()
-            await asyncio.gather(call, stopping, return_exceptions=True)
 
     async def _put_off(self, failure: Exception) -> None:
         """Put off the next call by the rules that the stages have."""
@@ -294,16 +278,7 @@ class Polling:
         else:
             verdict = decide(failure, Case(), timing, datetime.now(UTC))
             setback = verdict.setback or Setback(sentence(failure))
-        probe_min = timing.probe_min_s if setback.probe_s is None else setback.probe_s
-        delay_ms, is_paused = await script(redis, "setback")(
-            args=[
-                *(polls.NAME, self._context.consumer, "", "", 0, random.random()),
-                *(timing.backoff_base_s * 1000, timing.backoff_cap_s * 1000),
-                *(int(setback.at_least_s * 1000), timing.pauses_after),
-                *(probe_min * 1000, timing.probe_max_s * 1000),
-                *(setback.reason, int(setback.at_once), 0),
-            ]
-        )
+        delay_ms, is_paused = await setbacks.put_off(self._context, polls.NAME, setback)
         logger.log(
             logging.ERROR if is_paused else logging.WARNING,
             "polling of scores is put off next_call_ms=%d reason=%s", delay_ms, setback.reason,

@@ -12,9 +12,9 @@ refuse, too; but an address that is refused for an hour is refused. A network th
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from time import monotonic
@@ -30,6 +30,7 @@ from workers.asking import Later
 from workers.clients.errors import CallFailed, Rejected, Unavailable
 from workers.clients.http import VendorHttp, calls_noted, new_client
 from workers.clients.messages import Answer, Request
+from workers.stopping import Stopped, unless_stopped
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -102,16 +103,8 @@ async def answer_to(context: Context, question: Question) -> bytes:
 
 async def _find_out(context: Context, question: Question) -> None:
     """Ask, unless the worker stops meanwhile: another one asks again then."""
-    asked = asyncio.create_task(_ask(context, question))
-    stopping = asyncio.create_task(context.stopping.wait())
-    try:
-        await asyncio.wait({asked, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if asked.done():
-            await asked
-    finally:
-        for task in (asked, stopping):
-            task.cancel()
-        await asyncio.gather(asked, stopping, return_exceptions=True)
+    with suppress(Stopped):
+        await unless_stopped(context.stopping, _ask(context, question))
 
 
 async def _ask(context: Context, question: Question) -> None:

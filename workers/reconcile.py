@@ -25,11 +25,11 @@ from pipeline.endpoints import Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox, NotPossible, NotStored
 from pipeline.outcomes import Stage
-from pipeline.scripts import script
+from pipeline.scripts import script, words_of
 from workers.clients.audiencelab import AudienceLab
 from workers.clients.errors import CallFailed
 from workers.fates import last_line
-from workers.sweep import rest
+from workers.stopping import rest
 from workers.walk import PAGE_SIZE, Walker
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ async def keep_reconciling(context: Context) -> None:
         except NotPossible as error:
             logger.warning("not reconciled error=%s", error)
         except Exception as error:  # whatever it was, a moment later tries again
-            logger.warning("reconciling failed error=%s", type(error).__name__)
-        await rest(context, context.timing.reconcile_s)
+            logger.warning("reconciling failed error=%s", words_of(error))
+        await rest(context.stopping, context.timing.reconcile_s)
 
 
 def wanted(context: Context) -> Iterator[tuple[Kind, str]]:
@@ -178,7 +178,7 @@ async def _leased(context: Context) -> AsyncIterator[bool]:
             try:
                 await run(args=[LEASE, context.consumer, imports.LEASE_MS])
             except (RedisError, OSError) as error:
-                logger.warning("lease not renewed error=%s", type(error).__name__)
+                logger.warning("lease not renewed error=%s", words_of(error))
 
     renewing = asyncio.create_task(renew())
     try:

@@ -16,18 +16,14 @@ import orjson
 
 from pipeline import keys
 from pipeline.outcomes import Stage
+from pipeline.paces import CALLING
 from pipeline.scripts import script
-from workers.switched_off import is_off
 
 if TYPE_CHECKING:
     from workers.context import Context
 
 #: work that waited this long under one bell number: the job of that number is dead or stuck in arq
 STALE_S = 5.0
-
-#: the stages that call somebody
-CALLING = (Stage.ENRICH, Stage.SUBSCRIBE, Stage.FORWARD, Stage.NOTIFY)
-QUEUES = tuple(name for queues in keys.QUEUES.values() for name in queues)
 
 
 async def ring_for_work(context: Context, seen: Seen | None = None) -> None:
@@ -77,7 +73,7 @@ class Seen:
 
 async def look(context: Context) -> Seen:
     """Read how the stages stand."""
-    args: list[str | int] = [len(CALLING), *CALLING, len(QUEUES), *QUEUES]
+    args: list[str | int] = [len(CALLING), *CALLING, len(keys.ALL_QUEUES), *keys.ALL_QUEUES]
     answer = await script(context.redis, "look")(args=args)
     now, bells, paused, bulk_due, due, lengths, *oldest = answer
     letter, visitor, slot = (float(at or math.inf) for at in oldest)
@@ -91,7 +87,7 @@ async def look(context: Context) -> Seen:
         },
         due_ms={stage: float(at) for stage, at in zip(CALLING, due, strict=True)},
         bulk_due_ms=float(bulk_due) if bulk_due else None,
-        lengths=dict(zip(QUEUES, lengths, strict=True)),
+        lengths=dict(zip(keys.ALL_QUEUES, lengths, strict=True)),
         oldest_letter_ms=letter,
         oldest_visitor_ms=visitor,
         oldest_slot_ms=slot,
@@ -109,7 +105,7 @@ def has_something_to_do(context: Context, stage: Stage, seen: Seen) -> bool:
     if pause.by == "operator":
         return False
     queues = set(keys.QUEUES[stage])
-    if stage in CALLING and not is_off(context, stage):
+    if stage in CALLING and not context.settings.is_off(stage):
         soon_ms = seen.now_ms + context.timing.patience_s * 1000
         if pause.until_ms is None or max(pause.until_ms, seen.due_ms[stage]) > soon_ms:
             queues -= set(keys.calls_of(stage))

@@ -23,7 +23,6 @@ from pipeline.queues import Entry
 from pipeline.visitors import Visitor
 from workers import mishaps
 from workers.notify import message
-from workers.switched_off import is_off
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -79,7 +78,7 @@ async def move_of(context: Context, entry: Entry, email: str, fresh: dict[str, s
     now_ms = await redis_now_ms(context.redis)
     before, visitor.scores = visitor.scores, merged
     visitor.scores_changed_at = _time_of_change(visitor.scores_changed_at, now_ms)
-    if not is_off(context, Stage.NOTIFY):
+    if not context.settings.is_off(Stage.NOTIFY):
         told = message(visitor, email, before, context.settings.email_format)
         move.append(Stage.NOTIFY, told, Origin.unpack(entry.origins[0]))
     save(context, move, visitor, now_ms)

@@ -21,9 +21,10 @@ from pipeline.moves import Move
 from pipeline.origins import Origin
 from pipeline.outcomes import Stage
 from pipeline.queues import Entry, Sealed
+from workers.batches import MOST_ITEMS, Batch, Item, attempts, batch_fields
 from workers.clients.audiencepoint import AudiencePoint, Subscription
 from workers.clients.errors import Rejected
-from workers.dispatch import MOST_ITEMS, Batch, Item, Uncalled, attempts, batch_fields
+from workers.dispatch import Uncalled
 from workers.fates import Verdict
 from workers.switched_off import finish_sealed
 from workers.verify import Judged, Verify

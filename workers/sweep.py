@@ -6,16 +6,15 @@ workers had in their hands, and lets go of what is too old: dead letters into `d
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
 from pipeline import dead_letters, heartbeats, keys, paces, pauses, seen
 from pipeline.clock import DAY_MS
 from pipeline.outcomes import Stage
-from pipeline.scripts import script
-from workers.ringing import CALLING, Pause, Seen, look, ring_for_work
-from workers.switched_off import is_off
+from pipeline.scripts import script, words_of
+from workers.ringing import Pause, Seen, look, ring_for_work
+from workers.stopping import rest
 from workers.width import narrowed
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ async def keep_sweeping(context: Context) -> None:
         try:
             await sweep(context)
         except Exception as error:  # whatever it was, the next second tries again
-            logger.warning("sweep failed error=%s", type(error).__name__)
-        await rest(context, context.timing.sweep_s)
+            logger.warning("sweep failed error=%s", words_of(error))
+        await rest(context.stopping, context.timing.sweep_s)
 
 
 async def keep_beating(context: Context) -> None:
@@ -49,17 +48,8 @@ async def keep_beating(context: Context) -> None:
             was_narrow = bool(narrow)
             await context.tally.tell(context.redis)
         except Exception as error:  # without a heartbeat others would take this worker's work
-            logger.warning("heartbeat failed error=%s", type(error).__name__)
-        await rest(context, heartbeats.EVERY_S)
-
-
-async def rest(context: Context, seconds: float) -> None:
-    """Wait *seconds*, or until the worker stops."""
-    try:
-        async with asyncio.timeout(seconds):
-            await context.stopping.wait()
-    except TimeoutError:
-        return
+            logger.warning("heartbeat failed error=%s", words_of(error))
+        await rest(context.stopping, heartbeats.EVERY_S)
 
 
 async def sweep(context: Context) -> None:
@@ -104,14 +94,14 @@ async def pause_without_keys(context: Context, stand: Seen) -> bool:
     Redis is not asked; return whether it was.
     """
     missing, has_asked = stages_without_key(context), False
-    for stage in CALLING:
+    for stage in paces.CALLING:
         pause = stand.paused.get(stage, Pause())
         reason = f"{pauses.NO_KEY}: set {missing.get(stage)} and restart the workers"
         if pause.by == "operator" or (stage in missing and pause.reason == reason):
             continue
         if stage in missing:
             await pauses.pause_without_key(context.redis, stage, reason)
-        elif is_off(context, stage) and pause.by:
+        elif context.settings.is_off(stage) and pause.by:
             await pauses.end_own_pause(context.redis, stage)
         elif pause.reason.startswith(pauses.NO_KEY):
             await pauses.end_pause_without_key(context.redis, stage)
@@ -129,4 +119,4 @@ def stages_without_key(context: Context) -> dict[Stage, str]:
     if context.audiencepoint is None:
         missing[Stage.FORWARD] = "AUDIENCEPOINT_API_KEY"
         missing[Stage.SUBSCRIBE] = "AUDIENCEPOINT_API_KEY"
-    return {stage: key for stage, key in missing.items() if not is_off(context, stage)}
+    return {stage: key for stage, key in missing.items() if not context.settings.is_off(stage)}

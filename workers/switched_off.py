@@ -29,11 +29,6 @@ MOST_BYTES = 4_000_000
 MOST_SEALED = 240
 
 
-def is_off(context: Context, stage: Stage) -> bool:
-    """Tell whether the settings want no calls of *stage*."""
-    return context.settings.is_off(stage)
-
-
 async def finish(
     context: Context, stage: Stage, until: float, end: Callable[[Entry], Awaitable[Move]]
 ) -> None:

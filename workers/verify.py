@@ -22,7 +22,7 @@ from pipeline.addresses import digest, is_hash
 from pipeline.clock import redis_now_ms
 from pipeline.endpoints import Endpoint
 from workers.clients.audiencepoint import AudiencePoint
-from workers.sweep import rest
+from workers.stopping import rest
 
 if TYPE_CHECKING:
     from workers.context import Context
@@ -99,7 +99,7 @@ class Verify:
             wait_s = await paces.turn(redis, self._vendor, calls_per_s, self._rank)
             if not wait_s:
                 return True
-            await rest(self._context, min(wait_s, max(until - monotonic(), 0.0)))
+            await rest(self._context.stopping, min(wait_s, max(until - monotonic(), 0.0)))
         return False
 
     async def _to_ask(self, addresses: Mapping[str, str], judged: Judged) -> dict[str, str]:

@@ -41,6 +41,7 @@ from workers.clients.errors import (
     Unavailable,
 )
 from workers.fates import last_line
+from workers.stopping import Stopped, rest, unless_stopped
 from workers.timing import Timing
 
 if TYPE_CHECKING:
@@ -80,10 +81,6 @@ MOST_BREAKS = 3
 NOT_PUT_OFF: dict[str, Any] = {"error": None, "again_at_ms": None, "breaks": 0}
 #: a list that lengthens faster than this while it is read has no end for us
 MOST_GROWTH = 10
-
-
-class Stopped(Exception):
-    """The walk was asked to stop."""
 
 
 def put_off_s(failure: Exception) -> float:
@@ -160,25 +157,9 @@ class Walker:
 
     async def rest(self, seconds: float) -> None:
         """Wait; raises `Stopped` as soon as the walk is to stop."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stopping.wait()
-        except TimeoutError:
-            return
-        raise Stopped
-
-    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what *work* does, or give it up and raise `Stopped`; only for what changes nothing."""
-        task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self.stopping.wait())
-        try:
-            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise Stopped
-            return task.result()
-        finally:
-            task.cancel()
-            stop.cancel()
-            await asyncio.gather(task, stop, return_exceptions=True)
+        await rest(self.stopping, seconds)
+        if self.stopping.is_set():
+            raise Stopped
 
     async def turn(self, keep: Callable[[], Awaitable[None]]) -> None:
         """Wait for a call of the rate that all processes share; *keep* is called meanwhile."""
@@ -287,7 +268,7 @@ class _OneWalk:
             await self._keep()
             try:
                 with walker.counted():
-                    answer = await walker.unless_stopped(ask())
+                    answer = await unless_stopped(walker.stopping, ask())
             except Unavailable as failure:
                 await walker.heed(failure)
                 wait_s = max(walker.backoff_s(tries), failure.retry_after_s or 0.0)

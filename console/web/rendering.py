@@ -152,7 +152,7 @@ def page(request: Request, template: str, *, http_status: int = 200, **facts: An
 def _has_stand_ins(settings: Settings) -> bool:
     """Tell whether both vendors are on this machine, as in a trial."""
     urls = (settings.audiencelab_base_url, settings.audiencepoint_base_url)
-    return all(urlsplit(url).hostname in ("127.0.0.1", "localhost") for url in urls)
+    return all(urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1") for url in urls)
 
 
 def _token_field(token: str) -> Markup:

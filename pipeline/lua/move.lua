@@ -233,7 +233,7 @@ end
 -- remember KEY KEEP_MS VALUE: a marker that leaves by itself
 effects.remember = function()
   local key, keep, value = arg(), arg(), arg()
-  redis.call('SET', P .. key, value, 'PX', keep)
+  redis.call('SET', key, value, 'PX', keep)
 end
 
 -- one move ---------------------------------------------------------------------------------------------

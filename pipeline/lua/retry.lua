@@ -3,7 +3,7 @@
 -- has died again in between, under its own id, is put back once more.
 local id = arg()
 local letter = P .. 'dead:' .. id
-local fields = redis.call('HMGET', letter, 'stage', 'source', 'reason', 'payload', 'meta', 'digest', 'tag')
+local fields = redis.call('HMGET', letter, 'stage', 'source', 'reason', 'payload', 'meta', 'digest')
 local stage = fields[1]
 if not stage or not fields[4] or (stage ~= 'unpack' and not fields[5]) then return {0} end
 if not unlist_letter(stage, fields[2], fields[3], id) then return {0} end

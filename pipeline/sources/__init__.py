@@ -1,4 +1,4 @@
-"""Where deliveries come from: one pure file per sender, and the table of them all.
+"""Where deliveries come from: one pure file per sender; `registry` has the table of them all.
 
 A source answers three questions and knows nothing of HTTP, Redis or the clock:
 `check` whether a body has the sender's form, `verify` whether the sender signed it,

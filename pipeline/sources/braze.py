@@ -21,7 +21,7 @@ from pipeline.sources.json_sender import JsonSender
 _MAIL = "users.messages.email."
 
 # what follows `users.messages.email.`; `Send`, `Delivery` (SEND_FROM), `Deferral` (DEFERRAL_AS) and `Bounce`
-# (`is_drop`) need a look
+# (`is_drop`) are decided in `_verdict`
 _TYPES = {
     "Open": EventType.OPEN,
     "Click": EventType.CLICK,

@@ -3,7 +3,7 @@
 Words and fields: https://developers.brevo.com/docs/transactional-webhooks.
 Batches of at most 500 every five minutes: https://developers.brevo.com/docs/batch-webhooks.
 Brevo signs nothing: our token authenticates it, in the path, as bearer or as basic password.
-After a 4xx (but 429) or a 5xx answer it throws the event away; only without an answer it tries again,
+After a 4xx (but 429) or a 5xx answer it throws the event away; after 429 and without an answer it tries again,
 after 10 minutes, 1, 2 and 8 hours: https://developers.brevo.com/docs/retry-mechanism.
 What may go wrong: an event carries up to five times, of which `date` is in the account's zone; `ts_epoch` is
 in milliseconds, but in seconds in some documented samples; `sending_ip` is Brevo's own server; events of
@@ -19,7 +19,7 @@ from pipeline.outcomes import EventType
 from pipeline.sources import Rules, mail
 from pipeline.sources.json_sender import JsonSender, one_or_many
 
-# `request`, `delivered` (SEND_FROM) and `deferred` (DEFERRAL_AS) need a look
+# `request`, `delivered` (SEND_FROM) and `deferred` (DEFERRAL_AS) are decided in `_verdict`
 _TYPES = {
     "hard_bounce": EventType.HARD_BOUNCE,
     "invalid_email": EventType.HARD_BOUNCE,

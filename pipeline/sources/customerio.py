@@ -18,7 +18,7 @@ from pipeline.outcomes import EventType
 from pipeline.sources import Rules, mail, signatures
 from pipeline.sources.json_sender import JsonSender, by_hex_hmac, one_event
 
-# metrics of `object_type: email`; `sent`, `delivered` (SEND_FROM) and `deferred` (DEFERRAL_AS) need a look
+# metrics of `object_type: email`; `_verdict` decides `sent`, `delivered` (SEND_FROM) and `deferred` (DEFERRAL_AS)
 _TYPES = {
     "opened": EventType.OPEN,
     "clicked": EventType.CLICK,

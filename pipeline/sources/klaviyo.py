@@ -97,7 +97,7 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
         "email": _address(payload),
         "time": written or attributes.get("timestamp"),
         # the id of the campaign's or the flow's message, so it serves both meanings of SEND_ID
-        "send_id": mail.first_id(properties.get("$message")),
+        "send_id": mail.first_id((properties.get("$message"),)),
         "provider_id": mail.text(item.get("external_id")) or event.get("id"),
     }
     if verdict in _BY_THE_PERSON:

@@ -186,17 +186,13 @@ def bare_id(value: object) -> str:
 
 def send_id(rules: Rules, *, campaign: Iterable[object], message: Iterable[object]) -> str:
     """Return the first id there is: the message's, or with `SEND_ID=campaign` the campaign's before it."""
-    if rules.send_id == "campaign" and (found := _first_id(campaign)):
+    if rules.send_id == "campaign" and (found := first_id(campaign)):
         return found
-    return _first_id(message)
+    return first_id(message)
 
 
-def first_id(*values: object) -> str:
+def first_id(values: Iterable[object]) -> str:
     """Return the first of *values* that is an id, as it is written; 0 stands for none."""
-    return _first_id(values)
-
-
-def _first_id(values: Iterable[object]) -> str:
     for value in values:
         found = value.strip() if isinstance(value, str) else text(value)
         # most have no brackets, in which there might be nothing

@@ -95,7 +95,7 @@ def _verdict(fields: Mapping[str, object]) -> mail.Verdict:
 
 
 def _send_id(fields: Mapping[str, object]) -> str:
-    if campaign := mail.first_id(fields.get("data[campaign_id]")):
+    if campaign := mail.first_id((fields.get("data[campaign_id]"),)):
         return campaign
     # who leaves by hand, by a form or by the API leaves the list, not a campaign
     audience = mail.text(fields.get("data[list_id]"))

@@ -26,7 +26,7 @@ _SECRET = "MAILERSEND_SIGNING_SECRET"  # noqa: S105 - the setting's name
 _TEST_KEY = b"test_Am3L1GuOIc4blLUuHqAPxxwkZaJyEk8G"
 _TEST = "webhook.test"
 
-# `activity.sent`, `activity.delivered` (SEND_FROM) and `activity.deferred` (DEFERRAL_AS) need a look
+# `activity.sent`, `activity.delivered` (SEND_FROM) and `activity.deferred` (DEFERRAL_AS) are decided in `_verdict`
 _TYPES = {
     "activity.soft_bounced": EventType.SOFT_BOUNCE,
     "activity.hard_bounced": EventType.HARD_BOUNCE,

@@ -26,7 +26,7 @@ _SECRET = "MAILGUN_SIGNING_KEY"  # noqa: S105 - the setting's name
 # asks to allow for, and for clocks that are wrong. What is older is no repetition of Mailgun's.
 _TOLERANCE_S = 12 * 60 * 60
 
-# `accepted`, `delivered` (SEND_FROM), `failed`, `bounced` and `dropped` (why) need a look
+# `accepted`, `delivered` (SEND_FROM), `failed`, `bounced` and `dropped` (why) are decided in `_verdict`
 _TYPES = {
     "opened": EventType.OPEN,
     "clicked": EventType.CLICK,

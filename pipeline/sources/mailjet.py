@@ -17,7 +17,7 @@ from pipeline.outcomes import EventType
 from pipeline.sources import Rules, mail
 from pipeline.sources.json_sender import JsonSender, one_or_many
 
-# `bounce` and `sent` need a look
+# `bounce` is decided in `_bounce`, `sent` in `_verdict`
 _TYPES = {
     "open": EventType.OPEN,
     "click": EventType.CLICK,

@@ -30,7 +30,7 @@ _NO_FIELD = f"the form has no field {_FIELD}"
 _TEST_KEY = b"test-webhook"
 _NOBODYS_ADDRESS = "example.webhook@mandrillapp.com"
 
-# `send`, `delivered` (SEND_FROM) and `deferral` (DEFERRAL_AS) need a look
+# `send`, `delivered` (SEND_FROM) and `deferral` (DEFERRAL_AS) are decided in `_verdict`
 _TYPES = {
     "hard_bounce": EventType.HARD_BOUNCE,
     "soft_bounce": EventType.SOFT_BOUNCE,
@@ -163,7 +163,7 @@ def _read(item: Mapping[str, object], rules: Rules) -> mail.Told | str:
         "type": verdict,
         "email": message.get("email"),
         "time": item.get("ts"),
-        "send_id": mail.first_id(item.get("_id"), message.get("_id")),
+        "send_id": mail.first_id((item.get("_id"), message.get("_id"))),
         "ip": item.get("ip"),
         "user_agent": item.get("user_agent"),
     }

@@ -21,7 +21,7 @@ from pipeline.outcomes import EventType, Reason, Unreadable
 from pipeline.sources import Rules, mail
 from pipeline.sources.json_sender import JsonSender
 
-# `Delivery` (SEND_FROM), `Bounce` (its type) and `SubscriptionChange` (why) need a look
+# `Delivery` (SEND_FROM), `Bounce` (its type) and `SubscriptionChange` (why) are decided in `_verdict`
 _TYPES = {
     "Open": EventType.OPEN,
     "Click": EventType.CLICK,
@@ -157,7 +157,7 @@ def _told(kind: str, verdict: EventType, item: Mapping[str, object]) -> mail.Tol
         "time": item.get(_TIMES[kind]),
         # Postmark has no campaigns: SEND_ID changes nothing
         "send_id": mail.first_id(
-            item.get("MessageID"), _BY_HAND if kind == "SubscriptionChange" else None
+            (item.get("MessageID"), _BY_HAND if kind == "SubscriptionChange" else None)
         ),
         "provider_id": item.get("ID"),  # of the bounce; nothing else has an id of its own
     }

@@ -23,7 +23,7 @@ _SECRET = "RESEND_SIGNING_SECRET"  # noqa: S105 - the setting's name
 _EVENT_ID = "svix-id"
 
 # `email.sent`, `email.delivered` (SEND_FROM), `email.delivery_delayed` (DEFERRAL_AS) and
-# `email.bounced` (its type) need a look
+# `email.bounced` (its type) are decided in `_verdict`
 _TYPES = {
     "email.opened": EventType.OPEN,
     "email.clicked": EventType.CLICK,

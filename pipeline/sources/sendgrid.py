@@ -26,7 +26,7 @@ _SECRET = "SENDGRID_PUBLIC_KEY"  # noqa: S105 - the setting's name; the key itse
 _SIGNATURE = "x-twilio-email-event-webhook-signature"
 _TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
 
-# `processed`, `delivered` (SEND_FROM), `deferred` (DEFERRAL_AS) and `bounce` (its type) need a look
+# `processed`, `delivered` (SEND_FROM), `deferred` (DEFERRAL_AS) and `bounce` (its type) are decided in `_verdict`
 _TYPES = {
     "open": EventType.OPEN,
     "click": EventType.CLICK,

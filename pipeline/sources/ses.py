@@ -29,7 +29,7 @@ from pipeline.sources.json_sender import by_token_only, outcomes_of
 _MESSAGE_ID = "x-amz-sns-message-id"
 
 # `Send`, `Delivery` (SEND_FROM), `Bounce` (its type), `DeliveryDelay` (DEFERRAL_AS), `Complaint` and
-# `Subscription` (what they say) need a look
+# `Subscription` (what they say) are decided in `_verdict`
 _TYPES = {"Open": EventType.OPEN, "Click": EventType.CLICK}
 _IGNORED = {
     "Reject": mail.SUPPRESSED,  # SES found a virus and sent nothing

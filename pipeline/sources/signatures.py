@@ -31,9 +31,9 @@ def keys_of(secret: str) -> list[bytes]:
     return [key.strip().encode("utf-8", "replace") for key in secret.split(",") if key.strip()]
 
 
-def check_hex(given: str, keys: Iterable[bytes], message: bytes, algorithm: str = "sha256") -> None:
-    """Raise `Unauthentic` unless *given* is the hexadecimal HMAC of *message* with one of *keys*."""
-    expected = [hmac.new(key, message, algorithm).hexdigest().encode() for key in keys]
+def check_hex(given: str, keys: Iterable[bytes], message: bytes) -> None:
+    """Raise `Unauthentic` unless *given* is the hexadecimal HMAC-SHA256 of *message* with one of *keys*."""
+    expected = [hmac.new(key, message, "sha256").hexdigest().encode() for key in keys]
     _check(given.lower().encode("utf-8", "replace"), expected)
 
 

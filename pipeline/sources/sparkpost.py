@@ -18,7 +18,7 @@ from pipeline.sources import Rules, mail
 from pipeline.sources.json_sender import JsonSender, one_or_many
 from pipeline.sources.user_agents import is_mail_program
 
-# `injection`, `delivery` (SEND_FROM), `delay` (DEFERRAL_AS), bounces and complaints need a look
+# `injection`, `delivery` (SEND_FROM), `delay` (DEFERRAL_AS), bounces and complaints are decided in `_verdict`
 _TYPES = {
     "open": EventType.OPEN,
     "amp_open": EventType.OPEN,

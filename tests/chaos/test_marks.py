@@ -14,7 +14,7 @@ from chaos.sender import EVENT, event
 from pipeline import books
 from sandbox.faults import reset, stored_then_504
 from tests.workbench import Workbench
-from workers import dispatch
+from workers import batches, dispatch
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ async def test_what_is_counted_is_marked_by_its_id(
     """Each event of a call whose answer is not known is marked once it is sent again, and nothing else is."""
     path = tmp_path / "marks"
     marks = os.open(path, os.O_WRONLY | os.O_CREAT)
-    monkeypatch.setattr(dispatch, "read_batch", marking(dispatch.read_batch, marks))
+    monkeypatch.setattr(dispatch, "read_batch", marking(batches.read_batch, marks))
     bench.box.faults.add(stored_then_504("events", times=1), reset("events", "after", times=1))
     for n in range(3):
         await bench.put("events", orjson.dumps([event(10 * n + i, EVENT) for i in range(3)]))

@@ -32,7 +32,7 @@ from sandbox.faults import (
 from sandbox.samples import SAMPLES, fresh
 from tests.workbench import Workbench, mail_event, mail_events
 from workers import forward
-from workers.dispatch import Item
+from workers.batches import Item
 
 pytestmark = pytest.mark.anyio
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
+from pipeline import keys
 from pipeline.clock import DAY_MS
 from pipeline.deliveries import Delivery, new_delivery_id
 from pipeline.inbox import Inbox
@@ -26,7 +27,7 @@ async def meet(redis: Redis, visitor: Visitor, *, subscribed: Sequence[str] = ()
     move.settle(Stage.UNPACK, "done")
     version = str(int(visitor.version or 0) + 1)
     move.save_visitor(visitor.id, version, visitor.document(), 1, DAY_MS)
-    move.remember(f"enrichment:{visitor.id}", DAY_MS)
+    move.remember(keys.enrichment(visitor.id), DAY_MS)
     for name in visitor.digests:
         move.alias(name, visitor.id, DAY_MS)
     for name in subscribed:

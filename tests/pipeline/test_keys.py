@@ -92,7 +92,7 @@ async def everything(redis: Redis, url: str) -> None:
     move.subscribe("digest", "ann@example.com", ORIGIN)
     move.alias("digest", "v", HOUR_MS)
     move.save_visitor("v", "1", b"{}", 5, HOUR_MS)
-    move.remember("enrichment:digest", HOUR_MS)
+    move.remember(keys.enrichment("digest"), HOUR_MS)
     for _ in range(2):
         move.pass_on(keys.batches(Stage.ENRICH), ["p", b"{}", "m", META])
     await apply(redis, move)

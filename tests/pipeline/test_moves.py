@@ -113,7 +113,7 @@ async def test_a_move_that_does_not_happen_disturbs_no_other(redis: Redis) -> No
             move.versions = {"v": "9", "w": ""}
         for extra in range(n):
             move.append(Stage.FORWARD, b"count", ORIGIN)
-            move.remember(f"enrichment:{n}-{extra}", HOUR_MS)
+            move.remember(keys.enrichment(f"{n}-{extra}"), HOUR_MS)
             move.pass_on(keys.batches(Stage.ENRICH), ["p", b"7", "m", META])
             move.settle(Stage.ENRICH, "waiting", 0)
             move.count(Stage.ENRICH, "in")
@@ -323,7 +323,7 @@ async def test_a_marker_lives_at_least_a_moment(redis: Redis) -> None:
     await put(redis)
     (entry,) = await take(redis)
     move = Move(entry.queue, [entry.id])
-    move.remember("enrichment:d", 0)
+    move.remember(keys.enrichment("d"), 0)
     move.settle(Stage.UNPACK, "done")
     assert move.weight == 1
     assert (await apply(redis, move)).results == [Result.DONE]

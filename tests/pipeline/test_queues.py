@@ -239,7 +239,7 @@ async def test_groups_are_made_where_they_are_missing(redis: Redis) -> None:
     await create_groups(redis)
     await create_groups(redis)
     assert len(await take(redis)) == 1
-    names = [name for queues in keys.QUEUES.values() for name in queues]
+    names = keys.ALL_QUEUES
     assert sorted(await redis.keys("*queue*")) == sorted(keys.queue(n).encode() for n in names)
 
 

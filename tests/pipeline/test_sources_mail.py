@@ -81,14 +81,14 @@ def test_an_address_is_bare(written: str) -> None:
 def test_one_pair_of_brackets_is_no_part_of_an_id(written: str, bare: str) -> None:
     """One, also where the id was chosen among several."""
     assert event(send_id=written).send_id == bare
-    assert event(send_id=mail.first_id("", written)).send_id == bare
+    assert event(send_id=mail.first_id(("", written))).send_id == bare
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "<>", 0, "0", None, True, 1.5, []], ids=repr)
 def test_the_first_id_that_there_is(nothing: object) -> None:
     """What is empty, 0 or no text is no id, and the next one is taken."""
-    assert mail.first_id(nothing, "m-1") == "m-1"
-    assert mail.first_id(nothing) == ""
+    assert mail.first_id((nothing, "m-1")) == "m-1"
+    assert mail.first_id((nothing,)) == ""
 
 
 @pytest.mark.parametrize("said", [True, 1, "1", "true", " TRUE", "yes"], ids=repr)

@@ -98,7 +98,7 @@ async def test_a_bell_that_cannot_ring_never_raises(
     broken = bell(arq)
     with caplog.at_level(logging.WARNING):
         await broken.ring(Stage.FORWARD, 1)
-    assert "bell not rung stage=forward" in caplog.text
+    assert "stage=forward" in caplog.text
     await broken.ring(Stage.FORWARD, 1)
     assert arq.asked == 2
 

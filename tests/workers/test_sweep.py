@@ -94,7 +94,7 @@ async def test_the_sweep_makes_missing_queues_anew(bench: Workbench) -> None:
     """A server that was emptied while workers ran gets its queues back."""
     await bench.redis.flushall()
     await sweep(context_of(bench))
-    for name in [name for queues in keys.QUEUES.values() for name in queues]:
+    for name in keys.ALL_QUEUES:
         assert [row["name"] for row in await bench.redis.xinfo_groups(keys.queue(name))] == [
             keys.GROUP.encode()
         ]
@@ -153,7 +153,7 @@ def test_a_bell_number_that_stays_is_stale() -> None:
 ENDED, SOON, LATE, NEVER = -1, 100, HOUR_MS, None
 
 
-@pytest.mark.parametrize("queue", [name for queues in keys.QUEUES.values() for name in queues])
+@pytest.mark.parametrize("queue", keys.ALL_QUEUES)
 async def test_work_of_any_queue_is_rung_for_unless_an_operator_paused_it(
     bench: Workbench, queue: str
 ) -> None:

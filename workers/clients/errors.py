@@ -5,9 +5,9 @@ CallFailed                 the base; every message is a sentence an operator can
 │   ├── Throttled          429: the vendor asks for fewer requests
 │   ├── TimedOut           no answer came in time
 │   └── BreaksOff          a list ends before the end that it tells of
-├── Misconfigured          401, 403, 404, 405, 415, 3xx: key, path or address is wrong, and which
-├── QuotaExceeded          429 "Limit Exceeded": nothing more until the next UTC day or Retry-After
-└── Rejected               400, 413, 422: the items' fault, with the vendor's own words
+├── Misconfigured          401, 403, 404, 405, 410, 415, 3xx: key, path or address is wrong, and which
+├── QuotaExceeded          402, 429 "Limit Exceeded": nothing more until the next UTC day or Retry-After
+└── Rejected               400, 413, 422 and any other 4xx: the items' fault, with the vendor's own words
     ├── NotFound           the vendor knows nothing of that id
     └── UnknownField       400 "Unknown Field": the vendor speaks another form of this call
 """

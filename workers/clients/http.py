@@ -2,8 +2,8 @@
 
 What may go wrong is told apart by one question: can the request have been carried out? Before it is
 written (name, connection, TLS, pool) it cannot; after that it may have been, whatever became of the
-answer. Nothing is retried here, that is decided in `workers.fates`; only a GET whose connection breaks
-is asked once more, by aiohttp.
+answer. Nothing is retried here, that is decided in `workers.fates`; only a GET or DELETE whose connection
+breaks is sent once more, by aiohttp: a DELETE that had been carried out is then answered 404.
 
 A request is built straight from a URL and a header list made once, not by the client's
 `build_request`, which merges URL, headers, cookies and parameters each time. Where no proxy of the

@@ -187,16 +187,16 @@ class Move:
         """Remember what became of an address's subscription; with '' it may be queued again as if it never was."""
         self._effect("subscription", digest, state, keep_ms)
 
-    def succeeded(self, stage: Stage, failures: int = 0) -> None:
-        """Note that the stage's vendor took a call; ends a pause that the relay made.
+    def succeeded(self, stage: Stage, failures: int = 0, begun_ms: int = 0) -> None:
+        """Note that the stage's vendor took a call, which was begun at *begun_ms*; ends a pause that the relay made.
 
         The same call had failed before, *failures* times while others passed.
         """
-        self._effect("succeeded", stage, failures)
+        self._effect("succeeded", stage, failures, begun_ms)
 
-    def hold(self, stage: Stage, successes: int) -> None:
-        """Let held batches of *stage* wait until it has had more than so many *successes*."""
-        self._effect("hold", stage, successes)
+    def hold(self, stage: Stage, successes: int, begun_ms: int) -> None:
+        """Let held batches of *stage* wait until more than so many *successes*, by calls begun since then."""
+        self._effect("hold", stage, successes, begun_ms)
 
     def remember(self, key: str, keep_ms: int, value: bytes = b"1") -> None:
         """Set the marker *key*, which leaves by itself after *keep_ms* (1 or more)."""

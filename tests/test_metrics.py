@@ -378,11 +378,11 @@ async def test_a_host_that_is_no_name_is_one_warning(
 ) -> None:
     """A name that cannot be written as one of the network keeps no worker from starting."""
     monkeypatch.setattr("workers.metrics.AGAIN_S", 0.01)
-    settings = make_told().settings.model_copy(update={"worker_metrics_host": "a" * 64})
+    bench = make_told()
+    settings = bench.settings.model_copy(update={"worker_metrics_host": "a" * 64})
     caplog.set_level(logging.WARNING, "workers.metrics")
     async with asyncio.timeout(PATIENCE_S), served(Metrics(), settings):
-        while "no metrics of this worker" not in caplog.text:
-            await asyncio.sleep(0.01)
+        await bench.until(lambda: "no metrics of this worker" in caplog.text)
 
 
 async def test_who_asks_nothing_does_not_hold_up_the_end(

@@ -43,6 +43,8 @@ class Batch:
     inherited: int
     #: its failures while others passed, as it is now
     failures: int
+    #: when the call was begun that failed last, by Redis's clock; before the first failure when it was sealed
+    failed_ms: int
     others_wait: bool
     others_held: bool
     has_tombstones: bool
@@ -85,6 +87,7 @@ def read_batch(claim: Sequence[Any]) -> Batch:
         mark=int(mark),
         inherited=int(named.get(b"i", 0)),
         failures=int(named.get(b"n", 0)),
+        failed_ms=int(named.get(b"c", 0)) or int(entry_id.partition(b"-")[0]),
         others_wait=int(others) > 0,
         others_held=int(held) > 0,
         has_tombstones=bool(tombstones),
@@ -104,6 +107,7 @@ def batch_fields(
     bugs: int = 0,
     inherited: int = 0,
     failures: int = 0,
+    failed_ms: int = 0,
 ) -> list[Argument]:
     """Return the entry of a batch that takes the place of another one, or of a part of it.
 
@@ -112,7 +116,7 @@ def batch_fields(
     fields: list[Argument] = []
     for item in items:
         fields += ("p", item.payload, "m", item.origin)
-    for name, number in (("b", bugs), ("i", inherited), ("n", failures)):
+    for name, number in (("b", bugs), ("i", inherited), ("n", failures), ("c", failed_ms)):
         if number:
             fields += (name, number)
     return [*fields, "g", root, "t", attempted]

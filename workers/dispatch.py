@@ -275,7 +275,7 @@ class Dispatch:
             move = Move(batch.queue, [batch.id])
             outcome = await self._errand.settle(move, batch, answer)
             if not isinstance(answer, Uncalled):
-                move.succeeded(stage, batch.failed_before)
+                move.succeeded(stage, batch.failed_before, batch.claimed_ms)
             moved = await self._context.mover.apply([move])
             match moved.results[0]:
                 case Result.CHANGED:
@@ -283,7 +283,7 @@ class Dispatch:
                 case Result.TOMBSTONE:  # forgotten while the call was under way
                     move = Move(batch.queue, [batch.id])
                     move.settle(stage, "ignored", len(batch.items))
-                    move.succeeded(stage)
+                    move.succeeded(stage, begun_ms=batch.claimed_ms)
                     await self._context.mover.apply([move])
                     return "forgotten"
             # what is gone is in somebody else's hands, who calls again
@@ -309,7 +309,11 @@ class Dispatch:
         move.settle(self._errand.stage, "ignored", len(batch.items) - len(kept))
         if kept:
             again = attempts(batch.tries, batch.mark, 0)
-            fields = batch_fields(kept, batch.root, again, batch.bugs, batch.inherited)
+            fields = batch_fields(
+                *(kept, batch.root, again, batch.bugs, batch.inherited),
+                failures=batch.failures,
+                failed_ms=batch.failed_ms,
+            )
             move.pass_on(keys.batches(batch.line), fields)
         await self._context.mover.apply([move])
         return True
@@ -334,7 +338,7 @@ class Dispatch:
         move = await self._taken_out(batch, case, failure, verdict, again)
         waits_behind = verdict.fate is Fate.HOLD and not verdict.is_next
         if waits_behind:
-            move.hold(stage, successes + verdict.pass_by)
+            move.hold(stage, successes + verdict.pass_by, batch.claimed_ms)
         await self._context.mover.apply([move])
         if verdict.setback:
             held = waits_behind and not verdict.pass_by
@@ -352,12 +356,17 @@ class Dispatch:
             fields = batch_fields(
                 *(batch.items, batch.root, again, batch.bugs + is_ours, verdict.inherited),
                 failures=batch.failures + (others_passed and not is_ours),
+                failed_ms=batch.claimed_ms,
             )
             move.pass_on(keys.held(batch.line), fields)
         elif verdict.fate is Fate.SPLIT:
             middle = (len(batch.items) + 1) // 2
             for half in (batch.items[:middle], batch.items[middle:]):
-                fields = batch_fields(half, batch.root, again, inherited=verdict.inherited)
+                fields = batch_fields(
+                    *(half, batch.root, again),
+                    inherited=verdict.inherited,
+                    failed_ms=batch.claimed_ms,
+                )
                 move.pass_on(keys.batches(batch.line), fields)
         else:
             tries = batch.bugs if is_ours else batch.tries
@@ -378,14 +387,14 @@ class Dispatch:
         is_left = is_of_vendor and batch.was_held and not batch.others_wait
         may_be_parted = is_left and size > 1
         state = await self._fault(args=[stage, batch.root, int(is_left), int(may_be_parted)])
-        successes, failures, is_parted, is_explained, unwell = state
+        successes, failures, is_parted, is_explained, unwell, good_ms = state
         case = Case(
             size=size,
             tries=batch.tries,
             inherited=batch.inherited,
             is_explained=bool(is_explained),
             bugs=batch.bugs,
-            others_succeeded=successes > batch.mark,
+            others_succeeded=successes > batch.mark and good_ms >= batch.failed_ms,
             unwell=float(unwell),
             others_wait=batch.others_wait,
             others_held=batch.others_held,

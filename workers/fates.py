@@ -32,7 +32,7 @@ from math import ceil, log
 
 from pipeline.addresses import mask
 from pipeline.outcomes import Reason
-from workers.clients.errors import CallFailed, Misconfigured, QuotaExceeded, Rejected
+from workers.clients.errors import CallFailed, Misconfigured, QuotaExceeded, Rejected, Throttled
 from workers.timing import Timing
 
 #: what an exception's text may quote of the data: quoted texts, long numbers
@@ -81,7 +81,7 @@ class Case:
     is_explained: bool = False
     #: exceptions of ours before this one
     bugs: int = 0
-    #: others have succeeded since this batch was first tried, last held, or split off
+    #: others have succeeded since this batch was first tried, last held, or split off; by no call begun before its own
     others_succeeded: bool = False
     #: how large a part of calls the vendor fails while it answers others: found by what failed and passed later
     unwell: float = 0.0
@@ -260,7 +260,7 @@ def _forbidden(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
 
 def _unavailable(failure: CallFailed, case: Case) -> Verdict:
     setback = Setback(failure.sentence, at_least_s=failure.retry_after_s or 0.0)
-    is_answer = failure.status is not None and failure.status != 429
+    is_answer = failure.status not in (None, 429) and not isinstance(failure, Throttled)
     # no network, too many requests: nobody's item
     if not (is_answer or failure.maybe_stored) or case.tries + 1 < HOLD_AFTER:
         return _again(case, setback)

@@ -6,7 +6,7 @@ One call by e-mail, else by hash, else by phone. "Not found" is an answer too an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -24,6 +24,7 @@ from pipeline.visitors import Visitor
 from workers.batches import Batch, Item
 from workers.clients.audiencelab import AudienceLab
 from workers.clients.errors import Misconfigured, Unavailable
+from workers.dispatch import Uncalled
 from workers.fates import Verdict
 from workers.merge import event_of, hand_on
 from workers.scores import save
@@ -52,29 +53,31 @@ class LookUp:
         await bulk_jobs.seal(self._context.redis, settings.enrich_bulk_from)
         return Sealed(0, None)
 
-    async def call(self, items: Sequence[Item]) -> Person | None:
+    async def call(self, items: Sequence[Item]) -> Person | Uncalled | None:
         """Ask by e-mail, else by hash, else by phone; None: nobody is known.
+
+        A service that cannot be asked by the only fact there is knows nobody by it, and is not asked.
 
         A row without one column of a person is an answer without the expected keys, whoever was asked about.
         """
         try:
-            return person_of(await self._rows(items))
+            rows = await self._rows(items)
+            return Uncalled() if rows is None else person_of(rows)
         except Unreadable as error:
             sentence = f"AudienceLab answered with a row that tells of no person ({error.error})"
             raise Unavailable(sentence, status=200) from None
 
-    async def _rows(self, items: Sequence[Item]) -> list[dict[str, object]]:
+    async def _rows(self, items: Sequence[Item]) -> list[dict[str, object]] | None:
         event = event_of(items[0].payload)
         fact = fact_of(await self._visitor(event))
-        # a service that cannot be asked by the only fact there is, knows nobody by it
         if fact is None or not self._client.can_enrich_by(fact[0]):
-            return []
+            return None
         try:
             return await self._client.enrich(**dict([fact]))
         except Misconfigured:
             if self._client.can_enrich_by(fact[0]):
                 raise
-            return []  # the first such visitor of all: now it is known
+            return None  # the first such visitor of all: now it is known
 
     async def _visitor(self, event: VisitorEvent) -> Visitor:
         """Return the visitor as it is now; the event's own facts when it is gone."""
@@ -87,7 +90,7 @@ class LookUp:
         visitor = await self._visitor(event_of(item.payload))
         move.versions = {visitor.id: visitor.version}
         now_ms = await redis_now_ms(context.redis)
-        learn(visitor, cast(Person | None, answer), now_ms)
+        learn(visitor, answer if isinstance(answer, Person) else None, now_ms)
         await write(context, move, visitor, origin, now_ms)
         move.settle(self.stage, "done")
         return visitor.enrichment or ""

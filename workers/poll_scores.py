@@ -42,7 +42,7 @@ from pipeline.visitors import Visitor
 from workers import setbacks
 from workers.clients.audiencepoint import MOST_ADDRESSES, AudiencePoint
 from workers.clients.audiencepoint.addresses import calls
-from workers.clients.errors import Rejected, Throttled
+from workers.clients.errors import Rejected, Throttled, Unavailable
 from workers.fates import Case, Setback, decide, last_line, sentence
 from workers.merge import as_it_leaves, unknown_hashes
 from workers.stopping import Stopped, rest, unless_stopped
@@ -65,6 +65,8 @@ PAGE = 100
 MOST_PAGES = 50
 #: addresses refused alone, and none answered: everything is refused
 MOST_REFUSED = 3
+#: a call that fails so often in a row may do so because of one address
+STUCK_AFTER = 3
 #: `matched` of what carries no scores; the same words are ignored when they are pushed
 _WITHOUT_SCORES = frozenset({"invalid", "err"})
 
@@ -112,6 +114,8 @@ class Polling:
         self._client = client
         self._refused = 0
         self._went_well = False
+        #: the first address of the call that failed last, and how often in a row
+        self._stuck = "", 0
 
     async def step(self) -> float:
         """Ask about the next page of visitors; return how many seconds nothing more is to be done."""
@@ -137,7 +141,7 @@ class Polling:
         bundles = list(calls([one.address for one in asked.values()]))
         for number, bundle in enumerate(bundles, start=1):
             self._went_well = False
-            found = await self._answers(bundle)
+            found = await self._answers_of(bundle, has_others=number > 1)
             after = f"{began}:{following}" if number == len(bundles) else place
             await self._hand_over(place, after, asked, found)
         return 0.0
@@ -221,6 +225,47 @@ class Polling:
             )
 
     # asking ----------------------------------------------------------------------------------------
+
+    async def _answers_of(self, bundle: Sequence[str], *, has_others: bool) -> list[Score]:
+        """Return the scores that AudiencePoint has of *bundle*; one that keeps failing is parted.
+
+        *has_others*: others of its page were answered just now. Raises `CallFailed`.
+        """
+        try:
+            return await self._answers(bundle)
+        except Unavailable as failure:
+            if failure.status in (
+                None,
+                429,
+            ):  # no answer at all, or too many calls: nobody's address
+                raise
+            name, times = self._stuck
+            self._stuck = bundle[0], times + 1 if name == bundle[0] else 1
+            if self._stuck[1] < STUCK_AFTER or (len(bundle) == 1 and not has_others):
+                raise
+            return await self._in_parts(bundle, failure)
+
+    async def _in_parts(self, addresses: Sequence[str], failure: Unavailable) -> list[Score]:
+        """Ask about halves while one of the two is answered; an address that alone fails is left out of this walk.
+
+        Raises `Unavailable` when both fail: then it is AudiencePoint.
+        """
+        if len(addresses) == 1:
+            logger.warning("scores of one address cannot be had error=%s", failure.sentence)
+            return []
+        middle = (len(addresses) + 1) // 2
+        found: list[Score] = []
+        failed: list[tuple[Sequence[str], Unavailable]] = []
+        for half in (addresses[:middle], addresses[middle:]):
+            try:
+                found += await self._answers(half)
+            except Unavailable as unavailable:
+                failed.append((half, unavailable))
+        if len(failed) > 1:
+            raise failed[0][1]
+        for half, its_failure in failed:
+            found += await self._in_parts(half, its_failure)
+        return found
 
     async def _answers(self, addresses: Sequence[str]) -> list[Score]:
         """Return the scores that AudiencePoint has of *addresses*; halves of them when all are refused.

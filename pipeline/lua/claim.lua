@@ -5,7 +5,8 @@
 --         {'batch', queue, entry id, fields, attempts, successes, others waiting, others held,
 --         tombstones exist (0/1), now}
 -- fields are p and m in turn for each item, then g (the batch it was split from), b (tries that ended in our own
--- exception), i and n (strikes of its whole, its own failures: workers/dispatch.py) and t (earlier attempts).
+-- exception), i and n (strikes of its whole, its own failures: workers/dispatch.py), c (when the call was begun that failed
+-- last) and t (earlier attempts).
 -- attempts is 'tries:successes at the first failure:sent'; sent=1 means that a call was begun and never
 -- answered for certain, so that calling again may double it.
 -- What came back from the dead letters has a line of its own. Of the calls to one vendor, whichever stages make them,
@@ -18,7 +19,7 @@ local gap, rank, lease, is_all_sealed = number(), number(), number(), number() =
 local SHARING = {forward = true, subscribe = true} -- one vendor's rate
 local now = now_ms()
 local destination = P .. 'destination:' .. stage
-local state = redis.call('HMGET', destination, 'successes', 'held')
+local state = redis.call('HMGET', destination, 'successes', 'held', 'good_ms', 'held_ms')
 local successes = tonumber(state[1] or 0)
 
 local function line(name)
@@ -50,9 +51,11 @@ local no, probing = put_off(stage, now)
 if no then return no end
 if live.waiting + retried.waiting == live.raw_waiting + retried.raw_waiting then return {'empty'} end
 
--- Held batches come back when others have succeeded since, or when nothing else is there to try.
+-- Held batches come back when others have succeeded since, or when nothing else is there to try. Calls that were begun
+-- before theirs do not count: a vendor that fails from now on may take those to a good end.
+local have_passed = successes > tonumber(state[2] or 0) and tonumber(state[3] or 0) >= tonumber(state[4] or 0)
 local function order_of(from)
-  if from.held_waiting > 0 and successes > tonumber(state[2] or 0) then return {from.held, from.batches} end
+  if from.held_waiting > 0 and have_passed then return {from.held, from.batches} end
   return others_waiting == 0 and {from.batches, from.held} or {from.batches}
 end
 

@@ -4,11 +4,12 @@
 --       time: an outage shall not leave single items behind. When all of the others have failed since anything of that
 --       one could be parted, the next one takes its place.
 -- Answer: {successes, failures in a row, whether it is the one to be parted (0/1), whether a part of what it was split
---          from was buried (0/1), how unwell the vendor is (0 to 1)}
+--          from was buried (0/1), how unwell the vendor is (0 to 1), when the call was begun, of those that succeeded,
+--          that was begun last}
 -- Second run: counts once more that nothing was parted.
 local stage, root, is_left, may_be_parted = arg(), arg(), number() == 1, number() == 1
 local key = P .. 'destination:' .. stage
-local state = redis.call('HMGET', key, 'successes', 'failures', 'unwell', 'parted')
+local state = redis.call('HMGET', key, 'successes', 'failures', 'unwell', 'parted', 'good_ms')
 local is_parted = 0
 even_when_full()
 if is_left then
@@ -23,4 +24,5 @@ if is_left then
   end
 end
 local is_explained = redis.call('EXISTS', P .. 'explained:' .. stage .. ':' .. root)
-return {tonumber(state[1] or 0), tonumber(state[2] or 0), is_parted, is_explained, state[3] or '0'}
+return {tonumber(state[1] or 0), tonumber(state[2] or 0), is_parted, is_explained, state[3] or '0',
+  tonumber(state[5] or 0)}

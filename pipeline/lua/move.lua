@@ -210,11 +210,14 @@ effects.subscription = function()
   redis.call('PEXPIRE', P .. 'address:' .. digest, keep)
 end
 
--- succeeded STAGE FAILURES: what passed now had failed so often while others passed
+-- succeeded STAGE FAILURES BEGUN_MS: what passed now had failed so often while others passed; its call was begun then
 effects.succeeded = function()
-  local stage, failures = arg(), number()
+  local stage, failures, begun = arg(), number(), number()
   succeeded(stage)
   local key = P .. 'destination:' .. stage
+  if begun > tonumber(redis.call('HGET', key, 'good_ms') or 0) then
+    redis.call('HSET', key, 'good_ms', string.format('%.0f', begun))
+  end
   local unwell = tonumber(redis.call('HGET', key, 'unwell') or 0)
   if unwell == 0 and failures == 0 then return end
   -- quick to grow and slow to fade: what is thought worse than it is only waits longer
@@ -224,10 +227,10 @@ effects.succeeded = function()
   else redis.call('HDEL', key, 'unwell') end
 end
 
--- hold STAGE SUCCESSES: a batch waits until others have succeeded since
+-- hold STAGE SUCCESSES BEGUN_MS: a batch waits until others have succeeded since, by calls that were not begun before its own
 effects.hold = function()
-  local stage, successes = arg(), arg()
-  redis.call('HSET', P .. 'destination:' .. stage, 'held', successes)
+  local stage, successes, begun = arg(), arg(), arg()
+  redis.call('HSET', P .. 'destination:' .. stage, 'held', successes, 'held_ms', begun)
 end
 
 -- remember KEY KEEP_MS VALUE: a marker that leaves by itself

@@ -168,6 +168,14 @@ def _has_come_to(bench: Workbench, n: int) -> bool:
     return len(bench.arrived) >= n
 
 
+async def _are_done(bench: Workbench, n: int) -> bool:
+    return await bench.count(Stage.FORWARD, "done") >= n
+
+
+def _are_called(bench: Workbench, n: int) -> bool:
+    return bench.box.faults.hits >= n
+
+
 @pytest.mark.parametrize("form", ["seconds", "date"])
 async def test_retry_after_is_honoured(bench: Workbench, form: str) -> None:
     """No call is made before the time that `Retry-After` names, in seconds or as a date."""
@@ -423,6 +431,24 @@ async def test_a_broken_event_is_found_where_the_vendor_fails_at_times(bench: Wo
     [letter] = await bench.dead()
     assert orjson.loads(letter.payload)["email"] == "person5@example.com"
     assert bench.box.memory.calls_to("events") < 200
+
+
+async def test_calls_begun_before_an_outage_are_no_sign_that_the_vendor_is_well(
+    bench: Workbench,
+) -> None:
+    """A vendor that sheds new calls takes those it has begun to a good end: nobody is buried for that."""
+    bench.box.faults.add(*(slow("events", 0.5 + 0.3 * n, times=1) for n in range(6)))
+    async with bench.at_work():
+        for n in range(6):
+            await bench.put("events", orjson.dumps([mail_event(n)]))
+            await bench.until(partial(_are_called, bench, n + 1))
+        bench.box.faults.add(UNAVAILABLE)
+        await bench.put("events", orjson.dumps([mail_event(6)]))
+        await bench.until(partial(_are_done, bench, 6))
+        assert await bench.count(Stage.FORWARD, "dead") == 0
+        bench.box.faults.clear()
+        await bench.until(bench.is_idle)
+    assert set(bench.arrived) == addresses(range(7))
 
 
 async def test_what_is_right_leaves_though_all_that_is_left_fails(bench: Workbench) -> None:

@@ -319,7 +319,7 @@ async def test_a_full_server_notes_what_a_held_batch_waits_for(redis: Redis) -> 
     async with full(redis):
         move = Move(claimed.queue, [claimed.id])
         move.pass_on(keys.held(Stage.FORWARD), batch(claimed.payloads, "t", "1:7:0"))
-        move.hold(Stage.FORWARD, 7)
+        move.hold(Stage.FORWARD, 7, claimed.claimed_ms)
         await apply(redis, move)
     assert await redis.hget(keys.destination(Stage.FORWARD), "held") == b"7"
     assert await redis.xlen(keys.queue(keys.held(Stage.FORWARD))) == 1

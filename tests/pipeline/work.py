@@ -189,7 +189,7 @@ async def succeed(redis: Redis, claimed: Claimed, stage: Stage = Stage.FORWARD) 
     """Settle a batch that the vendor took."""
     move = Move(claimed.queue, [claimed.id])
     move.settle(stage, "done", len(claimed.payloads))
-    move.succeeded(stage)
+    move.succeeded(stage, begun_ms=claimed.claimed_ms)
     return await apply(redis, move)
 
 

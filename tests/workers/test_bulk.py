@@ -520,6 +520,28 @@ async def test_whom_the_form_cannot_ask_about_stops_nobody(
     await check_all_done(bench, 4)
 
 
+async def test_who_is_not_asked_about_is_no_sign_that_the_vendor_is_well(
+    make_bench: MakeBench,
+) -> None:
+    """While all calls fail, visitors about whom none is made end no pause and bury nobody."""
+    bench = make_bench(email_format="plain", enrich_bulk_from=0, audiencelab_dialect="documented")
+    bench.box.settings.dialect = "documented"
+    bench.box.faults.add(Fault(endpoint="enrich", status=503, body={"message": "Unavailable"}))
+    async with bench.at_work():
+        await see(bench, [person(0, KNOWN[0])])
+        await bench.until(lambda: bench.is_paused(Stage.ENRICH))
+        for n in range(12):
+            await see(bench, [Person(uuid=f"V-{n}", hem_sha256=digest(f"{n}@example.com"))])
+            await bench.until(partial(has_done, bench, n + 1))
+    assert await bench.is_paused(Stage.ENRICH)
+    assert await bench.row(Stage.ENRICH) == {"in": 13, "done": 12, "waiting": 1}
+
+
+async def has_done(bench: Workbench, n: int) -> bool:
+    """Tell whether `enrich` is through with *n* visitors."""
+    return await bench.count(Stage.ENRICH, "done") >= n
+
+
 async def test_a_first_visitor_of_a_hash_stops_nobody(
     make_bench: MakeBench, caplog: pytest.LogCaptureFixture
 ) -> None:

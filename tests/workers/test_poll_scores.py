@@ -406,6 +406,16 @@ async def test_one_address_that_is_refused_is_left_out(polling: Workbench) -> No
     assert await polling.row(Stage.SCORES) == {"in": 7, "done": 7}
 
 
+async def test_one_address_that_breaks_the_call_is_left_out(polling: Workbench) -> None:
+    """A 500 that follows one address is found by halves, and stops neither the walk nor the polling."""
+    mails = [f"p{n}@example.com" for n in range(8)]
+    await subscribed(polling, *mails)
+    polling.box.faults.add(replace(poisoned("scores", mails[3]), status=500))
+    await walk(polling)
+    assert await polling.row(Stage.SCORES) == {"in": 7, "done": 7}
+    assert not await polling.redis.hexists(keys.PAUSED, "polling")
+
+
 async def test_when_everything_is_refused_it_is_put_off(
     polling: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:

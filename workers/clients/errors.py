@@ -2,7 +2,7 @@
 
 CallFailed                 the base; every message is a sentence an operator can act on, no personal data
 ├── Unavailable            the destination's fault: network, time-out, 429, 5xx, 200 without the keys
-│   ├── Throttled          429: the vendor asks for fewer requests
+│   ├── Throttled          429, or 400 in the words of AWS: the vendor asks for fewer requests
 │   ├── TimedOut           no answer came in time
 │   └── BreaksOff          a list ends before the end that it tells of
 ├── Misconfigured          401, 403, 404, 405, 410, 415, 3xx: key, path or address is wrong, and which

@@ -57,6 +57,8 @@ _SECRETS = re.compile(r"\bsk_[\w-]{8,}|\b\d+:[A-Za-z0-9]{40}\b")
 _HOOKS = re.compile(r"(/hooks/[\w-]+/)[\w-]+")
 _NUMBERS = re.compile(r"(?<!\w)\+?\d{10,15}(?!\w)")
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+# `ThrottlingException`, `ProvisionedThroughputExceededException`, perhaps with a namespace and `#` before it
+_TOO_MUCH = re.compile(r"Throttl|ThroughputExceeded|TooManyRequests|RequestLimitExceeded")
 _SECONDS = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
@@ -119,6 +121,8 @@ class _Call:
             # 407 is a proxy's, 408 and 425 ask for the same again: none is about what was sent.
             case _ if status < 400 or status >= 500 or status in (407, 408, 425):
                 return Unavailable, self._unavailable(said, has_words=bool(own_words))
+            case 400 if _is_throttled(self.answer):
+                return Throttled, self._unavailable(said, has_words=bool(own_words))
             case 400 if _UNKNOWN_FIELD_WORDS in own_words.lower():
                 return UnknownField, f"{vendor} does not know this form of request ({said})"
             case _:
@@ -222,6 +226,15 @@ def words(answer: Answer) -> str:
         found = found.replace(secret, "[key]")
     found = _HOOKS.sub(r"\1[token]", _SECRETS.sub("[key]", found))
     return mask(_NUMBERS.sub("[number]", found), LONGEST_SENTENCE)
+
+
+def _is_throttled(answer: Answer) -> bool:
+    """Tell whether a 400 is of AWS's services, which say so that too much was asked for.
+
+    https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html
+    """
+    kind = answer.members().get("__type") or answer.headers.get("x-amzn-errortype")
+    return isinstance(kind, str) and bool(_TOO_MUCH.search(kind))
 
 
 def _message(members: Mapping[str, object]) -> str:

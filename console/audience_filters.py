@@ -17,7 +17,9 @@ Filters = Mapping[str, object] | list[Mapping[str, object]]
 FiltersOption = Annotated[
     str | None,
     typer.Option(
-        "--filters", metavar="FILE|JSON", help="Whom it holds; `-` is stdin. An object, mostly."
+        "--filters",
+        metavar="FILE|JSON",
+        help="The filters, as JSON or a file (`-`: stdin); usually an object.",
     ),
 ]
 SegmentOption = Annotated[
@@ -31,7 +33,7 @@ def wanted_people(filters: str | None, segment: Sequence[str]) -> Filters:
     for each in segment:
         check_text("--segment", each)
     if filters is None and not segment:
-        raise BadUsage("Whom shall it hold? Give --filters, or --segment.")
+        raise BadUsage("Say whom the audience holds: give --filters or --segment.")
     return {} if filters is None else _filters(filters)
 
 
@@ -46,7 +48,7 @@ def _filters(text: str) -> Filters:
         raise BadUsage(f"--filters holds no JSON (line {error.lineno}).") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise BadUsage(
-            f"--filters is neither JSON nor a file to read ({type(error).__name__})."
+            f"--filters is neither JSON nor a readable file ({type(error).__name__})."
         ) from None
     is_list = isinstance(told, list) and all(isinstance(each, dict) for each in told)
     if not told or not (is_list or isinstance(told, dict)):

@@ -27,11 +27,11 @@ def preview(
     filters: FiltersOption = None,
     segment: SegmentOption = None,
     days_back: Annotated[
-        int | None, typer.Option(min=1, max=10, help="Only who was seen in so many days.")
+        int | None, typer.Option(min=1, max=10, help="Only people seen in the last N days.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, max=500, help="How many of the people.")] = 10,
+    limit: Annotated[int, typer.Option(min=0, max=500, help="How many people to show.")] = 10,
     include_dnc: Annotated[
-        bool, typer.Option("--include-dnc", help="Also who must not be called.")
+        bool, typer.Option("--include-dnc", help="Include people on do-not-call lists.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -56,7 +56,11 @@ def preview(
         return
     if found.rows:
         table(found.rows)
-    many = "It is not told how many people" if found.count is None else f"{found.count} people"
+    many = (
+        "AudienceLab does not say how many people"
+        if found.count is None
+        else f"{found.count} people"
+    )
     say(f"{many} fit; {len(found.rows)} of them are shown.")
 
 
@@ -64,10 +68,10 @@ def records(
     audience_id: AudienceId,
     limit: Limit = None,
     page_size: Annotated[
-        int, typer.Option(min=1, max=1000, help="People a call; all of one page is in memory.")
+        int, typer.Option(min=1, max=1000, help="People per page; a page is held in memory.")
     ] = 500,
     first_page: Annotated[
-        int, typer.Option(min=1, help="Begin there: what a reading that failed tells.")
+        int, typer.Option(min=1, help="Page to start at; a failed run prints it.")
     ] = 1,
     as_json: AsJson = False,
 ) -> None:

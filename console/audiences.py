@@ -89,7 +89,7 @@ def create(
     filters: FiltersOption = None,
     segment: SegmentOption = None,
     days_back: Annotated[
-        int | None, typer.Option(min=1, help="Only who was seen in so many days.")
+        int | None, typer.Option(min=1, help="Only people seen in the last N days.")
     ] = None,
     tag: Tag = None,
     show_url: ShowUrl = False,
@@ -148,7 +148,7 @@ def _url_to_paste(settings: Settings, tag: str | None, *, show_url: bool) -> tup
     epilog='Example: relay audiences custom --topic "Heat pumps" --description "Who compares prices"',
 )
 def custom(
-    topic: Annotated[str, typer.Option(help="What its people care for.")],
+    topic: Annotated[str, typer.Option(help="What its people are interested in.")],
     description: Annotated[str, typer.Option(help="Who they are, in words.")],
     as_json: AsJson = False,
 ) -> None:
@@ -210,7 +210,7 @@ def attributes(
     from workers.clients.audiencelab import KINDS
 
     if kind is not None and kind not in KINDS:
-        raise BadUsage(f"{kind!r} is no list of attributes: there are {', '.join(KINDS)}.")
+        raise BadUsage(f"{kind!r} is not a list of attributes: there are {', '.join(KINDS)}.")
 
     async def work(lab: AudienceLab, redis: Redis) -> list[Attribute]:
         return await lab.attributes(kind)

@@ -52,7 +52,7 @@ def list_letters(
     source: SourceFilter = None,
     reason: ReasonFilter = None,
     since: SinceFilter = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, newest first."""

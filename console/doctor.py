@@ -25,7 +25,7 @@ def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no vendor.")] = False,
     no_event: Annotated[bool, typer.Option("--no-event", help="Send no event.")] = False,
     url: Annotated[
-        str | None, typer.Option(help="The receiver; else the one of this machine.")
+        str | None, typer.Option(help="The receiver's address; default: the one on this machine.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

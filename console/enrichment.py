@@ -84,7 +84,7 @@ def _facts(given: dict[str, str | None]) -> dict[str, str]:
     if len(facts) != 1:
         raise BadUsage("Give exactly one of --email, --hash and --phone.")
     if "email" in facts and not is_address(facts["email"]):
-        raise BadUsage("--email is no address.")
+        raise BadUsage("--email is not an e-mail address.")
     check_text("--phone", facts.get("phone"))
     if "hem_sha256" in facts and not is_hash(facts["hem_sha256"]):
         raise BadUsage("--hash should be 64 hex digits, the SHA-256 of an address.")
@@ -103,7 +103,10 @@ def create(
         typer.Option(help="Send this column of the file only; repeat it for more."),
     ] = None,
     match_all: Annotated[
-        bool, typer.Option("--match-all", help="All of a record has to fit, not any of it.")
+        bool,
+        typer.Option(
+            "--match-all", help="A person must match all columns of a record, not just one."
+        ),
     ] = False,
     yes: Yes = False,
     as_json: AsJson = False,

@@ -88,7 +88,7 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
     yield from _of_slips(settings)
     if settings.is_beside_trial():
         found = "one runs here, with keys, rates and stand-ins of its own, and checks no signatures"
-        yield ok("trial", f"{found}; what is told of settings is of yours")
+        yield ok("trial", f"{found}; the settings below are your own")
     else:
         yield from _of_keys(settings)
     yield _of_public_url(settings)

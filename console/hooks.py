@@ -92,7 +92,7 @@ class Hooks:
             return Place(Points.NOWHERE)
         parts, own = _split(webhook_url.strip()), urlsplit(self.public_url)
         if parts is None:
-            return Place(Points.ELSEWHERE, problem="it is no URL")
+            return Place(Points.ELSEWHERE, problem="it is not a URL")
         prefix = f"{own.path}/hooks/"
         leads_here = _origin(parts) == _origin(own)
         if leads_here and own.path and not parts.path.startswith(prefix):

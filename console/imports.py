@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pipeline.imports import Import, Kind
     from pipeline.settings import Settings
 
-Restart = Annotated[bool, typer.Option("--restart", help="Begin at the first page again.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Start again at the first page.")]
 PageSize = Annotated[
     int | None,
     typer.Option(min=1, help="Rows a page; 500, or as it was begun. All of one is in memory."),
@@ -42,7 +42,7 @@ Tag = Annotated[
 SegmentId = Annotated[str, typer.Argument(metavar="ID", help="The segment's id, from Studio.")]
 Version = Annotated[
     Literal["v3", "v4"] | None,
-    typer.Option(help="The pixel's generation; found out by its install URL."),
+    typer.Option(help="v3 or v4; read from the install URL unless given."),
 ]
 _ID = re.compile(r"[\w.~:-]{1,200}", re.ASCII)
 

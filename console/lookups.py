@@ -97,7 +97,7 @@ def send_times(
     start: Annotated[str, typer.Option(help="The campaign's start, 2026-01-31T09:00 (UTC).")],
     end: Annotated[str, typer.Option(help="The campaign's end.")],
     default: Annotated[
-        str | None, typer.Option(help="When to write to whom nothing is known of.")
+        str | None, typer.Option(help="Send time for addresses AudiencePoint knows nothing about.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -82,7 +82,7 @@ class Order:
         try:
             await self._record(what, count)
         except (RedisError, OSError) as error:
-            warn(f"The audit could not be told that this is over ({type(error).__name__}).")
+            warn(f"Done, but the end could not be written to the audit ({type(error).__name__}).")
 
     async def _record(self, what: str, count: int) -> None:
         await audit.record(self._redis, what, who=operator(), count=count, wanted=self._words)

@@ -42,7 +42,7 @@ def stdout_failed(error: OSError) -> str:
     # else Python would try once more at its end, and say so
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
-        return "Nobody reads what is printed any more."
+        return "The output was closed by its reader."
     return f"stdout cannot be written: {error.strerror}."
 
 

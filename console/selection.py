@@ -96,7 +96,7 @@ RetryRate = Annotated[
     typer.Option(
         min=0,
         max=_FASTEST,
-        help="Letters a second. It also waits while a stage has much live work; 0 does neither.",
+        help="Letters per second. The retry also waits while a stage is busy; 0 turns both off.",
     ),
 ]
 DropRate = Annotated[

@@ -36,7 +36,9 @@ def send(
     url: Annotated[
         str | None, typer.Option(help="The receiver; else http://127.0.0.1:PORT.")
     ] = None,
-    token: Annotated[str | None, typer.Option(help="A hook token; else one of ours.")] = None,
+    token: Annotated[
+        str | None, typer.Option(help="The hook token; default: one from the settings.")
+    ] = None,
     content_type: Annotated[str, typer.Option(help="Of the file's body.")] = "application/json",
     as_json: AsJson = False,
 ) -> None:
@@ -168,7 +170,9 @@ def post(target: Target, delivery: Sample, tag: str | None = None) -> dict[str, 
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         raise BadUsage("--url is no http or https URL.") from None
     except (UnicodeEncodeError, httpx.LocalProtocolError):
-        raise BadUsage("--token or --content-type holds what no HTTP header can hold.") from None
+        raise BadUsage(
+            "--token or --content-type has a character that is not allowed in an HTTP header."
+        ) from None
     except httpx.HTTPError as error:
         raise Failed(
             f"No answer from {target.url} ({type(error).__name__}): is a receiver running there?"

@@ -102,7 +102,7 @@ def _show(snapshot: dict[str, Any]) -> None:
         say(f"Of what waits in unpack {snapshot['spilled']} lie in the spill, not yet in Redis.")
     if "spill_unreadable" in snapshot:
         say(
-            "THE SPILL CANNOT BE READ, so the books may lack what lies there:"
+            "THE SPILL CANNOT BE READ: the figures above may be too low:"
             " run this as the receivers' user; `relay doctor` says more."
         )
     idle = "" if snapshot["workers"] else " Nothing is worked on until one runs."

@@ -108,7 +108,9 @@ def show(who: Who, as_json: AsJson = False) -> None:
     _checked(who)
     known, is_forgotten = run(lambda redis: look(redis, who))
     if known is None and is_forgotten:
-        sentence = "Nobody is known by that: forgotten, and kept from coming back until `relay visitors allow`."
+        sentence = (
+            "No visitor has this identity. It is blocked from now on, until `relay visitors allow`."
+        )
         raise Failed(sentence, {"forgotten": True})
     if known is None:
         raise Failed("Nobody is known by that.", {"forgotten": False})

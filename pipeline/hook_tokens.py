@@ -55,7 +55,7 @@ def parse_tokens(text: str) -> list[HookToken]:
         source, colon, token = item.rpartition(":")
         if colon and source not in SOURCES:
             raise ValueError(
-                f"the part before ':' of token {number} is no source;"
+                f"the part before ':' of token {number} is not a source;"
                 f" known are {', '.join(sorted(SOURCES))}"
             )
         if len(token) < MIN_TOKEN_LENGTH:
@@ -70,7 +70,7 @@ def parse_tokens(text: str) -> list[HookToken]:
             )
         tokens.append(HookToken(source or None, token))
     if not tokens:
-        raise ValueError("no token in it; set at least one, or leave it out")
+        raise ValueError("holds no token; set at least one, or leave it out")
     return tokens
 
 

@@ -192,7 +192,7 @@ class Inbox:
         except (RedisError, OSError) as error:
             rest = _not_stored(error)
         else:
-            rest = NotStored("Redis said nothing of it")
+            rest = NotStored("Redis did not confirm it")
         stored += [rest] * (len(calls) - len(stored))
         return [_not_stored(one) if isinstance(one, RedisError) else one for one in stored]
 
@@ -243,7 +243,7 @@ class Inbox:
         """Return why what is stored may not be acknowledged, where the answer to the wait does not say that it may."""
         if isinstance(reached, RedisError):  # it may not wait, or became a replica while it did
             return NotStored(
-                f"Redis stored the delivery, but does not tell whether {self._policy}: {words_of(reached)}"
+                f"Redis stored the delivery, but does not confirm that it is {self._policy}: {words_of(reached)}"
             )
         if (reached[0] if isinstance(reached, list) else reached) < 1:
             return NotStored(f"Redis stored the delivery, but not {self._policy} within the time.")

@@ -169,7 +169,7 @@ def check_ec_key(value: SecretStr | None) -> SecretStr | None:
     keys = [key for key in value.get_secret_value().split(",") if key.strip()]
     if not keys or not all(map(_is_ec_key, keys)):
         raise ValueError(
-            "holds what is no public key of SendGrid's kind; copy the verification key from its page"
+            "holds something that is not a public key of SendGrid's kind; copy the verification key from its page"
         )
     return value
 

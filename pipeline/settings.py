@@ -75,8 +75,8 @@ class Settings(BaseSettings):
     )
     public_url: Annotated[str | None, AfterValidator(setting_values.check_public_url)] = Field(
         default=None,
-        description="where senders reach the receiver, https://host[/prefix] before /hooks; for the"
-        " commands that tell vendors of it",
+        description="the receiver's public address, the part before /hooks: https://host[/prefix];"
+        " for the commands that register webhooks at vendors",
     )
     audiencelab_api_key: _Key = Field(default=None, description="AudienceLab's API key")
     audiencelab_base_url: _BaseUrl = Field(
@@ -124,8 +124,8 @@ class Settings(BaseSettings):
     )
     enrich_bulk_from: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=100,
-        description="when more visitors than this wait for AudienceLab, up to 1 000 are asked about by one"
-        " bulk job; 0 never. 100 single calls take 200 s at the default rate",
+        description="when more visitors than this wait for AudienceLab, one bulk job asks about up to 1 000 of"
+        " them; 0: never (100 single calls take 200 s at the default rate)",
     )
     subscribe: Annotated[
         Literal["identified", "verified", "all", "off"],
@@ -138,13 +138,13 @@ class Settings(BaseSettings):
         Literal["off", "before_subscribe"], _whatever_the_case("off", "before_subscribe")
     ] = Field(
         default="off",
-        description="before_subscribe: AudiencePoint verifies each address that is known in plain, one call"
-        " each, before it is subscribed; Invalid and Spamtrap are not. Those addresses leave in plain",
+        description="before_subscribe: AudiencePoint first verifies each address known in plain text (one call"
+        " each, sent in plain text); those found Invalid or Spamtrap are not subscribed",
     )
     score_poll_every_h: Annotated[float, Field(ge=0, le=8760, allow_inf_nan=False)] = Field(
         default=24,
-        description="how often each subscribed address is asked for its scores, in hours, while"
-        " AudiencePoint has pushed none for 7 days; 0 never",
+        description="hours between two requests for an address's scores, made only while AudiencePoint has"
+        " pushed none for 7 days; 0: never",
     )
     forward_max_wait_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = Field(
         default=2, description="a batch leaves at 30 events or at this age in seconds"
@@ -185,30 +185,34 @@ class Settings(BaseSettings):
     )
     deferral_as: Annotated[
         Literal["none", "SoftBounce"], _whatever_the_case("none", "SoftBounce")
-    ] = Field(default="none", description="what a mail sender's deferral is: none or SoftBounce")
+    ] = Field(
+        default="none", description="what a mail sender's deferral becomes: none or SoftBounce"
+    )
     send_id: Annotated[
         Literal["message", "campaign"], _whatever_the_case("message", "campaign")
-    ] = Field(default="message", description="what names a send: message or campaign")
+    ] = Field(
+        default="message", description="which id becomes send_id: the message's or the campaign's"
+    )
     reconcile_every_h: _Positive = Field(
         default=24,
-        description="how often the segments and pixels below are walked for what webhooks missed, in hours",
+        description="hours between two imports of the segments and pixels below, for what webhooks missed",
     )
     reconcile_segments: Annotated[str, AfterValidator(setting_values.check_ids)] = Field(
-        default="", description="ids of AudienceLab segments to walk, with commas"
+        default="", description="comma-separated ids of the AudienceLab segments to import"
     )
     reconcile_pixels: Annotated[str, AfterValidator(setting_values.check_ids)] = Field(
-        default="", description="ids of AudienceLab pixels to walk, with commas"
+        default="", description="comma-separated ids of the AudienceLab pixels to import"
     )
     scores_webhook_url: Annotated[_Key, AfterValidator(setting_values.check_webhook_url)] = Field(
         default=None,
         description="where changes of scores are posted to, for a CRM; needs SCORES_WEBHOOK_SECRET;"
-        " unset: nobody is told",
+        " unset: none are posted",
     )
     scores_webhook_secret: Annotated[_Key, AfterValidator(setting_values.check_webhook_keys)] = (
         Field(
             default=None,
-            description="the key that signs them (Standard Webhooks, `whsec_...`); several with commas,"
-            " all sign, while it is changed",
+            description="the key that signs them (Standard Webhooks, `whsec_...`); several, separated by"
+            " commas, all sign, while you rotate it",
         )
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=512 * 1024**2)] = Field(
@@ -219,8 +223,8 @@ class Settings(BaseSettings):
     )
     spill_max_bytes: Annotated[int, Field(ge=0)] = Field(
         default=1024**3,
-        description="what receivers keep on disk at most, in RELAY_HOME/spill, while Redis cannot take"
-        " deliveries; beyond it they answer 503; 0: nothing is kept there",
+        description="most bytes that receivers keep in RELAY_HOME/spill while Redis cannot take deliveries;"
+        " above it they answer 503; 0: nothing is kept there",
     )
     relay_home: Path = Field(
         default=Path(".relay"),
@@ -231,8 +235,8 @@ class Settings(BaseSettings):
     )
     console_token: Annotated[_Key, AfterValidator(setting_values.check_console_token)] = Field(
         default=None,
-        description="opens the operator's page, at least 16 characters; unset: no log-in, and the page is"
-        " shown on this machine only",
+        description="opens the operator's page, at least 16 characters; unset: no log-in, and the page opens"
+        " on this machine only",
     )
     console_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8001, description="the port of the operator's page; 0: `relay up` starts none"
@@ -242,12 +246,12 @@ class Settings(BaseSettings):
     )
     worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=0,
-        description="where a worker tells its own numbers, at GET /metrics; 0: nowhere. Of several workers on one"
-        " machine the first gets it, and tells the numbers of all",
+        description="port of a worker's own GET /metrics; 0: none. Of several workers on one machine the first"
+        " takes it and reports for all",
     )
     worker_metrics_host: str = Field(
         default="127.0.0.1",
-        description="the address it listens on; 0.0.0.0 where Prometheus asks from another container",
+        description="the address it listens on; 0.0.0.0 when Prometheus runs in another container",
     )
     log_format: Annotated[Literal["console", "json"], _whatever_the_case("console", "json")] = (
         Field(default="console", description="console or json")
@@ -258,14 +262,16 @@ class Settings(BaseSettings):
     ] = Field(default="INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL")
     sendgrid_public_key: Annotated[_Key, AfterValidator(setting_values.check_ec_key)] = Field(
         default=None,
-        description="SendGrid's verification key, or several with commas; once it is set, unsigned"
+        description="SendGrid's verification key, or several separated by commas; once it is set, unsigned"
         " deliveries are refused",
     )
     mailgun_signing_key: _Key = Field(
-        default=None, description="Mailgun's HTTP webhook signing key; the same for all below"
+        default=None,
+        description="Mailgun's HTTP webhook signing key; set, it refuses unsigned deliveries, as all below do",
     )
     resend_signing_secret: _Key = Field(
-        default=None, description="Resend's signing secret (`whsec_...`); several with commas"
+        default=None,
+        description="Resend's signing secret (`whsec_...`), or several separated by commas",
     )
     mailersend_signing_secret: _Key = Field(
         default=None, description="MailerSend's webhook signing secret"
@@ -278,8 +284,8 @@ class Settings(BaseSettings):
     )
     ses_topic_arns: Annotated[_Key, AfterValidator(setting_values.check_topics)] = Field(
         default=None,
-        description="the SNS topics that Amazon SES may publish to, with commas; once set, messages of"
-        " others and unsigned ones are refused, and subscriptions of these confirm themselves",
+        description="comma-separated SNS topics that Amazon SES may publish to; once set, unsigned messages and"
+        " other topics' are refused, and subscriptions to these are confirmed by themselves",
     )
     ses_raw_delivery: bool = Field(
         default=False,

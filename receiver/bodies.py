@@ -204,7 +204,7 @@ class Bodies:
 
     def _too_large(self) -> Refused:
         return Refused(
-            TOO_LARGE, f"A body may have {self._max_bytes} bytes, also after decompression."
+            TOO_LARGE, f"A body may have at most {self._max_bytes} bytes, also after decompression."
         )
 
 

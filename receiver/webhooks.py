@@ -218,9 +218,7 @@ class Webhooks:
         peer = scope.get("client")
         wait_s = self._strangers.wait_s(peer[0] if peer else "", shown)
         if wait_s and limited:
-            detail = (
-                "Too many were refused from this address, or with this token; look at its settings."
-            )
+            detail = "Too many requests from this address or with this token were refused; check the sender's token."
             headers = [(b"retry-after", b"%d" % wait_s)]
             refused = Refused(problems.TOO_MANY_REFUSED, detail, headers=headers)
         refused.quietly = bool(wait_s)
@@ -280,7 +278,7 @@ class Webhooks:
         try:
             return await self._bodies.decode(packed, encoding, held), None
         except UnknownEncoding:
-            return packed, Refused(problems.UNKNOWN_ENCODING, "Send it plain, or packed with gzip.")
+            return packed, Refused(problems.UNKNOWN_ENCODING, "Send it uncompressed or with gzip.")
         except Undecodable as error:
             return packed, Refused(problems.MALFORMED, str(error))
 
@@ -325,7 +323,7 @@ class Webhooks:
         if self._room.is_full:
             raise Refused(
                 problems.STORAGE_FULL,
-                "The relay stores nothing more until its workers have drained.",
+                "The relay's storage is nearly full; send it again later.",
             )
 
     async def _refuse(
@@ -403,7 +401,7 @@ def _is_unread(headers: Mapping[bytes, bytes], held: Held, refused: Refused) -> 
 
 
 def _not_stored() -> Refused:
-    return Refused(problems.NOT_STORED, "The storage did not take it; send it again later.")
+    return Refused(problems.NOT_STORED, "It could not be stored; send it again later.")
 
 
 def _stored_body(delivery_id: str) -> bytes:

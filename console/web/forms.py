@@ -24,7 +24,7 @@ async def read_form(request: Request, *, changes: bool = True) -> FormData:
     given = form.get(TOKEN)
     if not isinstance(given, str) or not desk.sessions.is_form_token(request.state.session, given):
         raise HTTPException(
-            403, "This form is not of this session: load the page again, and repeat it."
+            403, "This form belongs to another session. Reload the page and try again."
         )
     if changes and desk.settings.console_read_only:
         raise HTTPException(403, "CONSOLE_READ_ONLY is set: this page changes nothing.")

@@ -256,7 +256,7 @@ async def test_a_reader_who_is_gone_is_one_sentence(
     with os.fdopen(writer, "wb") as nobody:
         answer = printing_to(nobody, redis_url, tmp_path, *words)
     assert answer.returncode == 1
-    assert answer.stderr == "Nobody reads what is printed any more.\n"
+    assert answer.stderr == "The output was closed by its reader.\n"
 
 
 def printing_to(

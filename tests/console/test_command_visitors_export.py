@@ -497,7 +497,7 @@ async def test_a_reader_who_goes_is_told_plainly(
     assert process.returncode == 1
     # with --json an error belongs to stdout, where nobody is
     assert len(said.splitlines()) == (0 if words else 1)
-    assert words or "Nobody reads" in said
+    assert words or "closed by its reader" in said
     redis = Redis.from_url(full_redis.url)
     told = await audited(redis)
     await redis.aclose()

@@ -20,7 +20,7 @@ async def test_an_audit_that_is_lost_in_the_middle_hides_nothing(
         order.done_with("some-id")
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "The audit could not be told that this is over (ResponseError)." in printed.err
+    assert "Done, but the end could not be written to the audit (ResponseError)." in printed.err
 
 
 async def test_nothing_is_begun_that_cannot_be_audited(redis: Redis) -> None:

@@ -56,7 +56,7 @@ class View:
         stage, source, reason, since = (query.get(name, "").strip() for name in _WORDS)
         view = cls(stage, source, reason, since)
         if view.stage not in ("", *Stage) or view.reason not in ("", *Reason) or not view._since:
-            raise HTTPException(400, "These are no filters: choose them on the page again.")
+            raise HTTPException(400, "These filters are not valid: choose them on the page again.")
         if "from" not in query:
             return view
         at_ms, _, passed = query["from"].partition("-")

@@ -165,7 +165,9 @@ async def test_a_wait_that_is_refused_is_no_promise_kept(
     inbox = open_inbox(hasty, "replicated")
     inbox._wait = ("WAIT", 1, 100)
     for _ in range(2):  # by the script's text, and by its digest
-        with pytest.raises(NotStored, match=r"not confirm that it is replicated: NoPermissionError"):
+        with pytest.raises(
+            NotStored, match=r"not confirm that it is replicated: NoPermissionError"
+        ):
             await inbox.put([delivery()])
         with pytest.raises(NotStored, match="not tell whether replicated"):
             await inbox.put_spilled("file", [Piece(0, 9, [delivery().pack()])], 5)

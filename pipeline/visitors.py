@@ -226,13 +226,13 @@ def absorb(visitor: Visitor, other: Visitor) -> None:
     visitor.tags = unique([*visitor.tags, *other.tags])
     visitor.sources = unique([*visitor.sources, *other.sources])
     pages = [*visitor.pages, *(page for page in other.pages if page not in visitor.pages)]
-    visitor.pages = sorted(pages, key=lambda seen: seen["at"])[-PAGES:]
+    visitor.pages = sorted(pages, key=lambda seen: _moment(seen["at"]))[-PAGES:]
     visitor.scores = visitor.scores or other.scores
     visitor.scores_changed_at = visitor.scores_changed_at or other.scores_changed_at
     seen = [at for at in (visitor.first_seen_at, other.first_seen_at) if at]
-    visitor.first_seen_at = min(seen, default=None)
+    visitor.first_seen_at = min(seen, key=_moment, default=None)
     seen = [at for at in (visitor.last_seen_at, other.last_seen_at) if at]
-    visitor.last_seen_at = max(seen, default=None)
+    visitor.last_seen_at = max(seen, key=_moment, default=None)
 
 
 async def fetch(redis: Redis, ids: Sequence[str]) -> dict[str, Visitor]:

@@ -90,7 +90,7 @@ class Readyz:
                 age_s = await self._heartbeat_age_s()
         except Exception as error:
             # Whatever it is, Redis takes nothing: that is the answer, not a failure of this page.
-            log.warning("not stored: Redis unreachable error=%s", words_of(error))
+            log.warning("not ready: Redis unreachable error=%s", words_of(error))
             return ["Redis is unreachable"], []
         wrong, idle = [], []
         if (reason := self._problem()) is not None:

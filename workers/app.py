@@ -101,14 +101,14 @@ class _Life:
         arq_log.handlers.clear()
         arq_log.setLevel(logging.WARNING)
         redis = wake.arq_redis(ctx["redis"].connection_pool)
-        context = await self._stack.enter_async_context(
-            _opened(self._settings, redis, self._timing)
-        )
+        opened = _opened(self._settings, redis, self._timing)
+        context = await self._stack.enter_async_context(opened)
         self._patience.begin()
         await self._stack.enter_async_context(metrics.served(context.metrics, self._settings))
         ctx["context"], ctx["drains"] = context, Drains(context)
         context.drain = ctx["drains"].drain
         ctx["stop"] = stopper(context, self._patience)
+        opened.stop_when_a_part_fails(ctx["stop"])
         if self._catches_signals:
             obey_signals(ctx["stop"])
 
@@ -148,15 +148,6 @@ def obey_signals(stop: Callable[[], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
-def _say_if_failed(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.critical(
-            "a part of the worker has ended: start it again part=%s error=%s",
-            task.get_name(),
-            last_line(error),
-        )
-
-
 class _opened:
     """Opens the context of a worker process and closes it, in order."""
 
@@ -181,10 +172,23 @@ class _opened:
         )
         for keep in keepers:
             task = asyncio.create_task(keep(self._context), name=keep.__name__)
-            task.add_done_callback(_say_if_failed)
             self._tasks.append(task)
         logger.info("worker started worker=%s", self._context.consumer)
         return self._context
+
+    def stop_when_a_part_fails(self, stop: Callable[[], None]) -> None:
+        """Call *stop* when something ends that lasts as long as the worker: without a heartbeat others do its work."""
+
+        def ended(part: asyncio.Task[None]) -> None:
+            if not part.cancelled() and (error := part.exception()) is not None:
+                logger.critical(
+                    "a part of the worker has failed, so the worker ends part=%s error=%s",
+                    *(part.get_name(), last_line(error)),
+                )
+                stop()
+
+        for part in self._tasks:
+            part.add_done_callback(ended)
 
     async def __aexit__(self, *exc: object) -> None:
         context = self._context

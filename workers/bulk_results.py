@@ -93,8 +93,9 @@ class BulkResults:
                     continue
             await context.ring(moved.bells, move.feeds)
             return
-        raise RuntimeError(
-            f"visitors changed ten times while part {part.id} of {job.name} was written"
+        raise Unavailable(
+            f"visitors changed ten times while part {part.id} of {job.name} was written",
+            maybe_stored=True,
         )
 
     async def _move(

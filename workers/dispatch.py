@@ -30,7 +30,7 @@ from pipeline.queues import Sealed
 from pipeline.scripts import script
 from workers import setbacks
 from workers.batches import Batch, Item, attempts, batch_fields, read_batch
-from workers.clients.errors import CallFailed, Rejected, Throttled
+from workers.clients.errors import CallFailed, Rejected, Throttled, Unavailable
 from workers.clients.http import Answered, calls_noted
 from workers.fates import (
     Case,
@@ -291,7 +291,9 @@ class Dispatch:
                 self._context.metrics.accepted(stage, [item.origin for item in batch.items])
             await self._context.ring(moved.bells, move.feeds)
             return outcome
-        raise RuntimeError("a visitor changed ten times while one answer was written")
+        raise Unavailable(
+            "a visitor changed ten times while an answer was written", maybe_stored=True
+        )
 
     async def _without_forgotten(self, batch: Batch) -> bool:
         """Take forgotten people out of *batch*; return whether there were any and the batch was replaced."""

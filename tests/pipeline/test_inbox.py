@@ -169,7 +169,7 @@ async def test_a_wait_that_is_refused_is_no_promise_kept(
             NotStored, match=r"not confirm that it is replicated: NoPermissionError"
         ):
             await inbox.put([delivery()])
-        with pytest.raises(NotStored, match="not tell whether replicated"):
+        with pytest.raises(NotStored, match="not confirm that it is replicated"):
             await inbox.put_spilled("file", [Piece(0, 9, [delivery().pack()])], 5)
     assert (await numbers(redis, Stage.UNPACK))["in"] == 3
 

@@ -257,6 +257,18 @@ def test_an_absorbed_visitor_leaves_everything_behind() -> None:
     assert survivor.tags == ["t"]
 
 
+def test_sightings_of_one_second_are_in_order_when_two_become_one() -> None:
+    """A whole second comes before its fractions, though `Z` comes after the dot."""
+    whole, half = "2026-01-31T12:00:00Z", "2026-01-31T12:00:00.500Z"
+    survivor = Visitor("u", first_seen_at=half, last_seen_at=half, pages=[{"at": half, "url": "b"}])
+    absorb(
+        survivor,
+        Visitor("h", first_seen_at=whole, last_seen_at=whole, pages=[{"at": whole, "url": "a"}]),
+    )
+    assert (survivor.first_seen_at, survivor.last_seen_at) == (whole, half)
+    assert [page["url"] for page in survivor.pages] == ["a", "b"]
+
+
 def test_absorbing_keeps_what_the_survivor_has() -> None:
     """Scores of the surviving visitor stay, and visitors never seen have no sightings to merge."""
     survivor = Visitor("u", scores={"open": "low"}, scores_changed_at=at(8))

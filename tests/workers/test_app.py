@@ -6,21 +6,35 @@ import asyncio
 import logging
 
 import pytest
+from redis.asyncio import Redis
 
-from workers.app import _say_if_failed
+from pipeline.settings import load_settings
+from workers.app import _opened
+from workers.timing import Timing
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_part_of_the_worker_that_ends_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """What keeps something for as long as the worker lives does not end without a word."""
+async def test_a_part_of_the_worker_that_fails_ends_the_worker(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What lasts as long as the worker does not end without a word, and not without the worker."""
 
     async def keep() -> None:
         raise RuntimeError("about 'ann@example.com'")
 
-    task = asyncio.create_task(keep(), name="keep_sweeping")
-    task.add_done_callback(_say_if_failed)
-    await asyncio.wait({task})
+    async def last() -> None:
+        """End as a part does when the worker stops."""
+
+    stopped = asyncio.Event()
+    opened = _opened(load_settings(), redis, Timing())
+    opened._tasks = [asyncio.create_task(last(), name="keep_beating")]
+    opened.stop_when_a_part_fails(stopped.set)
+    await asyncio.wait(opened._tasks)
+    assert not stopped.is_set()
+    opened._tasks = [asyncio.create_task(keep(), name="keep_sweeping")]
+    opened.stop_when_a_part_fails(stopped.set)
+    await stopped.wait()
     (told,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
     assert "part=keep_sweeping error=RuntimeError" in told.getMessage()
     assert "ann@example.com" not in told.getMessage()

@@ -35,7 +35,7 @@ REFUSALS = ("token", "signature", "too_large")
 async def snapshot(
     redis: Redis, home: Home | None = None, settings: Settings | None = None
 ) -> dict[str, Any]:
-    """Return what `relay status --json` prints, read at one instant (contract of the command).
+    """Return what `relay status --json` prints, read at one instant.
 
     With *settings* also how fast the vendors are asked by these, and how much of what was retried waits. What is
     spilled in *home* and not yet in Redis is `in` and `waiting` in `unpack`, and told as `spilled` when there is any;
@@ -137,7 +137,7 @@ def _retried(lengths: dict[str, int]) -> dict[str, dict[str, int]]:
 
 
 def pause_view(stored: bytes | None) -> dict[str, str | None] | None:
-    """Return a stored pause as the contract shows it: by, reason, since, until."""
+    """Return a stored pause as `relay status --json` shows it: by, reason, since, until."""
     if stored is None:
         return None
     pause = orjson.loads(stored)

@@ -22,13 +22,13 @@ from pipeline.outcomes import EventType, MailEvent
 
 EmailFormat = Literal["sha256", "plain"]
 
-# A day of slack for wrong clocks and unlabelled zones: contract 1.2, source `events`.
+# A day of slack for wrong clocks and unlabelled zones.
 _FURTHEST_AHEAD_S = 24 * 60 * 60
 _AHEAD = "occurred_at_utc is more than 24 hours ahead"
 # The model names no limit. A Message-ID is within one line of a header, which has at most so many characters:
 # https://www.rfc-editor.org/rfc/rfc5322#section-2.1.1
 _LONGEST_SEND_ID = 998
-# Contract 1.5: free texts are cut, because a user agent can be of any length.
+# Free texts are cut: a user agent can be of any length.
 _LONGEST_TEXT = 1024
 
 _TYPES = frozenset(str(kind) for kind in EventType)

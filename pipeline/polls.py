@@ -24,7 +24,8 @@ NAME = "polling"
 class Poll:
     """How the poll stands. Times are Unix milliseconds of Redis's clock; 0 is never.
 
-    *failures* are those in a row, of which a few make a *pause*, as the contract shows one; *due_ms* is the next call.
+    *failures* are those in a row, of which a few make a *pause*, as `relay status --json` shows it; *due_ms* is the
+    next call.
     """
 
     now_ms: int

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # No heartbeat for so long, and no worker is said to be alive (docs/operations.md).
 WORKER_SILENT_S = 60
-# The contract's 250 ms for Redis, less what answering takes.
+# The 250 ms of an answer, less what answering takes.
 _ASK_WITHIN_S = 0.2
 
 

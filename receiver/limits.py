@@ -16,7 +16,7 @@ class Limits:
     # or the replica. A larger delivery travels alone.
     entries_per_flush: int = 8
     bytes_per_flush: int = 2 << 20
-    # The contract's 250 ms less what reading and answering take.
+    # The 250 ms of an answer, less what reading and answering take.
     answer_within_s: float = 0.19
     # Redis's share of it while there is a spill; an fsync of a disk that is well takes a tenth of the rest.
     redis_share: float = 0.75

@@ -1,4 +1,4 @@
-"""What a sender does next when it is refused, where another status than the contract's serves it better.
+"""What a sender does next when it is refused, where another status than the usual one serves it better.
 
 To most senders 503 and 408 mean "send it again". A few read statuses in their own way, and what the relay could
 not store must reach it later all the same:

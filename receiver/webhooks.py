@@ -1,6 +1,6 @@
 """`/hooks/{source}/{token}`: where the senders' requests come in.
 
-The order of the checks is part of the contract, and each status is the sender's next move:
+Senders rely on the order of the checks, and each status is the sender's next move:
 
     404 source · 405 method · 401 token · 413 size · 401 signature    do not send this again
     429         so many 404 and 401 for a token that it is not said any more (`strangers`)
@@ -16,7 +16,7 @@ gets the status of a stored delivery and the body of an answer to GET; nothing o
 Only what is unauthentic or too large leaves no trace but a count. A tag that is not a tag is left
 out and counted, and the delivery is stored without it: a slip in a URL must not cost data.
 
-Speed is a feature here (design 2.4): a bare ASGI callable, one dict of headers, answers' headers
+Speed is a feature here: a bare ASGI callable, one dict of headers, answers' headers
 made beforehand, no object per request but the delivery and what holds its bytes. One line per
 delivery in the log would cost more than storing it, so at INFO there is a line for each refusal
 and, every ten seconds, one with the counts (`Summary`); at DEBUG each flush tells the ids it
@@ -69,7 +69,7 @@ _PROBE_HEADERS: Headers = [
 ]
 # A request this small has been read by the server already: its connection can be used again.
 _SMALL = 1 << 16
-# Burying is one Redis call; the contract gives 250 ms to every answer.
+# Burying is one Redis call; every answer is due within 250 ms (docs/operations.md).
 _BURY_WITHIN_S = 0.2
 
 # Which refusals are counted in Redis, and under which word of `relay status`.

@@ -32,7 +32,7 @@ MOST_ENTRIES = 100
 MOST_NEW = 80
 _OF_PERSON = frozenset(field.name for field in fields(Person))
 _OF_EVENT = frozenset(field.name for field in fields(VisitorEvent))
-#: contract of the stage: "not found is remembered for 30 days"
+#: whom AudienceLab was asked about is remembered for 30 days, found or not
 REMEMBER_MS = 30 * DAY_MS
 
 

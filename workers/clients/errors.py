@@ -14,7 +14,7 @@ CallFailed                 the base; every message is a sentence an operator can
 
 from __future__ import annotations
 
-#: The contract allows a dead letter 500 characters of error.
+#: A dead letter has room for 500 characters of error.
 LONGEST_SENTENCE = 500
 
 

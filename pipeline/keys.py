@@ -14,6 +14,7 @@ which is why two relays must not share a database.
 | {relay}:paused               | hash   | until resumed        | pauses, setback, moves | take, claim, status |
 | {relay}:destination:STAGE    | hash   | for ever             | claim, setback, fault, moves | claim, dispatch |
 | {relay}:explained:STAGE:BATCH | string | 30 days            | bury                   | fault               |
+| {relay}:half:STAGE:BATCH    | string | one day              | fault                  | fault               |
 | {relay}:calls:ENDPOINT      | hash   | for ever             | heartbeat              | the console         |
 | {relay}:calls:ENDPOINT:WIDTH:SLOT | hash | two hours, or a day   | heartbeat              | the console         |
 | {relay}:failed-calls:ENDPOINT | list   | a week               | heartbeat              | the console         |

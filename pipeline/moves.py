@@ -194,6 +194,10 @@ class Move:
         """
         self._effect("succeeded", stage, failures, begun_ms)
 
+    def recovered(self, stage: Stage) -> None:
+        """End a pause of *stage* that the relay made: what is buried was to blame for it, and nothing else is there."""
+        self._effect("recovered", stage)
+
     def hold(self, stage: Stage, successes: int, begun_ms: int) -> None:
         """Let held batches of *stage* wait until more than so many *successes*, by calls begun since then."""
         self._effect("hold", stage, successes, begun_ms)

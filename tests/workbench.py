@@ -39,6 +39,7 @@ QUICK = Timing(
     probe_min_s=0.02,
     probe_max_s=0.05,
     misconfigured_probe_s=0.05,
+    rest_s=0.02,
     patience_s=0.2,
     stop_s=5.0,
     sweep_s=0.05,

@@ -34,13 +34,15 @@ class Batch:
     id: str
     items: Sequence[Item]
     root: str
+    #: the batch that it is a half of, while it was not tried
+    half_of: str
     tries: int
     #: exceptions of ours among its failures; they are counted apart and stay with it until it is split
     bugs: int
     #: the stage's successes when it was first tried, last held, or split off
     mark: int
-    #: strikes of those that it was split from
-    inherited: int
+    #: it was split off, for failures that may be of an item
+    is_part: bool
     #: its failures while others passed, as it is now
     failures: int
     #: when the call was begun that failed last, by Redis's clock; before the first failure when it was sealed
@@ -82,10 +84,11 @@ def read_batch(claim: Sequence[Any]) -> Batch:
         id=entry_id.decode(),
         items=[Item(p, m) for p, m in zip(payloads, origins, strict=True)],
         root=named.get(b"g", entry_id).decode(),
+        half_of=named.get(b"h", b"").decode(),
         tries=int(tries),
         bugs=int(named.get(b"b", 0)),
         mark=int(mark),
-        inherited=int(named.get(b"i", 0)),
+        is_part=b"i" in named,
         failures=int(named.get(b"n", 0)),
         failed_ms=int(named.get(b"c", 0)) or int(entry_id.partition(b"-")[0]),
         others_wait=int(others) > 0,
@@ -105,18 +108,22 @@ def batch_fields(
     root: str,
     attempted: str,
     bugs: int = 0,
-    inherited: int = 0,
+    is_part: bool = False,
     failures: int = 0,
     failed_ms: int = 0,
+    due_ms: int = 0,
+    half_of: str = "",
 ) -> list[Argument]:
     """Return the entry of a batch that takes the place of another one, or of a part of it.
 
-    `lua/claim.lua` wants the earlier attempts last.
+    A held one is not tried again before *due_ms* of Redis's clock. `lua/claim.lua` wants the earlier attempts last.
     """
     fields: list[Argument] = []
     for item in items:
         fields += ("p", item.payload, "m", item.origin)
-    for name, number in (("b", bugs), ("i", inherited), ("n", failures), ("c", failed_ms)):
-        if number:
-            fields += (name, number)
+    named: dict[str, Argument] = {"b": bugs, "i": int(is_part), "n": failures}
+    named |= {"c": failed_ms, "d": due_ms, "h": half_of}
+    for name, value in named.items():
+        if value:
+            fields += (name, value)
     return [*fields, "g", root, "t", attempted]

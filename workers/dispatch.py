@@ -163,13 +163,17 @@ class Dispatch:
             case b"paused":
                 return None
         self._claims_left = 0
-        return sealed.wait_s if sealed and not sealed.batches else 0
+        if sealed is None or sealed.batches:
+            return 0
+        rests_s = [float(ms) / 1000 for ms in claim[1:]]  # of held batches
+        return min([*rests_s, *([] if sealed.wait_s is None else [sealed.wait_s])], default=None)
 
     def _claim_args(self) -> list[Argument]:
         errand, timing = self._errand, self._context.timing
         gap_ms = 1000 / errand.calls_per_s if errand.calls_per_s else 0
-        lease_ms = int(timing.probe_lease_s * 1000)
-        return [errand.stage, self._context.consumer, errand.vendor, gap_ms, errand.rank, lease_ms]
+        lease_ms, rest_ms = int(timing.probe_lease_s * 1000), int(timing.rest_s * 1000)
+        of_stage = (errand.stage, self._context.consumer, errand.vendor)
+        return [*of_stage, gap_ms, errand.rank, lease_ms, rest_ms]
 
     async def _rest(self, wake: asyncio.Event, seconds: float) -> None:
         """Wait until a call ends, a bell rings, the worker stops, or *seconds* have passed."""
@@ -312,7 +316,7 @@ class Dispatch:
         if kept:
             again = attempts(batch.tries, batch.mark, 0)
             fields = batch_fields(
-                *(kept, batch.root, again, batch.bugs, batch.inherited),
+                *(kept, batch.root, again, batch.bugs, batch.is_part),
                 failures=batch.failures,
                 failed_ms=batch.failed_ms,
             )
@@ -338,12 +342,11 @@ class Dispatch:
             return verdict.fate
         again = attempts(verdict.tries, successes, sent)
         move = await self._taken_out(batch, case, failure, verdict, again)
-        waits_behind = verdict.fate is Fate.HOLD and not verdict.is_next
-        if waits_behind:
+        if verdict.fate is Fate.HOLD:
             move.hold(stage, successes + verdict.pass_by, batch.claimed_ms)
         await self._context.mover.apply([move])
         if verdict.setback:
-            held = waits_behind and not verdict.pass_by
+            held = verdict.fate is Fate.HOLD and not verdict.pass_by
             await self.set_back(verdict.setback, None, sent, held=held)
         return verdict.fate
 
@@ -355,10 +358,14 @@ class Dispatch:
         is_ours = not isinstance(failure, CallFailed)
         if verdict.fate is Fate.HOLD:
             others_passed = not case.failures or (case.was_held and case.others_succeeded)
+            # of a row of failures in which nobody passed only the first one counts
+            failures = batch.failures + 1 if others_passed else max(batch.failures, 1)
+            rest_ms = int(self._context.timing.rest_s * 1000)
             fields = batch_fields(
-                *(batch.items, batch.root, again, batch.bugs + is_ours, verdict.inherited),
-                failures=batch.failures + (others_passed and not is_ours),
+                *(batch.items, batch.root, again, batch.bugs + is_ours, batch.is_part),
+                failures=batch.failures if is_ours else failures,
                 failed_ms=batch.claimed_ms,
+                due_ms=batch.claimed_ms + rest_ms,
             )
             move.pass_on(keys.held(batch.line), fields)
         elif verdict.fate is Fate.SPLIT:
@@ -366,14 +373,17 @@ class Dispatch:
             for half in (batch.items[:middle], batch.items[middle:]):
                 fields = batch_fields(
                     *(half, batch.root, again),
-                    inherited=verdict.inherited,
+                    is_part=batch.is_part or verdict.tries > 0,
                     failed_ms=batch.claimed_ms,
+                    half_of=batch.id,
                 )
                 move.pass_on(keys.batches(batch.line), fields)
         else:
             tries = batch.bugs if is_ours else batch.tries
             await self._errand.bury(move, batch.items[0], verdict, sentence(failure), tries + 1)
-            if batch.inherited:  # what is left of its whole is not suspected for it any longer
+            if case.is_all_that_is_left:
+                move.recovered(self._errand.stage)
+            if batch.is_part:  # what is left of its whole is not suspected for it any longer
                 move.remember(keys.explained(self._errand.stage, batch.root), EXPLAINED_FOR_MS)
         return move
 
@@ -388,12 +398,15 @@ class Dispatch:
         is_of_vendor = isinstance(failure, CallFailed) and not isinstance(failure, Rejected)
         is_left = is_of_vendor and batch.was_held and not batch.others_wait
         may_be_parted = is_left and size > 1
-        state = await self._fault(args=[stage, batch.root, int(is_left), int(may_be_parted)])
+        half_of = batch.half_of if is_of_vendor else ""
+        state = await self._fault(
+            args=[stage, batch.root, half_of, int(is_left), int(may_be_parted)]
+        )
         successes, failures, is_parted, is_explained, unwell, good_ms = state
         case = Case(
             size=size,
             tries=batch.tries,
-            inherited=batch.inherited,
+            is_part=batch.is_part,
             is_explained=bool(is_explained),
             bugs=batch.bugs,
             others_succeeded=successes > batch.mark and good_ms >= batch.failed_ms,
@@ -401,6 +414,7 @@ class Dispatch:
             others_wait=batch.others_wait,
             others_held=batch.others_held,
             was_held=batch.was_held,
+            has_rested=batch.claimed_ms - batch.failed_ms >= self._context.timing.rest_s * 1000,
             is_parted=bool(is_parted),
             failures=failures,
             refusals=refusals,

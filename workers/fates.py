@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from math import ceil, log
@@ -55,6 +55,8 @@ A_NEW_DAY, QUOTA_AGAIN_S = timedelta(minutes=30), 600.0
 #: the pause ends within the new day, not at the last millisecond of the old one
 A_MOMENT_S = 1.0
 BATCHES_IN_A_ROW = 2
+#: so many strikes more are needed where nothing else is there that could pass
+MORE_ALONE = 1
 
 
 class Fate(StrEnum):
@@ -75,8 +77,8 @@ class Case:
     is_collective: bool = False
     #: failures before this one, up to `HOLD_AFTER`; above it, strikes
     tries: int = 0
-    #: strikes of those that it was split from, which are its own only when it is all that is left of them
-    inherited: int = 0
+    #: it was split off, for failures that may be of an item
+    is_part: bool = False
     #: another part of what it was split from was buried, and may be what they all failed for
     is_explained: bool = False
     #: exceptions of ours before this one
@@ -91,6 +93,8 @@ class Case:
     others_held: bool = False
     #: it was held before, so everything else was tried first
     was_held: bool = False
+    #: its last failure is `rest_s` ago
+    has_rested: bool = True
     #: nothing else can be tried, and of all that is held this is what may be parted to find out more
     is_parted: bool = False
     #: the stage's failures in a row before this one
@@ -103,6 +107,11 @@ class Case:
     def is_alone(self) -> bool:
         """Tell whether nothing else can show that the vendor works."""
         return not (self.others_wait or self.others_held)
+
+    @property
+    def is_all_that_is_left(self) -> bool:
+        """Tell whether the others that it was split from have passed, and nothing else is there."""
+        return self.size == 1 and self.is_alone and self.is_part and not self.is_explained
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +128,14 @@ class Setback:
 class Verdict:
     """A fate, why (for a dead letter), and what it means for the stage, if anything.
 
-    *tries* and *inherited* are what a held batch or a half begins its next life with. A held one *is_next* when it is
-    tried again at once, so that no rhythm of the vendor's meets it alone; else *pass_by* more others have to succeed
-    before.
+    *tries* is what a held batch or a half begins its next life with. Before a held one is tried again *pass_by* more
+    others have to succeed than one.
     """
 
     fate: Fate
     setback: Setback | None = None
     reason: Reason = Reason.REFUSED
     tries: int = 0
-    inherited: int = 0
-    is_next: bool = False
     pass_by: int = 0
 
 
@@ -143,11 +149,11 @@ def decide(failure: Exception, case: Case, timing: Timing, now: datetime) -> Ver
             return _forbidden(failure, case, timing)
         case Misconfigured() if failure.status != 401 and case.was_held and case.others_succeeded:
             return _strike(case, None)  # the path is right, as others pass
-        case Misconfigured() if failure.status != 401 and _is_what_was_wrong(case):
-            return Verdict(Fate.BURY, tries=case.tries)
         case Misconfigured():
-            probe_s = timing.misconfigured_probe_s
-            return _again(case, Setback(failure.sentence, at_once=True, probe_s=probe_s))
+            setback = Setback(failure.sentence, at_once=True, probe_s=timing.misconfigured_probe_s)
+            if failure.status != 401 and case.is_all_that_is_left:
+                return _left_alone(case, replace(setback, probe_s=None))
+            return _again(case, setback)
         case Rejected():
             return _rejected(failure, case, timing)
         case CallFailed():
@@ -179,40 +185,48 @@ def _one_more(case: Case) -> int:
 def _again(case: Case, setback: Setback) -> Verdict:
     """Not the batch's fault: it is tried again as it is, after a while behind the others."""
     if case.was_held or case.tries + 1 >= HOLD_AFTER:
-        return _held(case, setback, max(case.tries, HOLD_AFTER))
+        return _held(case, setback)
+    return Verdict(Fate.RETRY, setback)
+
+
+def _not_yet(case: Case, setback: Setback) -> Verdict:
+    """It may be the batch's fault, of which its next failures tell more: others are tried meanwhile."""
+    if case.was_held or (case.failures and case.others_wait):  # a probe uses another batch
+        return Verdict(Fate.HOLD, setback, tries=case.tries + 1)
     return Verdict(Fate.RETRY, setback)
 
 
 def _strike(case: Case, setback: Setback | None, *, may_be_item: bool = True) -> Verdict:
     """It failed, others succeeded, and it failed again: split it, or bury what stands alone after enough strikes.
 
-    One of which nothing is ever said (not *may_be_item*) is never buried, and waits ever longer.
+    One of which nothing is ever said (not *may_be_item*) is never buried, and waits ever longer. What stands alone is
+    struck once in a while only: what is wrong with it stays so, while an outage of some seconds is over.
     """
+    if case.size == 1 and not case.has_rested:
+        return _held(case, setback)
     tries = _one_more(case)
     strikes = tries - HOLD_AFTER
     if case.size > 1:
         if strikes >= strikes_needed(PARTED_BY_CHANCE, case.unwell):
-            return _split(case, setback, strikes)
-    elif may_be_item and (
-        strikes >= strikes_needed(BURIED_BY_CHANCE, case.unwell) or _is_what_was_wrong(case)
-    ):
+            return _split(setback)
+    elif may_be_item and strikes >= strikes_needed(BURIED_BY_CHANCE, case.unwell):
         return Verdict(Fate.BURY, setback, tries=tries)
     pass_by = 0 if may_be_item else 2 ** min(strikes, MOST_DOUBLINGS) - 1
-    is_next = not pass_by and strikes % 2 == 1
-    return _held(case, setback, tries, is_next=is_next, pass_by=pass_by)
+    return Verdict(Fate.HOLD, setback, tries=tries, pass_by=pass_by)
 
 
-def _is_what_was_wrong(case: Case) -> bool:
-    """Tell whether it is the item for which all failed that it was split from: what was left of them has passed.
+def _left_alone(case: Case, setback: Setback | None) -> Verdict:
+    """It failed, and nothing is there that could pass: it waits.
 
-    It has had a strike of its own before, and was tried again at once: one of an outage's first calls is not put down
-    to it, nor is the rhythm of a vendor that refuses every second call.
+    But a single item that is all that is left of those it was split from is struck, too: they have passed, or it would
+    not be all that is left. Who buries it takes the vendor for well again.
     """
-    is_last = case.size == 1 and case.is_alone and not case.is_explained
-    if not (is_last and case.inherited and case.tries > HOLD_AFTER):
-        return False
-    strikes = case.tries - HOLD_AFTER + case.inherited
-    return strikes >= strikes_needed(BURIED_BY_CHANCE, case.unwell)
+    if not (case.is_all_that_is_left and case.has_rested):
+        return _held(case, setback)
+    tries = _one_more(case)
+    if tries - HOLD_AFTER >= strikes_needed(BURIED_BY_CHANCE, case.unwell) + MORE_ALONE:
+        return Verdict(Fate.BURY, tries=tries)
+    return Verdict(Fate.HOLD, setback, tries=tries)
 
 
 def strikes_needed(by_chance: float, unwell: float) -> int:
@@ -221,24 +235,13 @@ def strikes_needed(by_chance: float, unwell: float) -> int:
     return ceil(log(by_chance) / log(part))
 
 
-def _held(
-    case: Case,
-    setback: Setback | None,
-    tries: int,
-    *,
-    is_next: bool = False,
-    pass_by: int = 0,
-) -> Verdict:
-    inherited = case.inherited
-    return Verdict(
-        Fate.HOLD, setback, tries=tries, inherited=inherited, is_next=is_next, pass_by=pass_by
-    )
+def _held(case: Case, setback: Setback | None) -> Verdict:
+    return Verdict(Fate.HOLD, setback, tries=max(case.tries, HOLD_AFTER))
 
 
-def _split(case: Case, setback: Setback | None, strikes: int = 0) -> Verdict:
+def _split(setback: Setback | None) -> Verdict:
     """Let the halves be compared, from the beginning."""
-    inherited = max(1, case.inherited + strikes)
-    return Verdict(Fate.SPLIT, setback, tries=HOLD_AFTER, inherited=inherited)
+    return Verdict(Fate.SPLIT, setback, tries=HOLD_AFTER)
 
 
 def _forbidden(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
@@ -246,32 +249,31 @@ def _forbidden(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
     if case.others_succeeded:  # key and path are right, so the stage goes on
         if case.size > 1 or case.was_held or case.tries >= HOLD_AFTER:
             return _strike(case, None)
-        return _held(case, None, HOLD_AFTER)
-    if _is_what_was_wrong(case):
-        return Verdict(Fate.BURY, tries=case.tries)
+        return Verdict(Fate.HOLD, tries=HOLD_AFTER)
     # while another batch, or a half, can tell the two apart, the first probe need not wait a minute
-    is_unsure = case.failures == 0 and (case.size > 1 or not case.is_alone)
+    is_unsure = case.is_all_that_is_left or (
+        case.failures == 0 and (case.size > 1 or not case.is_alone)
+    )
     probe_s = timing.probe_min_s if is_unsure else timing.misconfigured_probe_s
     setback = Setback(failure.sentence, at_once=True, probe_s=probe_s)
     if case.size > 1 and (case.is_alone or case.is_parted):
-        return _split(case, setback)
-    return _held(case, setback, max(case.tries, HOLD_AFTER))
+        return _split(setback)
+    return _left_alone(case, setback)
 
 
 def _unavailable(failure: CallFailed, case: Case) -> Verdict:
     setback = Setback(failure.sentence, at_least_s=failure.retry_after_s or 0.0)
     is_answer = failure.status not in (None, 429) and not isinstance(failure, Throttled)
-    # no network, too many requests: nobody's item
-    if not (is_answer or failure.maybe_stored) or case.tries + 1 < HOLD_AFTER:
+    if not (is_answer or failure.maybe_stored):  # no network, too many requests: nobody's item
         return _again(case, setback)
+    if case.tries + 1 < HOLD_AFTER:
+        return _not_yet(case, setback)
     if case.others_succeeded and (case.was_held or case.tries >= HOLD_AFTER):
         # who gave no answer said nothing of an item: others are parted from it, and it waits
         return _strike(case, setback, may_be_item=is_answer or case.is_collective)
-    if is_answer and _is_what_was_wrong(case):
-        return Verdict(Fate.BURY, setback, tries=case.tries)
     if case.was_held and case.size > 1 and (case.is_alone or case.is_parted):
-        return _split(case, setback)
-    return _held(case, setback, max(case.tries, HOLD_AFTER))
+        return _split(setback)
+    return _left_alone(case, setback) if is_answer else _held(case, setback)
 
 
 def _rejected(failure: Rejected, case: Case, timing: Timing) -> Verdict:
@@ -290,7 +292,7 @@ def _rejected(failure: Rejected, case: Case, timing: Timing) -> Verdict:
 
 def _bug(case: Case) -> Verdict:
     if case.bugs + 1 < BUG_TRIES:
-        return Verdict(Fate.HOLD, reason=Reason.BUG, tries=case.tries, inherited=case.inherited)
+        return Verdict(Fate.HOLD, reason=Reason.BUG, tries=case.tries)
     return Verdict(Fate.SPLIT if case.size > 1 else Fate.BURY, reason=Reason.BUG)
 
 

@@ -1,12 +1,14 @@
 -- Take one batch for a call to a vendor, if a call may be made now: not paused, back-off over, rate free.
 -- ARGV: the caller's name, the call's word, stage, consumer, vendor, milliseconds between two calls (0: no limit),
---       rank (0 is served first), lease_ms of a probe, whether nothing new can be sealed now (0/1)
--- Answer: {'wait', ms} | {'paused'} | {'empty'} |
+--       rank (0 is served first), lease_ms of a probe, ms for which a held batch may rest, whether nothing new can be
+--       sealed now (0/1)
+-- Answer: {'wait', ms} | {'paused'} | {'empty'} | {'empty', ms until a held batch has rested} |
 --         {'batch', queue, entry id, fields, attempts, successes, others waiting, others held,
 --         tombstones exist (0/1), now}
--- fields are p and m in turn for each item, then g (the batch it was split from), b (tries that ended in our own
--- exception), i and n (strikes of its whole, its own failures: workers/dispatch.py), c (when the call was begun that failed
--- last) and t (earlier attempts).
+-- fields are p and m in turn for each item, then those of `batch_fields` in workers/batches.py: b (tries that ended in our
+-- own exception), i (it was split off by failures), n (its own failures), c (when the call was begun that failed last), d (when
+-- a held one may be tried again), h (the batch it is an untried half of), g (the one it was split from at first) and
+-- t (earlier attempts).
 -- attempts is 'tries:successes at the first failure:sent'; sent=1 means that a call was begun and never
 -- answered for certain, so that calling again may double it.
 -- What came back from the dead letters has a line of its own. Of the calls to one vendor, whichever stages make them,
@@ -15,7 +17,7 @@
 -- Second run: answers with the batch of the first one, while it is in this consumer's hands: nothing is counted,
 -- and no call of the rate used up. An answer without a batch is found anew.
 local caller, word, stage, consumer, vendor = arg(), arg(), arg(), arg(), arg()
-local gap, rank, lease, is_all_sealed = number(), number(), number(), number() == 1
+local gap, rank, lease, longest_rest, is_all_sealed = number(), number(), number(), number(), number() == 1
 local SHARING = {forward = true, subscribe = true} -- one vendor's rate
 local now = now_ms()
 local destination = P .. 'destination:' .. stage
@@ -51,27 +53,53 @@ local no, probing = put_off(stage, now)
 if no then return no end
 if live.waiting + retried.waiting == live.raw_waiting + retried.raw_waiting then return {'empty'} end
 
--- Held batches come back when others have succeeded since, or when nothing else is there to try. Calls that were begun
--- before theirs do not count: a vendor that fails from now on may take those to a good end.
-local have_passed = successes > tonumber(state[2] or 0) and tonumber(state[3] or 0) >= tonumber(state[4] or 0)
-local function order_of(from)
-  if from.held_waiting > 0 and have_passed then return {from.held, from.batches} end
-  return others_waiting == 0 and {from.batches, from.held} or {from.batches}
+-- The entry that is handed out next, if there is one.
+local function first_free(queue)
+  local key = queue_key(queue)
+  local back = redis.call('XPENDING', key, GROUP, '-', '+', 1, RELEASED)[1]
+  if back then return redis.call('XRANGE', key, back[1], back[1])[1] or {back[1], {}} end
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+    local named = {}
+    for i = 1, #group, 2 do named[group[i]] = group[i + 1] end
+    if named.name == GROUP then
+      return redis.call('XRANGE', key, '(' .. named['last-delivered-id'], '+', 'COUNT', 1)[1]
+    end
+  end
 end
+
+-- Held batches come back when others have succeeded since, or when nothing else is there to try; but each rests a while
+-- after its last failure. Calls that were begun before theirs do not count: a vendor that fails from now on may take
+-- those to a good end.
+local have_passed = successes > tonumber(state[2] or 0) and tonumber(state[3] or 0) >= tonumber(state[4] or 0)
+local resting_ms -- how long the one that rests for the shortest time goes on
+
+local function is_resting(entry)
+  local fields = entry[2]
+  for i = #fields - 1, 1, -2 do
+    if fields[i] == 'd' then
+      local left = tonumber(fields[i + 1]) - now
+      if left <= 0 or left > longest_rest then return false end -- longer: the clock was set back
+      resting_ms = math.min(resting_ms or left, left)
+      return true
+    end
+  end
+end
+
+local function order_of(from)
+  local first = from.held_waiting > 0 and (have_passed or others_waiting == 0) and first_free(from.held)
+  if not first or is_resting(first) then return {from.batches} end
+  return have_passed and {from.held, from.batches} or {from.batches, from.held}
+end
+live.order, retried.order = order_of(live), order_of(retried)
 
 -- Whether a batch lies there that nobody has in hands.
 local function is_ready(from)
-  for _, name in ipairs(order_of(from)) do
-    local free = redis.call('XLEN', queue_key(name))
-    if free > 0 then
-      local hands = redis.call('XPENDING', queue_key(name), GROUP)
-      for _, hand in ipairs(hands[1] > 0 and hands[4] or {}) do
-        if hand[1] ~= RELEASED then free = free - tonumber(hand[2]) end
-      end
-    end
-    if free > 0 then return true end
+  for _, name in ipairs(from.order) do
+    if first_free(name) then return true end
   end
 end
+
+if resting_ms and not is_ready(live) and not is_ready(retried) then return {'empty', resting_ms} end
 
 -- Which line the call is for is known before it is waited for.
 local lines = {live}
@@ -97,7 +125,7 @@ end
 
 local queue, entry
 for _, from in ipairs(lines) do
-  for _, name in ipairs(order_of(from)) do
+  for _, name in ipairs(from.order) do
     entry = entry or first_of(name)
     queue = queue or entry and name
   end

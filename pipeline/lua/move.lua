@@ -221,11 +221,13 @@ effects.succeeded = function()
   local unwell = tonumber(redis.call('HGET', key, 'unwell') or 0)
   if unwell == 0 and failures == 0 then return end
   -- quick to grow and slow to fade: what is thought worse than it is only waits longer
-  for _ = 1, failures do unwell = unwell + (1 - unwell) / 16 end
-  unwell = unwell * (1 - 1 / 64)
+  unwell = more_unwell(unwell, failures) * (1 - 1 / 64)
   if unwell > 0.001 then redis.call('HSET', key, 'unwell', string.format('%.5f', unwell))
   else redis.call('HDEL', key, 'unwell') end
 end
+
+-- recovered STAGE: what failed was an item's fault
+effects.recovered = function() recovered(arg()) end
 
 -- hold STAGE SUCCESSES BEGUN_MS: a batch waits until others have succeeded since, by calls that were not begun before its own
 effects.hold = function()

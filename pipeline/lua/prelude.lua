@@ -175,18 +175,29 @@ local VENDORS = {
   enrich = 'audiencelab', subscribe = 'audiencepoint', forward = 'audiencepoint', polling = 'audiencepoint',
 }
 
--- A call to the stage's vendor went well, so a pause that the relay made itself is over. A look at a bulk job tells
--- nothing of single calls: it counts apart, and what they are refused with stays known.
+-- The stage's vendor is well, so a pause that the relay made itself is over.
+local function recovered(stage)
+  local key = P .. 'destination:' .. stage
+  redis.call('HDEL', key, 'failures', 'probing', 'probe')
+  -- a call that was under way meanwhile does not take back when the vendor wants the next one
+  if tonumber(redis.call('HGET', key, 'asked') or 0) <= now_ms() then redis.call('HDEL', key, 'due', 'asked') end
+  local pause = redis.call('HGET', P .. 'paused', stage)
+  if pause and cjson.decode(pause).by == 'relay' then redis.call('HDEL', P .. 'paused', stage) end
+end
+
+-- A call to the stage's vendor went well. A look at a bulk job tells nothing of single calls: it counts apart, and what
+-- they are refused with stays known.
 local function succeeded(stage, is_bulk)
   if VENDORS[stage] then climb(VENDORS[stage]) end
   local key = P .. 'destination:' .. stage
   redis.call('HINCRBY', key, is_bulk and 'bulk_successes' or 'successes', 1)
-  redis.call('HDEL', key, 'failures', 'probing', 'probe')
-  -- a call that was under way meanwhile does not take back when the vendor wants the next one
-  if tonumber(redis.call('HGET', key, 'asked') or 0) <= now_ms() then redis.call('HDEL', key, 'due', 'asked') end
   if not is_bulk then redis.call('HDEL', key, 'refusals', 'words', 'roots', 'parted', 'unparted') end
-  local pause = redis.call('HGET', P .. 'paused', stage)
-  if pause and cjson.decode(pause).by == 'relay' then redis.call('HDEL', P .. 'paused', stage) end
+  recovered(stage)
+end
+
+-- How large a part of calls the stage's vendor fails while others pass, after so many of these failures.
+local function more_unwell(unwell, failures)
+  return 1 - (1 - unwell) * (15 / 16) ^ failures
 end
 
 -- Arguments are read one after the other.

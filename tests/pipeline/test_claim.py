@@ -7,9 +7,10 @@ from redis.asyncio import Redis
 
 from pipeline import books, heartbeats, keys, pauses
 from pipeline.clock import HOUR_MS, redis_now_ms
-from pipeline.moves import Move, Result
+from pipeline.moves import Argument, Move, Result
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues, create_groups
+from pipeline.scripts import script
 from pipeline.tombstones import Tombstones
 from tests.pipeline.work import (
     Claimed,
@@ -32,11 +33,11 @@ FORWARD = keys.destination(Stage.FORWARD)
 RATE = keys.PREFIX + "rate:audiencepoint"
 
 
-async def hold(redis: Redis, claimed: Claimed) -> None:
+async def hold(redis: Redis, claimed: Claimed, *fields: Argument) -> None:
     """Put a failed batch aside until others have succeeded, as dispatch does."""
     tries, first, _ = claimed.attempts.split(":")
     move = Move(claimed.queue, [claimed.id])
-    more = ("g", claimed.id, "t", f"{int(tries) + 1}:{first}:0")
+    more = (*fields, "g", claimed.id, "t", f"{int(tries) + 1}:{first}:0")
     move.pass_on(keys.held(Stage.FORWARD), batch(claimed.payloads, *more))
     await apply(redis, move)
     await set_back(redis, held=1)
@@ -354,6 +355,65 @@ async def test_held_batches_come_when_nothing_else_is_there(redis: Redis) -> Non
     await check_books(redis)
 
 
+async def test_a_held_batch_rests_before_it_is_tried_again(redis: Redis) -> None:
+    """Others go before it though some have succeeded; when nothing else is there it is told how long it rests."""
+    for n in range(4):
+        await seal(redis, Stage.FORWARD, [b"%d" % n])
+    resting, other = await claim(redis), await claim(redis)
+    await hold(redis, resting, "d", await redis_now_ms(redis) + 50_000)
+    await succeed(redis, other)
+    assert [(await claim(redis)).payloads for _ in range(2)] == [[b"2"], [b"3"]]
+    empty = await claim(redis)
+    assert empty.word == "empty"
+    assert 40_000 < empty.wait_ms <= 50_000
+    await check_books(redis)
+
+
+async def test_a_held_batch_that_has_rested_is_the_next(redis: Redis) -> None:
+    """The time that it rests until is over: it goes before all others, as some have succeeded."""
+    for n in range(3):
+        await seal(redis, Stage.FORWARD, [b"%d" % n])
+    rested, other = await claim(redis), await claim(redis)
+    await hold(redis, rested, "d", await redis_now_ms(redis) - 1)
+    await succeed(redis, other)
+    assert [(await claim(redis)).payloads for _ in range(2)] == [[b"0"], [b"2"]]
+
+
+async def test_one_that_was_given_back_does_not_rest_behind_another(redis: Redis) -> None:
+    """Which one is the next to be handed out decides: what a stopped worker gave back comes first."""
+    for n in range(3):
+        await seal(redis, Stage.FORWARD, [b"%d" % n])
+    now_ms = await redis_now_ms(redis)
+    first, second, other = [await claim(redis) for _ in range(3)]
+    await hold(redis, first, "d", now_ms - 1)
+    await succeed(redis, other)
+    back = await claim(redis)
+    await hold(redis, second, "d", now_ms + 50_000)
+    assert (await claim(redis)).word == "empty"
+    await Queues(redis, "one").give_back(back.queue, [back.id])
+    assert (await claim(redis)).payloads == [b"0"]
+
+
+async def test_a_clock_that_was_set_back_lets_nothing_rest_for_long(redis: Redis) -> None:
+    """Nothing rests for longer than a batch ever may; what says so was written before the clock was set back."""
+    await seal(redis, Stage.FORWARD, [b"1"])
+    await hold(redis, await claim(redis), "d", await redis_now_ms(redis) + HOUR_MS)
+    assert (await claim(redis, rest_ms=1_000)).payloads == [b"1"]
+
+
+async def test_held_ones_of_both_lines_rest(redis: Redis) -> None:
+    """What came back from the dead letters rests, too, and the shorter rest of both is told."""
+    now_ms = await redis_now_ms(redis)
+    for line, rest_ms in (("forward", 50_000), ("forward:retried", 20_000)):
+        await seal(redis, Stage.FORWARD, [b"1"])
+        claimed = await claim(redis)
+        move = Move(claimed.queue, [claimed.id])
+        more = ("d", now_ms + rest_ms, "t", "3:0:0")
+        move.pass_on(keys.held(line), batch(claimed.payloads, *more))
+        await apply(redis, move)
+    assert 10_000 < (await claim(redis)).wait_ms <= 20_000
+
+
 async def test_resuming_tries_held_batches_as_if_new(redis: Redis) -> None:
     """Attempts begin anew, but what may have been stored already stays known; a call in flight is left alone."""
     for n in range(4):
@@ -398,3 +458,39 @@ async def test_very_many_refused_batches_are_at_least_several(redis: Redis) -> N
     assert refusals == 40
     assert batches > 2
     assert len(await redis.hget(FORWARD, "roots")) <= 200
+
+
+# how well the vendor is ----------------------------------------------------------------------------
+
+
+async def unwell(redis: Redis, half_of: str = "") -> float:
+    """Note a failure of a batch, an untried half of *half_of*; return how unwell the vendor is thought to be."""
+    answer = await script(redis, "fault")(args=[Stage.FORWARD, "1-1", half_of, 0, 0])
+    return float(answer[4])
+
+
+async def test_a_vendor_that_fails_both_halves_of_a_batch_is_unwell(redis: Redis) -> None:
+    """Where one item is to blame the other half passes: one half that fails says nothing, the second one does."""
+    assert await unwell(redis) == 0
+    assert await unwell(redis, "1-1") == 0
+    assert await unwell(redis, "2-1") == 0
+    assert await unwell(redis, "2-1") == 1 / 16
+    assert await unwell(redis) == 1 / 16
+    assert await unwell(redis, "1-1") == pytest.approx(1 - (15 / 16) ** 2, abs=1e-5)
+    assert await redis.hget(FORWARD, "unwell") == b"0.12109"
+    assert 0 < await redis.pttl(keys.PREFIX + "half:forward:1-1") <= 24 * HOUR_MS
+
+
+async def test_what_is_to_blame_for_a_pause_ends_it_with_its_burial(redis: Redis) -> None:
+    """The relay's pause and its failures are over; an operator's stays, and no call counts as one that passed."""
+    for by, is_paused in (("relay", False), ("operator", True)):
+        await seal(redis, Stage.FORWARD, [b"1"])
+        claimed = await claim(redis)
+        await redis.hset(FORWARD, mapping={"failures": 7, "due": await redis_now_ms(redis) + 9_999})
+        await pauses.pause(redis, Stage.FORWARD, "because", by=by)
+        move = Move(claimed.queue, [claimed.id])
+        move.settle(Stage.FORWARD, "ignored")
+        move.recovered(Stage.FORWARD)
+        await apply(redis, move)
+        assert bool(await redis.exists(keys.PAUSED)) is is_paused
+        assert await redis.hmget(FORWARD, "failures", "due", "successes") == [None, None, None]

@@ -54,7 +54,7 @@ PACKAGES = ("pipeline", "workers", "receiver", "console")
 #: written by the workers or the console themselves; their own tests make them
 ELSEWHERE = {
     *("bells", "sweeping", "audit", "retry-run", "arq:queue:health-check", "proof:KIND:DIGEST"),
-    "explained:STAGE:BATCH",
+    *("explained:STAGE:BATCH", "half:STAGE:BATCH"),
 }
 
 

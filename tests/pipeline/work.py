@@ -140,10 +140,12 @@ async def claim(
     gap_ms: float = 0,
     rank: int = 0,
     lease_ms: int = 60_000,
+    rest_ms: int = 60_000,
     is_all_sealed: int = 0,
 ) -> Claimed:
     """Ask for a batch of *stage* to call the vendor with."""
-    args: list[Argument] = [stage, consumer, "audiencepoint", gap_ms, rank, lease_ms, is_all_sealed]
+    args: list[Argument] = [stage, consumer, "audiencepoint", gap_ms, rank, lease_ms]
+    args += [rest_ms, is_all_sealed]
     answer: list[Any] = await script(redis, "claim")(args=args)
     word = answer[0].decode()
     if word != "batch":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -26,6 +27,9 @@ ODD = Unavailable("an answer without its keys", status=200)
 E401 = Misconfigured("401", status=401)
 E400 = Rejected("400", status=400)
 BUG = ValueError("jane@example.com")
+#: single items: one that failed again though others succeeded, and one of which all others have passed
+STRUCK = Case(1, tries=3, was_held=True, others_succeeded=True)
+LEFT = Case(1, tries=3, was_held=True, is_part=True)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,11 @@ BUG = ValueError("jane@example.com")
         # the destination's fault: as it is, after three tries behind the others
         (E500, Case(30, tries=0), Fate.RETRY),
         (E500, Case(30, tries=2), Fate.HOLD),
+        # a probe, while others wait to be the next one
+        (E500, Case(30, tries=1, failures=1), Fate.RETRY),
+        (E500, Case(30, tries=1, failures=1, others_wait=True), Fate.HOLD),
+        (E500, Case(30, tries=1, others_wait=True), Fate.RETRY),
+        (DOWN, Case(30, tries=1, failures=1, others_wait=True), Fate.RETRY),
         (E429, Case(30, tries=9, was_held=True, others_succeeded=True), Fate.HOLD),
         (DOWN, Case(30, tries=9, was_held=True, others_succeeded=True), Fate.HOLD),
         (E500, Case(1, tries=99, was_held=True), Fate.HOLD),
@@ -52,27 +61,27 @@ BUG = ValueError("jane@example.com")
         (E500, Case(1, tries=20, was_held=True, others_succeeded=True, unwell=0.5), Fate.HOLD),
         (E500, Case(1, tries=22, was_held=True, others_succeeded=True, unwell=0.5), Fate.BURY),
         (E500, Case(1, tries=130, was_held=True, others_succeeded=True, unwell=0.9), Fate.HOLD),
-        # those of what it was split from count when it is what is left, and nothing else was to blame
-        (E500, Case(1, tries=4, inherited=3, was_held=True, others_succeeded=True), Fate.BURY),
-        (E500, Case(1, tries=4, inherited=2, was_held=True, others_succeeded=True), Fate.HOLD),
-        (E500, Case(1, tries=3, inherited=9, was_held=True, others_succeeded=True), Fate.HOLD),
+        # what stands alone is struck once in a while only
+        (E500, replace(STRUCK, tries=99, has_rested=False), Fate.HOLD),
         (
             E500,
-            Case(1, tries=4, inherited=9, was_held=True, others_succeeded=True, others_wait=True),
-            Fate.HOLD,
+            Case(9, tries=5, was_held=True, others_succeeded=True, has_rested=False),
+            Fate.SPLIT,
         ),
-        (
-            E500,
-            Case(1, tries=4, inherited=9, was_held=True, others_succeeded=True, is_explained=True),
-            Fate.HOLD,
-        ),
-        # nothing of the others is left that could show it once more
-        (E500, Case(1, tries=4, inherited=3, was_held=True), Fate.BURY),
-        (E403, Case(1, tries=4, inherited=3, was_held=True), Fate.BURY),
-        (E500, Case(1, tries=3, inherited=9, was_held=True), Fate.HOLD),
-        (E500, Case(1, tries=4, inherited=9, was_held=True, others_held=True), Fate.HOLD),
-        (E500, Case(1, tries=4, inherited=9, was_held=True, is_explained=True), Fate.HOLD),
-        (BROKEN, Case(1, tries=4, inherited=9, was_held=True), Fate.HOLD),
+        # of what it was split from, it is all that is left: the others have passed
+        (E500, replace(LEFT, tries=6), Fate.HOLD),
+        (E500, replace(LEFT, tries=7), Fate.BURY),
+        (E403, replace(LEFT, tries=7), Fate.BURY),
+        (E405, replace(LEFT, tries=7), Fate.BURY),
+        (E401, replace(LEFT, tries=7), Fate.HOLD),
+        (E429, replace(LEFT, tries=7), Fate.HOLD),
+        (BROKEN, replace(LEFT, tries=7), Fate.HOLD),
+        (E500, replace(LEFT, tries=7, unwell=0.5), Fate.HOLD),
+        (E500, replace(LEFT, tries=99, has_rested=False), Fate.HOLD),
+        (E500, replace(LEFT, tries=99, is_part=False), Fate.HOLD),
+        (E500, replace(LEFT, tries=99, is_explained=True), Fate.HOLD),
+        (E500, replace(LEFT, tries=99, others_held=True), Fate.HOLD),
+        (E500, replace(LEFT, tries=99, others_wait=True), Fate.HOLD),
         # an answer that is none may be about one item, no answer is not
         (ODD, Case(1, tries=3, was_held=True), Fate.HOLD),
         (ODD, Case(1, tries=6, was_held=True, others_succeeded=True), Fate.BURY),
@@ -91,8 +100,6 @@ BUG = ValueError("jane@example.com")
         (E401, Case(1, tries=99, was_held=True, others_succeeded=True), Fate.HOLD),
         (E405, Case(30, tries=3, was_held=True), Fate.HOLD),
         (E405, Case(30, tries=3, was_held=True, others_succeeded=True), Fate.SPLIT),
-        (E405, Case(1, tries=4, inherited=3, was_held=True), Fate.BURY),
-        (E401, Case(1, tries=4, inherited=3, was_held=True), Fate.HOLD),
         (E405, Case(1, tries=6, was_held=True, others_succeeded=True), Fate.BURY),
         (E403, Case(30, others_wait=True), Fate.HOLD),
         (E403, Case(30), Fate.SPLIT),
@@ -141,6 +148,22 @@ def test_the_same_words_are_the_same_whatever_call_they_are_about() -> None:
     assert same_words(Rejected("no: event 12 (ref. 0c-81b)", status=400)) == first
     assert same_words(Rejected("never: event 3 (ref. 7f-3a9)", status=400)) != first
     assert same_words(Rejected("no: event 3 (ref. 7f-3a9)", status=422)) != first
+
+
+def test_a_held_probe_keeps_count_of_its_failures() -> None:
+    """A batch that made room for another one, as a probe, is split at its third failure as it would have been."""
+    verdict = decide(E500, Case(30, tries=1, failures=1, others_wait=True), TIMING, NOW)
+    assert (verdict.fate, verdict.tries) == (Fate.HOLD, 2)
+    again = decide(E500, Case(30, tries=2, was_held=True, failures=1), TIMING, NOW)
+    assert again.fate is Fate.SPLIT
+
+
+def test_what_is_left_alone_is_asked_about_soon() -> None:
+    """A 403 that may be of one last item is not probed as slowly as a wrong key: a second, not a minute."""
+    for case, probe_s in ((LEFT, TIMING.probe_min_s), (Case(1, was_held=True), 60.0)):
+        setback = decide(E403, case, TIMING, NOW).setback
+        assert setback is not None
+        assert (setback.at_once, setback.probe_s) == (True, probe_s)
 
 
 def test_a_quota_waits_for_the_next_utc_day_or_retry_after() -> None:

@@ -14,7 +14,8 @@ A failure is about the item, about the destination, or about us.
   one item. The batch is held, others are tried first. Each time it fails again although others have succeeded
   in between counts as a *strike*: it is split, and its last single item is buried after enough strikes. How many
   are enough depends on how well the vendor is (`unwell`): an innocent one hardly ever fails so often in a row by
-  chance, neither where one call in ten fails, nor where nine do.
+  chance, neither where one call in ten fails, nor where nine do. A single item *rests* between two strikes, as an
+  outage is over after some seconds. When it is all that is left of what it was split from, it needs no others.
 - Ours (an exception in our code): three tries, then the culprit is buried with the traceback's last line. Failures
   of any other kind do not count among the three.
 

@@ -17,8 +17,8 @@ class Timing:
     probe_max_s: float = 60.0
     #: a wrong key or path does not mend itself: one probe a minute
     misconfigured_probe_s: float = 60.0
-    #: a batch that is held because of its own failures is not tried again before
-    rest_s: float = 1.0
+    #: between two tries of a held batch: most outages of a part of a vendor are over before the fourth
+    rest_s: float = 3.0
     #: longer than any call (45 s), and `verify_s` before it: a probe that never came back gives its place to another
     probe_lease_s: float = 75.0
     #: a drain hands over to a fresh job well before arq's job_timeout

@@ -14,7 +14,8 @@ from difflib import get_close_matches
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+
+from pipeline.loopback import is_loopback
 
 if TYPE_CHECKING:
     from pipeline.hook_tokens import HookToken
@@ -124,8 +125,7 @@ def _of_public_url(settings: Settings) -> Finding:
     if url is None:
         do = "set it to where senders reach the receiver: pixels are made and checked with it"
         return warn(check, "not set", do)
-    parts = urlsplit(url)
-    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if url.startswith("http://") and not is_loopback(url):
         do = "put a proxy that ends TLS before the receiver"
         return warn(check, f"{url}: tokens and people's data travel in the clear", do)
     return ok(check, url)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from console.findings import Finding, bad, looked, ok, warn
 from console.vendors import hidden
-from pipeline import books, bulk_jobs, imports, keys, polls
+from pipeline import books, bulk_jobs, imports, keys, loopback, polls
 from pipeline.addresses import mask
 from pipeline.clock import DAY_MS, HOUR_MS, iso, redis_now_ms
 from pipeline.endpoints import Endpoint
@@ -182,7 +182,7 @@ def _told(
         return
     parts = urlsplit(url.get_secret_value())
     told = f"{parts.scheme}://{parts.hostname}, signed with {_keys(len(settings.webhook_keys()))}"
-    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if parts.scheme == "http" and parts.hostname not in loopback.HOSTS:
         yield warn(check, f"{told}: everybody on the way can read it", "let it be https")
     else:
         yield ok(check, told)

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from console.findings import Finding, bad, ok, warn
+from pipeline import loopback
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -32,7 +33,6 @@ CERTIFICATE_LEFT_D = 14
 NOBODY = "doctor@relay.invalid"
 
 _DAY_S = 86_400
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ async def _of(settings: Settings, vendor: _Vendor) -> list[Finding]:
 def _is_reached_by_proxy(scheme: str, host: str) -> bool:
     proxies = getproxies()
     has_one = bool(proxies.get(scheme) or proxies.get("all"))
-    return has_one and host not in _LOOPBACK and not proxy_bypass(host)
+    return has_one and host not in loopback.HOSTS and not proxy_bypass(host)
 
 
 async def _name(vendor: _Vendor) -> Finding:
@@ -103,7 +103,7 @@ async def _tls(vendor: _Vendor) -> Finding | None:
     check, parts = f"{vendor.name} TLS", urlsplit(vendor.url)
     host = parts.hostname or ""
     if parts.scheme != "https":
-        if host in _LOOPBACK:
+        if host in loopback.HOSTS:
             return None
         found = f"{vendor.url}: the key and addresses travel in the clear"
         return bad(check, found, f"set {vendor.name.upper()}_BASE_URL to https")

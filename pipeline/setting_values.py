@@ -11,11 +11,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
-from pipeline.hook_tokens import parse_tokens
+from pipeline.hook_tokens import MIN_TOKEN_LENGTH, parse_tokens
 
 # what AudienceLab's ids have; a whole URL put in by mistake has more
 _ID = re.compile(r"[\w.~:-]{1,200}", re.ASCII)
-_SHORTEST_TOKEN = 16
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 
 
@@ -26,8 +25,8 @@ def check_tokens(value: SecretStr | None) -> SecretStr | None:
 
 
 def check_console_token(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and len(value.get_secret_value()) < _SHORTEST_TOKEN:
-        raise ValueError(f"should have at least {_SHORTEST_TOKEN} characters")
+    if value is not None and len(value.get_secret_value()) < MIN_TOKEN_LENGTH:
+        raise ValueError(f"should have at least {MIN_TOKEN_LENGTH} characters")
     return value
 
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -27,7 +26,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline import setting_values
-from pipeline.home import Home, HomeError
+from pipeline.home import Address, Home, HomeError
 from pipeline.hook_tokens import HookToken, parse_tokens
 from pipeline.setting_values import parse_webhook_keys
 from pipeline.sources import Rules
@@ -39,13 +38,6 @@ class SettingsError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-def _whatever_the_case(*choices: str) -> BeforeValidator:
-    spelt = {choice.casefold(): choice for choice in choices}
-    return BeforeValidator(
-        lambda value: spelt.get(value.casefold(), value) if isinstance(value, str) else value
-    )
 
 
 _BaseUrl = Annotated[str, AfterValidator(setting_values.check_base_url)]
@@ -86,10 +78,7 @@ class Settings(BaseSettings):
         default="sha256_personal_email",
         description="AudienceLab's filter name for a hashed address in POST /enrich",
     )
-    audiencelab_dialect: Annotated[
-        Literal["auto", "observed", "documented"],
-        _whatever_the_case("auto", "observed", "documented"),
-    ] = Field(
+    audiencelab_dialect: Literal["auto", "observed", "documented"] = Field(
         default="auto",
         description="form of AudienceLab's calls: observed (live answers), documented (its older"
         " reference), auto (what works)",
@@ -111,14 +100,10 @@ class Settings(BaseSettings):
     audiencepoint_verification_path: _Path = Field(
         default="/email-verification", description="path of the e-mail verification"
     )
-    email_format: Annotated[Literal["sha256", "plain"], _whatever_the_case("sha256", "plain")] = (
-        Field(
-            default="sha256", description="how addresses leave for AudiencePoint: sha256 or plain"
-        )
+    email_format: Literal["sha256", "plain"] = Field(
+        default="sha256", description="how addresses leave for AudiencePoint: sha256 or plain"
     )
-    enrich: Annotated[
-        Literal["missing", "always", "off"], _whatever_the_case("missing", "always", "off")
-    ] = Field(
+    enrich: Literal["missing", "always", "off"] = Field(
         default="missing",
         description="whom to enrich: missing (no name and no verified e-mail yet), always, off",
     )
@@ -127,16 +112,11 @@ class Settings(BaseSettings):
         description="when more visitors than this wait for AudienceLab, one bulk job asks about up to 1 000 of"
         " them; 0: never (100 single calls take 200 s at the default rate)",
     )
-    subscribe: Annotated[
-        Literal["identified", "verified", "all", "off"],
-        _whatever_the_case("identified", "verified", "all", "off"),
-    ] = Field(
+    subscribe: Literal["identified", "verified", "all", "off"] = Field(
         default="identified",
         description="which addresses of a visitor to subscribe: identified, verified, all, off",
     )
-    verify: Annotated[
-        Literal["off", "before_subscribe"], _whatever_the_case("off", "before_subscribe")
-    ] = Field(
+    verify: Literal["off", "before_subscribe"] = Field(
         default="off",
         description="before_subscribe: AudiencePoint first verifies each address known in plain text (one call"
         " each, sent in plain text); those found Invalid or Spamtrap are not subscribed",
@@ -162,10 +142,7 @@ class Settings(BaseSettings):
     seen_window_h: _Positive = Field(
         default=168, description="how long a repeated event is recognised, in hours"
     )
-    ack_policy: Annotated[
-        Literal["stored", "fsynced", "replicated"],
-        _whatever_the_case("stored", "fsynced", "replicated"),
-    ] = Field(
+    ack_policy: Literal["stored", "fsynced", "replicated"] = Field(
         default="stored",
         description="what an answer promises: stored, fsynced (appendfsync always, or WAITAOF"
         " where the server has it), replicated (WAIT 1)",
@@ -176,21 +153,15 @@ class Settings(BaseSettings):
     visitor_keep_d: _Positive = Field(
         default=365, description="how long a visitor is kept, in days since last seen"
     )
-    send_from: Annotated[
-        Literal["accepted", "delivered"], _whatever_the_case("accepted", "delivered")
-    ] = Field(
+    send_from: Literal["accepted", "delivered"] = Field(
         default="accepted",
         description="which event of a mail sender is a Send: accepted or delivered; unset: accepted,"
         " but delivered for Mailgun, Postmark, Mailjet and Mailtrap",
     )
-    deferral_as: Annotated[
-        Literal["none", "SoftBounce"], _whatever_the_case("none", "SoftBounce")
-    ] = Field(
+    deferral_as: Literal["none", "SoftBounce"] = Field(
         default="none", description="what a mail sender's deferral becomes: none or SoftBounce"
     )
-    send_id: Annotated[
-        Literal["message", "campaign"], _whatever_the_case("message", "campaign")
-    ] = Field(
+    send_id: Literal["message", "campaign"] = Field(
         default="message", description="which id becomes send_id: the message's or the campaign's"
     )
     reconcile_every_h: _Positive = Field(
@@ -253,13 +224,10 @@ class Settings(BaseSettings):
         default="127.0.0.1",
         description="the address it listens on; 0.0.0.0 when Prometheus runs in another container",
     )
-    log_format: Annotated[Literal["console", "json"], _whatever_the_case("console", "json")] = (
-        Field(default="console", description="console or json")
+    log_format: Literal["console", "json"] = Field(default="console", description="console or json")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL"
     )
-    log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
-        _whatever_the_case("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-    ] = Field(default="INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL")
     sendgrid_public_key: Annotated[_Key, AfterValidator(setting_values.check_ec_key)] = Field(
         default=None,
         description="SendGrid's verification key, or several separated by commas; once it is set, unsigned"
@@ -314,6 +282,15 @@ class Settings(BaseSettings):
             for name, value in values.items()
             if not (isinstance(value, str) and not value.strip())
         }
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whatever_the_case(cls, value: object, info: ValidationInfo) -> object:
+        choices = cls.model_fields[info.field_name or ""].annotation
+        if not isinstance(value, str) or get_origin(choices) is not Literal:
+            return value
+        spelt = {choice.casefold(): choice for choice in get_args(choices)}
+        return spelt.get(value.casefold(), value)
 
     @field_validator("max_inflight_bytes")
     @classmethod
@@ -407,22 +384,21 @@ class Settings(BaseSettings):
         Redis by the address file of a running trial takes the trial's tokens too: data and token
         belong together. Raises `SettingsError` when there is none.
         """
-        home = Home(self.relay_home)
+        address = self._running()
         try:
-            address = None if self.redis_url else home.running()
             if address is not None and address.trial:
                 return _tokens_in(Home(address.home))
             if self.hook_tokens is not None:
                 return parse_tokens(self.hook_tokens.get_secret_value())
-            return _tokens_in(home)
+            return _tokens_in(Home(self.relay_home))
         except HomeError as error:
             raise SettingsError([f"RELAY_HOME: {error}"]) from error
 
     def is_beside_trial(self) -> bool:
         """Tell whether the data that this process works on is a running trial's, which has settings of its own."""
         try:
-            address = None if self.redis_url else Home(self.relay_home).running()
-        except HomeError:
+            address = self._running()
+        except SettingsError:
             return False
         return address is not None and address.trial
 
@@ -431,12 +407,15 @@ class Settings(BaseSettings):
 
         Raises `SettingsError` when the address file cannot be read.
         """
-        home = Home(self.relay_home)
+        address = self._running()
+        return Home(self.relay_home) if address is None else Home(address.home)
+
+    def _running(self) -> Address | None:
+        """Return where the running `relay up` is whose Redis this process uses; raises `SettingsError`."""
         try:
-            address = None if self.redis_url else home.running()
+            return None if self.redis_url else Home(self.relay_home).running()
         except HomeError as error:
             raise SettingsError([f"RELAY_HOME: {error}"]) from error
-        return home if address is None else Home(address.home)
 
     def environment(self) -> dict[str, str]:
         """Return every setting as an environment variable, secrets in clear: for children only.

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from pipeline import dialects, heartbeats, wake
 from pipeline.clock import HOUR_MS
 from pipeline.connections import Role, connection_pool
+from pipeline.loopback import is_loopback
 from pipeline.moves import Mover
 from pipeline.outcomes import Stage
 from pipeline.queues import Queues, create_groups
@@ -258,7 +259,7 @@ class _opened:
         if settings.scores_webhook_url is None:
             return None
         base, path = crm.place(settings.scores_webhook_url.get_secret_value())
-        if base.startswith("http://") and not crm.is_loopback(base):
+        if base.startswith("http://") and not is_loopback(base):
             logger.warning(
                 "SCORES_WEBHOOK_URL is http: everybody on the way can read what it carries"
             )

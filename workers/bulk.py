@@ -33,11 +33,11 @@ from pipeline.moves import Move
 from pipeline.outcomes import Stage
 from pipeline.queues import Entry
 from pipeline.scripts import script
+from workers import setbacks
 from workers.bulk_results import BulkResults, ask_singly, forgotten_among
 from workers.bulk_rows import Answer
 from workers.clients.audiencelab import PAGE_SIZE, AudienceLab, EnrichmentJob, enrichment
 from workers.clients.errors import CallFailed, NotFound, Rejected, Throttled
-from workers.dispatch import Dispatch
 from workers.fates import Case, Fate, Verdict, decide, sentence
 from workers.look_up import LookUp, fact_of, visitors_of
 from workers.merge import event_of
@@ -68,7 +68,6 @@ class Bulk:
         self._client = client
         self._look_up = look_up
         self._results = BulkResults(context, client)
-        self._stage = Dispatch(context, look_up)
         self._claim = script(context.redis, "bulk_claim")
 
     async def drain(self, until: float, others: asyncio.Task[None]) -> None:
@@ -307,7 +306,10 @@ class Bulk:
         told = sentence(failure)
         logger.warning("call failed stage=%s job=%s error=%s", STAGE, job.name, told)
         if isinstance(failure, Throttled):
-            await self._stage.slow_down(failure, job.now_ms)
+            look_up = self._look_up
+            await setbacks.slow_down(
+                redis, look_up.vendor, look_up.calls_per_s, failure, job.now_ms
+            )
         is_too_old = job.now_ms - job.made_ms > timing.bulk_give_up_s * 1000
         if isinstance(failure, Rejected) or is_too_old:
             return await self._ask_one_by_one(job, told)
@@ -323,7 +325,7 @@ class Bulk:
             outcome = await self._hold(job, verdict, case, successes, failure)
         if verdict.setback:
             sent = int(not isinstance(failure, CallFailed) or failure.maybe_stored)
-            await self._stage.set_back(verdict.setback, None, sent)
+            await setbacks.put_off(self._context, STAGE, verdict.setback, sent=sent)
         return outcome
 
     async def _case(self, job: BulkJob, successes: int, failures: int) -> Case:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from redis.exceptions import RedisError
 
-from pipeline import keys, paces
+from pipeline import keys
 from pipeline.clock import DAY_MS, redis_now_ms
 from pipeline.moves import Argument, Move, Result
 from pipeline.outcomes import Stage
@@ -239,7 +239,11 @@ class Dispatch:
                 if has_no_answer or isinstance(failure, Throttled):
                     self._width.failed(began, failure.sentence)
                 if isinstance(failure, Throttled):
-                    await self.slow_down(failure, await self._begun_ms(batch, calls))
+                    begun_ms = await self._begun_ms(batch, calls)
+                    await setbacks.slow_down(
+                        *(self._context.redis, self._errand.vendor, self._errand.calls_per_s),
+                        *(failure, begun_ms),
+                    )
                 raise
             except Exception:  # ours, about what was answered
                 tally.answered(self._errand.stage, calls)
@@ -338,7 +342,8 @@ class Dispatch:
             stage, batch.id, len(batch.items), verdict.fate, sentence(failure),
         )  # fmt: skip
         if verdict.fate is Fate.RETRY:
-            await self.set_back(verdict.setback or Setback(""), batch, sent)
+            setback = verdict.setback or Setback("")
+            await setbacks.put_off(self._context, stage, setback, batch=batch, sent=sent)
             return verdict.fate
         again = attempts(verdict.tries, successes, sent)
         move = await self._taken_out(batch, case, failure, verdict, again)
@@ -347,7 +352,7 @@ class Dispatch:
         await self._context.mover.apply([move])
         if verdict.setback:
             held = verdict.fate is Fate.HOLD and not verdict.pass_by
-            await self.set_back(verdict.setback, None, sent, held=held)
+            await setbacks.put_off(self._context, stage, verdict.setback, sent=sent, held=held)
         return verdict.fate
 
     async def _taken_out(
@@ -421,22 +426,3 @@ class Dispatch:
             refused_batches=batches if self._errand.in_batches else 0,
         )
         return case, successes
-
-    async def slow_down(self, failure: Throttled, begun_ms: int) -> None:
-        """Ask the vendor less often from now on, because it said so to a call that was begun at *begun_ms*."""
-        vendor, rate = self._errand.vendor, self._errand.calls_per_s
-        if await paces.slow_down(self._context.redis, vendor, rate, failure.sentence, begun_ms):
-            logger.warning("rate halved vendor=%s configured=%s", vendor, rate)
-
-    async def set_back(
-        self, setback: Setback, batch: Batch | None, sent: int, *, held: bool = False
-    ) -> None:
-        """Give *batch* back, unless a move took it, and put off the stage's next call."""
-        stage = self._errand.stage
-        delay_ms, is_paused = await setbacks.put_off(
-            self._context, stage, setback, batch=batch, sent=sent, held=held
-        )
-        if is_paused:
-            logger.error(
-                "stage paused stage=%s next_call_ms=%d reason=%s", stage, delay_ms, setback.reason
-            )

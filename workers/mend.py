@@ -11,8 +11,8 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from pipeline import dead_index
-from pipeline.scripts import is_full, script, words_of
+from pipeline import dead_index, leases
+from pipeline.scripts import is_full, words_of
 from workers.stopping import rest
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ EVERY_S = 60.0
 #: a full Redis needs time to drain
 WHEN_FULL_S = 600.0
 #: who is at it, for so long after its last sign of life
-LEASE, LEASE_MS = "mending", 30_000
+LEASE_MS = 30_000
 #: after a piece Redis is left to others for so many times as long as the piece took
 REST = 4
 
@@ -51,12 +51,12 @@ async def mend(context: Context) -> None:
     """Go once through the index where it needs it and no other worker is at it."""
     if not await dead_index.is_to_be_mended(context.redis):
         return
-    if not await _lease(context, LEASE_MS):
+    if not await _hold(context):
         return
     try:
         await _go_through(context)
     finally:
-        await _lease(context, 0)
+        await leases.leave(context.redis, leases.MENDING, context.consumer)
 
 
 async def _go_through(context: Context) -> None:
@@ -70,13 +70,12 @@ async def _go_through(context: Context) -> None:
                 return
             if loop.time() - leased > LEASE_MS / 4000:
                 leased = loop.time()
-                if not await _lease(context, LEASE_MS):  # it ran out, and another one is at it now
+                if not await _hold(context):  # it ran out, and another one is at it now
                     return
             began = loop.time()
     if mended:
         logger.info("index of dead letters mended places=%d", mended)
 
 
-async def _lease(context: Context, ms: int) -> bool:
-    """Be the one worker that mends, for a while; tell whether it is."""
-    return bool(await script(context.redis, "lease")(args=[LEASE, context.consumer, ms]))
+async def _hold(context: Context) -> bool:
+    return await leases.hold(context.redis, leases.MENDING, context.consumer, LEASE_MS)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import orjson
 from redis.exceptions import RedisError
 
-from pipeline import keys, paces, polls, visitors
+from pipeline import keys, leases, polls, visitors
 from pipeline.addresses import digest
 from pipeline.clock import DAY_MS, HOUR_MS, redis_now_ms
 from pipeline.endpoints import Endpoint
@@ -128,7 +128,7 @@ class Polling:
             return 0.0
 
     async def _go_on(self) -> float:
-        if not await self._lease():
+        if not await self._is_ours():
             return self._context.timing.poll_s
         state, ms, place = await self._stand(calls_now=False)
         if state != "go":
@@ -148,16 +148,14 @@ class Polling:
 
     async def leave(self) -> None:
         """Let another worker poll at once."""
-        await self._lease(0)
+        await leases.leave(self._context.redis, leases.POLLING, self._context.consumer)
 
     # Redis -----------------------------------------------------------------------------------------
 
-    async def _lease(self, lasts_s: float | None = None) -> bool:
+    async def _is_ours(self) -> bool:
         """Be the one worker that polls, for a while; tell whether it is."""
-        context = self._context
-        lease_ms = int((context.timing.poll_lease_s if lasts_s is None else lasts_s) * 1000)
-        args: list[str | int] = [polls.NAME, context.consumer, lease_ms]
-        return bool(await script(context.redis, "lease")(args=args))
+        context, lasts_ms = self._context, self._context.timing.poll_lease_s * 1000
+        return await leases.hold(context.redis, leases.POLLING, context.consumer, lasts_ms)
 
     async def _stand(self, *, calls_now: bool) -> tuple[str, float, str]:
         """Return what `lua/poll.lua` answers; with *calls_now* `go` is one call of the rate."""
@@ -297,7 +295,7 @@ class Polling:
     async def _turn(self) -> None:
         """Wait until a call may be made. Raises `Interrupted`."""
         timing = self._context.timing
-        while not self._context.stopping.is_set() and await self._lease():
+        while not self._context.stopping.is_set() and await self._is_ours():
             state, ms, _ = await self._stand(calls_now=True)
             if state == "go":
                 return
@@ -312,10 +310,10 @@ class Polling:
 
     async def _put_off(self, failure: Exception) -> None:
         """Put off the next call by the rules that the stages have."""
-        timing, redis = self._context.timing, self._context.redis
+        timing = self._context.timing
         if isinstance(failure, Throttled):
             rate = self._context.settings.audiencepoint_rate
-            await paces.slow_down(redis, VENDOR, rate, failure.sentence)
+            await setbacks.slow_down(self._context.redis, VENDOR, rate, failure)
         if isinstance(failure, Rejected):
             self._refused = 0
             reason = f"everything is refused: {failure.sentence}"
@@ -323,11 +321,10 @@ class Polling:
         else:
             verdict = decide(failure, Case(), timing, datetime.now(UTC))
             setback = verdict.setback or Setback(sentence(failure))
-        delay_ms, is_paused = await setbacks.put_off(self._context, polls.NAME, setback)
-        logger.log(
-            logging.ERROR if is_paused else logging.WARNING,
-            "polling of scores is put off next_call_ms=%d reason=%s", delay_ms, setback.reason,
-        )  # fmt: skip
+        delay_ms = await setbacks.put_off(self._context, polls.NAME, setback)
+        logger.warning(
+            "polling of scores is put off next_call_ms=%d reason=%s", delay_ms, setback.reason
+        )
 
 
 def _mark(score: Score) -> str:

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from pipeline import imports, pauses
+from pipeline import imports, leases, pauses
 from pipeline.clock import HOUR_MS, redis_now_ms
 from pipeline.endpoints import Endpoint
 from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox, NotPossible, NotStored
 from pipeline.outcomes import Stage
-from pipeline.scripts import script, words_of
+from pipeline.scripts import words_of
 from workers.clients.audiencelab import AudienceLab
 from workers.clients.errors import CallFailed
 from workers.fates import last_line
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LEASE = "reconciling"
+LEASE_MS = 120_000
 #: behind `enrich`, which has rank 0
 RANK = 1
 #: other ids are not kept waiting for one whose calls are to wait for longer
@@ -167,16 +167,16 @@ def _walker(context: Context, client: AudienceLab, inbox: Inbox) -> Walker:
 @asynccontextmanager
 async def _leased(context: Context) -> AsyncIterator[bool]:
     """Hold the lease for the length of the block; gives whether it is ours."""
-    run = script(context.redis, "lease")
-    if not await run(args=[LEASE, context.consumer, imports.LEASE_MS]):
+    lease = (context.redis, leases.RECONCILING, context.consumer)
+    if not await leases.hold(*lease, LEASE_MS):
         yield False
         return
 
     async def renew() -> None:
         while True:
-            await asyncio.sleep(imports.LEASE_MS / 4000)
+            await asyncio.sleep(LEASE_MS / 4000)
             try:
-                await run(args=[LEASE, context.consumer, imports.LEASE_MS])
+                await leases.hold(*lease, LEASE_MS)
             except (RedisError, OSError) as error:
                 logger.warning("lease not renewed error=%s", words_of(error))
 
@@ -186,4 +186,4 @@ async def _leased(context: Context) -> AsyncIterator[bool]:
     finally:
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
-        await run(args=[LEASE, context.consumer, 0])
+        await leases.leave(*lease)

@@ -29,6 +29,7 @@ from pipeline.imports import Import, Kind
 from pipeline.inbox import Inbox, NotStored
 from pipeline.outcomes import Stage
 from pipeline.sources.audiencelab_columns import tells_of_events
+from workers import setbacks
 from workers.clients.audiencelab import AudienceLab, Course, Page, walk
 from workers.clients.audiencelab.pixels import Pixel
 from workers.clients.errors import (
@@ -170,7 +171,7 @@ class Walker:
     async def heed(self, failure: Unavailable) -> None:
         """Ask less often, all of us, when that is what *failure* is about."""
         if isinstance(failure, Throttled):
-            await paces.slow_down(self.redis, VENDOR, self.calls_per_s, failure.sentence)
+            await setbacks.slow_down(self.redis, VENDOR, self.calls_per_s, failure)
 
     async def room(self, keep: Callable[[], Awaitable[None]]) -> None:
         """Wait until another page may be asked for and stored; *keep* is called meanwhile."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
@@ -22,6 +21,7 @@ from console.web.desk import desk_of
 from console.web.forms import NAME, TOKEN
 from console.web.guard import is_for_programs, problem
 from console.web.sessions import COOKIE, KEPT_S, Session
+from pipeline.loopback import is_loopback
 from pipeline.settings import Settings
 
 #: as much of a text as anybody reads on a page
@@ -152,7 +152,7 @@ def page(request: Request, template: str, *, http_status: int = 200, **facts: An
 def _has_stand_ins(settings: Settings) -> bool:
     """Tell whether both vendors are on this machine, as in a trial."""
     urls = (settings.audiencelab_base_url, settings.audiencepoint_base_url)
-    return all(urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1") for url in urls)
+    return all(is_loopback(url) for url in urls)
 
 
 def _token_field(token: str) -> Markup:

@@ -425,8 +425,8 @@ async def test_the_forgotten_do_not_come_back_with_a_result(bulky: Workbench, wh
         await until_made(bulky)
         bulky.box.settings.job_end = None
     else:
+        bulky.box.faults.add(Fault(endpoint="create-enrichment", status=429))
         async with bulky.at_work():
-            bulky.box.faults.add(Fault(endpoint="create-enrichment", status=429))
             await bulky.until(lambda: bulky.is_paused(Stage.ENRICH))
     await forgetting.forget(bulky.redis, KNOWN[1])
     bulky.box.faults.clear()

@@ -7,8 +7,7 @@ import logging
 
 import pytest
 
-from pipeline import dead_index, keys
-from pipeline.scripts import script
+from pipeline import dead_index, keys, leases
 from tests.pipeline.burials import bury
 from tests.pipeline.work import full
 from tests.workbench import Workbench
@@ -46,14 +45,13 @@ async def test_a_worker_mends_the_index_of_letters_by_kind(bench: Workbench) -> 
 async def test_one_worker_mends_at_a_time(bench: Workbench) -> None:
     """While another one is at it a worker does nothing; whoever is done lets the next one at it."""
     await break_index(bench)
-    lease = script(bench.redis, "lease")
-    assert await lease(args=[mending.LEASE, "another", 60_000])
+    assert await leases.hold(bench.redis, leases.MENDING, "another", 60_000)
     await mend(context_of(bench))
     assert not await is_whole(bench)
-    assert await lease(args=[mending.LEASE, "another", 0])
+    await leases.leave(bench.redis, leases.MENDING, "another")
     await mend(context_of(bench))
     assert await is_whole(bench)
-    assert await lease(args=[mending.LEASE, "another", 60_000])
+    assert await leases.hold(bench.redis, leases.MENDING, "another", 60_000)
 
 
 async def test_redis_is_left_to_others_between_pieces(

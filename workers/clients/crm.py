@@ -70,11 +70,6 @@ def place(url: str) -> tuple[str, str]:
     return base, url[len(base) :] or "/"
 
 
-def is_loopback(base: str) -> bool:
-    """Tell whether *base* is this machine, where nobody is on the way."""
-    return urlsplit(base).hostname in ("127.0.0.1", "localhost", "::1")
-
-
 def request(
     path: str, message_id: str, body: bytes, timestamp: int, keys: Sequence[bytes]
 ) -> Request:

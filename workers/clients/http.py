@@ -32,6 +32,7 @@ from urllib.request import getproxies
 
 import httpx
 
+from pipeline import loopback
 from workers.clients.connections import Client, Connections
 from workers.clients.errors import (
     CallFailed,
@@ -70,8 +71,6 @@ _FILE_HEADERS = [
     (b"Accept-Encoding", b"identity"),
     (b"User-Agent", b"audience-relay"),
 ]
-
-_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
@@ -174,13 +173,6 @@ class _NoCookies(CookieJar):
 
     def extract_cookies(self, response: object, request: object) -> None:
         """Leave the cookies of *response* where they are."""
-
-
-def _is_loopback(url: str) -> bool:
-    try:
-        return httpx.URL(url).host in _LOOPBACK_HOSTS
-    except httpx.InvalidURL:
-        return False
 
 
 def _is_inside(host: str) -> bool:
@@ -353,9 +345,9 @@ class VendorHttp:
             url = before.join(text) if before else httpx.URL(text)
         except httpx.InvalidURL:
             url = httpx.URL()
-        is_loopback = url.host in _LOOPBACK_HOSTS and (before is None or before.scheme == "http")
-        is_allowed = url.scheme == "https" or (url.scheme == "http" and is_loopback)
-        is_foreign = _is_inside(url.host) and not _is_loopback(self._base_url)
+        is_here = url.host in loopback.HOSTS and (before is None or before.scheme == "http")
+        is_allowed = url.scheme == "https" or (url.scheme == "http" and is_here)
+        is_foreign = _is_inside(url.host) and not loopback.is_loopback(self._base_url)
         if not is_allowed or is_foreign or not url.host or url.userinfo:
             raise Rejected(f"{self._vendor} names an address for its file that cannot be used")
         return url

@@ -51,6 +51,6 @@ WORKING = _points(
     "after pipeline.queues:Queues.seal",
     "before/after workers.clients.http:VendorHttp.send",
     "before/after pipeline.moves:Mover.apply",
-    "before/after workers.dispatch:Dispatch.set_back",
+    "before/after workers.setbacks:put_off",
     "after pipeline.queues:Queues.adopt",
 )

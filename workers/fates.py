@@ -10,7 +10,7 @@ A failure is about the item, about the destination, or about us.
   refused item is buried only when others have succeeded since it was last tried, or when nothing else is left
   to compare it with. Until then it is *held*; refused items that pile up with the same words and no success
   between them are nobody's fault but a setting's, so the stage pauses and nothing is buried.
-- A 403 or 5xx that keeps following one batch while others succeed: a firewall or a bug over there trips over
+- A 403, 404 or 5xx that keeps following one batch while others succeed: a firewall or a bug over there trips over
   one item. The batch is held, others are tried first. Each time it fails again although others have succeeded
   in between counts as a *strike*: it is split, and its last single item is buried after enough strikes. How many
   are enough depends on how well the vendor is (`unwell`): an innocent one hardly ever fails so often in a row by
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from math import ceil, log
@@ -146,15 +146,12 @@ def decide(failure: Exception, case: Case, timing: Timing, now: datetime) -> Ver
         case QuotaExceeded():
             wait = failure.retry_after_s or _until_tomorrow_s(now)
             return _again(case, Setback(failure.sentence, at_once=True, at_least_s=wait))
-        case Misconfigured(status=403):
-            return _forbidden(failure, case, timing)
-        case Misconfigured() if failure.status != 401 and case.was_held and case.others_succeeded:
-            return _strike(case, None)  # the path is right, as others pass
+        case Misconfigured(status=401):
+            return _again(
+                case, Setback(failure.sentence, at_once=True, probe_s=timing.misconfigured_probe_s)
+            )
         case Misconfigured():
-            setback = Setback(failure.sentence, at_once=True, probe_s=timing.misconfigured_probe_s)
-            if failure.status != 401 and case.is_all_that_is_left:
-                return _left_alone(case, replace(setback, probe_s=None))
-            return _again(case, setback)
+            return _turned_away(failure, case, timing)
         case Rejected():
             return _rejected(failure, case, timing)
         case CallFailed():
@@ -245,8 +242,8 @@ def _split(setback: Setback | None) -> Verdict:
     return Verdict(Fate.SPLIT, setback, tries=HOLD_AFTER)
 
 
-def _forbidden(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
-    """403: a wrong key or path, or a firewall that trips over one item while others pass."""
+def _turned_away(failure: Misconfigured, case: Case, timing: Timing) -> Verdict:
+    """403, 404 and the like: a wrong key or path, or a firewall that trips over one item while others pass."""
     if case.others_succeeded:  # key and path are right, so the stage goes on
         if case.size > 1 or case.was_held or case.tries >= HOLD_AFTER:
             return _strike(case, None)

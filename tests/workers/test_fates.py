@@ -98,7 +98,10 @@ LEFT = Case(1, tries=3, was_held=True, is_part=True)
         # key or path
         (E401, Case(1), Fate.RETRY),
         (E401, Case(1, tries=99, was_held=True, others_succeeded=True), Fate.HOLD),
-        (E405, Case(30, tries=3, was_held=True), Fate.HOLD),
+        (E405, Case(30, tries=3, was_held=True), Fate.SPLIT),
+        (E405, Case(30, tries=3, was_held=True, others_wait=True), Fate.HOLD),
+        (E405, Case(9, tries=3, was_held=True, others_held=True), Fate.HOLD),
+        (E405, Case(9, tries=3, was_held=True, others_held=True, is_parted=True), Fate.SPLIT),
         (E405, Case(30, tries=3, was_held=True, others_succeeded=True), Fate.SPLIT),
         (E405, Case(1, tries=6, was_held=True, others_succeeded=True), Fate.BURY),
         (E403, Case(30, others_wait=True), Fate.HOLD),

@@ -32,14 +32,14 @@ def _points(*sides_and_places: str) -> tuple[Point, ...]:
 ACKNOWLEDGING = _points(
     "before/after pipeline.inbox:Inbox.put_entries",
     "before pipeline.line:_reply",  # Redis may have done it, and nobody knows
-    "before/after receiver.answers:Prepared.send",
+    "before/after receiver.short_way:Whole.answer",
     "before/after pipeline.wake:Bell.ring",
 )
 #: the same while Redis is away, and the way back from the disk
 SPILLING = _points(
     "before/after pipeline.spill:Spill.append",
     "before/after pipeline.spill.own:sync",
-    "before/after receiver.webhooks:answer",
+    "before/after receiver.webhooks:Taken.set_result",
     "before/after pipeline.inbox:Inbox.put_spilled",
     "before/after pipeline.spill:Spill.next",
     "before/after pipeline.spill:Spill.finish",

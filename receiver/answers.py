@@ -1,9 +1,7 @@
-"""Sending an answer over bare ASGI: the frequent one quickly, one given early so that it is read.
+"""Sending an answer: as ASGI has it, or whole; and one given early so that it is read.
 
-A webhook's answer is always the same but for an id, and under uvicorn making it anew is a tenth of what
-receiving a webhook costs: its headers are checked one by one, and head and body are two writes, two
-packets. `Prepared` has the head ready and hands uvicorn's request cycle all of it at once. Under any
-other server, or whenever something is unusual, the answer is sent as ASGI has it.
+A webhook's answer is always the same but for an id, and making it anew is a tenth of what receiving a webhook costs: a
+server checks its headers one by one. `Prepared` has the head ready, for a request that is answered whole (`short_way`).
 
 A server that closes a connection while bytes of the request lie unread makes the kernel reset it,
 and the sender sees "connection reset" instead of the 413 it was sent. So an answer given before
@@ -21,11 +19,6 @@ from typing import Any
 from starlette.types import Receive, Send
 
 from receiver.problems import Headers
-
-try:
-    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle as UvicornsCycle
-except ImportError:  # another server, or a uvicorn that has changed: answers leave as ASGI has them
-    UvicornsCycle = None  # type: ignore[assignment, misc]
 
 # Long enough for a sender to read the answer over a slow line, short enough to hold no
 # connection open.
@@ -54,42 +47,23 @@ class Prepared:
     """An answer to POST whose status and headers are known; *headers* hold its body's length."""
 
     def __init__(self, status: int, headers: Headers) -> None:
-        self._status = status
-        self._headers = headers
+        self.status = status
+        self.headers = headers
         self._defaults: object = None
         self._head = b""
 
-    async def send(self, send: Send, body: bytes) -> None:
-        """Send it with *body*, in one write where the server lets us."""
-        cycle = getattr(send, "__self__", None)
-        if type(cycle) is UvicornsCycle and _is_usual(cycle):
-            self._hand_over(cycle, body)
-        else:
-            await answer(send, self._status, self._headers, body)
-
-    def _hand_over(self, cycle: Any, body: bytes) -> None:
-        """Do what uvicorn's cycle does with an answer's two messages."""
-        if cycle.default_headers is not self._defaults:  # a new list each second, for the date
-            self._defaults = cycle.default_headers
-            self._head = _head(self._status, [*cycle.default_headers, *self._headers])
-        cycle.response_started = True
-        cycle.waiting_for_100_continue = False
-        cycle.chunked_encoding = False
-        cycle.transport.write(self._head + body)
-        cycle.response_complete = True
-        cycle.message_event.set()
-        cycle.on_response()
+    def head(self, defaults: Headers) -> bytes:
+        """Return its head with the server's own headers, *defaults*, but for the empty line at the end."""
+        if defaults is not self._defaults:  # a new list each second, for the date
+            self._defaults = defaults
+            self._head = head(self.status, [*defaults, *self.headers])
+        return self._head
 
 
-def _is_usual(cycle: Any) -> bool:
-    """Tell whether the sender is there, reads, and goes on; and uvicorn need not log the answer."""
-    is_unusual = cycle.access_log or cycle.transport.is_closing() or cycle.flow.write_paused
-    return bool(cycle.keep_alive and not is_unusual)
-
-
-def _head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the head of an answer, but for the empty line at its end."""
     first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
-    return first + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n"
+    return first + b"".join(b"%b: %b\r\n" % header for header in headers)
 
 
 async def answer_early(

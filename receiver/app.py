@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from pipeline import books, heartbeats
 from pipeline.inbox import Inbox, NotPossible
@@ -25,7 +25,7 @@ from pipeline.sources import Source
 from pipeline.sources.registry import SOURCES
 from pipeline.spill import Spill
 from pipeline.wake import Bell, arq_redis
-from receiver import access_log, heads
+from receiver import access_log, servers
 from receiver.answers import answer
 from receiver.bodies import Bodies, Memory
 from receiver.group_commit import GroupCommit
@@ -39,8 +39,9 @@ from receiver.refusals import Refusals
 from receiver.room import RoomWatch
 from receiver.spilling import Spilling
 from receiver.strangers import Strangers
+from receiver.summary import Summary
 from receiver.tokens import Tokens
-from receiver.webhooks import PREFIX, Summary, Webhooks, route_path
+from receiver.webhooks import PREFIX, Webhooks, route_path
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,12 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from pipeline.spans import Spans
+    from receiver.short_way import Whole
 
 # A body has this long to arrive: 20 MiB over a slow line, and no longer for a sender that has
 # stopped.
 READ_DEADLINE_S = 30.0
+_PREFIX = PREFIX.encode()
 # A head is a few packets. Senders have it ready when they connect; whoever takes longer has no request to make.
 HEAD_DEADLINE_S = 10.0
 
@@ -63,7 +66,7 @@ class Receiver(Starlette):
     would cost more than storing it does.
     """
 
-    def __init__(self, hooks: ASGIApp, siblings: Siblings, **options: Any) -> None:
+    def __init__(self, hooks: Webhooks, siblings: Siblings, **options: Any) -> None:
         super().__init__(**options)
         self._hooks = hooks
         self._siblings = siblings
@@ -81,6 +84,12 @@ class Receiver(Starlette):
             return
         scope["app"] = self
         await self.router(scope, receive, _in_words(send) if scope["type"] == "lifespan" else send)
+
+    def take(self, whole: Whole) -> bool:
+        """Take a hook that has come whole: see `short_way.Taker`."""
+        # `__call__` has to tell the port first, if there is one
+        is_known = self._siblings.port is not None or whole.server is None
+        return is_known and whole.url.startswith(_PREFIX) and self._hooks.take(whole)
 
 
 def _in_words(send: Send) -> Send:
@@ -160,7 +169,7 @@ def make_app(
     """Return the receiver. *redis* fails fast (`receiver_redis`) and is closed at the end, as *spans* are."""
     parts = Parts.of(settings, redis, limits, read_deadline_s, head_deadline_s)
     access_log.tame(sources)
-    heads.find_servers()
+    servers.find()
     _tell_levels(parts)
     return Receiver(
         _hooks(settings, sources, parts, spans),

@@ -114,6 +114,11 @@ class Bodies:
         held.was_read = True
         return body
 
+    def take(self, body: bytes, held: Held) -> None:
+        """Hold *body*, which has come whole; raises `Refused`."""
+        self._take(len(body), held)
+        held.was_read = True
+
     async def watch(self) -> None:
         """Give up, for ever, the bodies that do not arrive in time.
 

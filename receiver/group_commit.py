@@ -25,6 +25,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
+from typing import Protocol
 
 from pipeline.deliveries import Delivery
 from pipeline.inbox import Inbox, NoAnswer, NotStored
@@ -36,8 +37,22 @@ from receiver.spilling import Spilling
 
 log = logging.getLogger(__name__)
 
-# One request that waits: what it brought, its answer (whether it was spilled), since when.
-_Waiting = tuple[Delivery, "asyncio.Future[bool]", float]
+
+class Answer(Protocol):
+    """What a request waits for: whether its delivery was spilled, or why it is not stored. A future is one."""
+
+    def done(self) -> bool:
+        """Tell whether nobody waits any more."""
+
+    def set_result(self, result: bool, /) -> None:
+        """Learn that it is kept: *result* tells whether it was spilled."""
+
+    def set_exception(self, exception: NotStored, /) -> None:
+        """Learn that it is not."""
+
+
+# One request that waits: what it brought, its answer, since when.
+_Waiting = tuple[Delivery, Answer, float]
 # What became of an entry: stored (the bell's number), spilled (None), or neither, and why.
 _Fate = int | None | NotStored
 # How long a failed write counts as trouble when nothing was written since.
@@ -88,13 +103,17 @@ class GroupCommit:
     def put(self, delivery: Delivery) -> asyncio.Future[bool]:
         """Return what is done once *delivery* is kept: whether it was spilled; it raises `NotStored` when it is not."""
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.leave(delivery, answer)
+        return answer
+
+    def leave(self, delivery: Delivery, answer: Answer) -> None:
+        """Let *delivery* wait for the next flush; *answer* is told what became of it."""
         if self._closed:
             answer.set_exception(NotStored("the receiver is stopping"))
-            return answer
+            return
         self._waiting.append((delivery, answer, monotonic()))
         if len(self._waiting) == 1:
             self._work.set()
-        return answer
 
     async def run(self) -> None:
         """Flush whatever waits, until cancelled; then nobody waits any more."""

@@ -24,6 +24,7 @@ from receiver.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from pipeline.spans import Spans
+    from receiver.short_way import Whole
 
 _ROUTE = "/hooks/{source}"
 
@@ -48,6 +49,10 @@ class TracedWebhooks(Webhooks):
     def __init__(self, told: Spans, **parts: Any) -> None:
         super().__init__(**parts)
         self._spans = told
+
+    def take(self, whole: Whole) -> bool:
+        """Take nothing: a span begins and ends with the request's task."""
+        return False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; its span ends when that is done."""

@@ -19,8 +19,11 @@ out and counted, and the delivery is stored without it: a slip in a URL must not
 Speed is a feature here: a bare ASGI callable, one dict of headers, answers' headers
 made beforehand, no object per request but the delivery and what holds its bytes. One line per
 delivery in the log would cost more than storing it, so at INFO there is a line for each refusal
-and, every ten seconds, one with the counts (`Summary`); at DEBUG each flush tells the ids it
+and, every ten seconds, one with the counts (`summary`); at DEBUG each flush tells the ids it
 stored.
+
+A request comes by one of two ways. `take` takes what has come whole and needs nothing but its flush (`short_way`), and
+does nothing before it knows that. Everything else, and whatever is refused, goes by `__call__`.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
@@ -41,7 +45,7 @@ from pipeline.sources import Malformed, Source, Unauthentic
 from pipeline.sources.json_pieces import LARGE
 from pipeline.sources.registry import SECRETS
 from receiver import next_moves, problems
-from receiver.answers import Prepared, answer, answer_early
+from receiver.answers import Prepared, answer, answer_early, head
 from receiver.bodies import Bodies, Gone, Held, Memory, Undecodable, UnknownEncoding
 from receiver.group_commit import GroupCommit
 from receiver.metrics import Metrics
@@ -53,6 +57,9 @@ from receiver.spilling import Spilling
 from receiver.strangers import Strangers
 from receiver.tokens import Tokens, parameters, presented
 
+if TYPE_CHECKING:
+    from receiver.short_way import Whole
+
 log = logging.getLogger(__name__)
 
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
@@ -60,6 +67,8 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:+/=-]{1,128}")
 _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ENCODING = re.compile(rb"[A-Za-z0-9, .;=*-]{1,64}")
 _ALLOW = b"GET, HEAD, POST"
+# headers of a request that needs more than storing it
+_UNUSUAL = frozenset((b"content-encoding", b"x-request-id"))
 PREFIX = "/hooks/"
 _NO_PARAMETERS: Mapping[str, str] = {}
 _PROBE = b'{"ready":true}'
@@ -86,9 +95,8 @@ class Door:
     """One source, and what is needed to answer its senders."""
 
     source: Source
-    headers: Headers
-    spilled: Headers
-    prepared: Prepared
+    stored: Prepared
+    spilled: Prepared
     meter: tuple[str, int]
 
     @classmethod
@@ -99,21 +107,9 @@ class Door:
             (b"content-type", b"application/json"),
             (b"content-length", str(length).encode()),
         ]
-        headers = [*common, (b"relay-ack", ack_policy.encode())]
-        spilled = [*common, (b"relay-ack", b"spilled")]
-        prepared = Prepared(source.success, headers)
-        return cls(source, headers, spilled, prepared, (source.name, source.success))
-
-
-def _acknowledged(
-    door: Door, headers: Mapping[bytes, bytes], delivery_id: str, send: Send, *, spilled: bool
-) -> Awaitable[None]:
-    """Answer that the delivery is kept; no coroutine of its own, since every delivery comes by here."""
-    stored = _stored_body(delivery_id)
-    if not spilled and b"x-request-id" not in headers:
-        return door.prepared.send(send, stored)
-    how = door.spilled if spilled else door.headers
-    return answer(send, door.source.success, _echoed(how, headers), stored)
+        stored = Prepared(source.success, [*common, (b"relay-ack", ack_policy.encode())])
+        spilled = Prepared(source.success, [*common, (b"relay-ack", b"spilled")])
+        return cls(source, stored, spilled, (source.name, source.success))
 
 
 class Webhooks:
@@ -185,14 +181,45 @@ class Webhooks:
             return
         finally:
             held.release()
-        self._note(door, len(delivery.body), spilled=spilled)
-        await _acknowledged(door, headers, delivery.id, send, spilled=spilled)
+        self.note(door, delivery, spilled=spilled)
+        kept = door.spilled if spilled else door.stored
+        body = _stored_body(delivery.id)
+        await answer(send, kept.status, _echoed(kept.headers, headers), body)
+
+    def take(self, whole: Whole) -> bool:
+        """Take a request that has come whole, unless anything about it is unusual: see `short_way.Taker`."""
+        path, _, query_string = whole.url.partition(b"?")
+        headers: dict[bytes, bytes] = dict(whole.headers)
+        is_plain = b"%" not in path and b"#" not in whole.url and _UNUSUAL.isdisjoint(headers)
+        if whole.method != b"POST" or not is_plain:
+            return False
+        if self._opening.problem is not None or self._room.is_full:
+            return False
+        name, query, shown = _credentials(path.decode("latin-1"), query_string, headers)
+        door = self._doors.get(name)
+        if door is None or not self._tokens.admit(name, shown):
+            return False
+        body = whole.body
+        held = Held(self._memory)
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        try:
+            if self._secrets:
+                self._verify(door.source, headers, body)
+            if len(body) > LARGE or _form_problem(door.source, body, content_type) is not None:
+                return False
+            self._bodies.take(body, held)
+        except (Refused, Probe):
+            return False
+        delivery = self._delivery(door.source, headers, query, body, content_type)
+        self._commit.leave(delivery, Taken(self, whole, door, delivery, held))
+        return True
 
     def _admit(
         self, scope: Scope, headers: Mapping[bytes, bytes]
     ) -> tuple[Door, Mapping[str, str]]:
         """Return the door that the request found open, and its query; raises `Refused`."""
-        name, _, token = route_path(scope)[len(PREFIX) :].partition("/")
+        path, query_string = route_path(scope), scope["query_string"]
+        name, query, shown = _credentials(path, query_string, headers)
         door = self._doors.get(name)
         if door is None:
             why = "The path names no source that this relay knows."
@@ -201,9 +228,6 @@ class Webhooks:
             raise Refused(
                 problems.METHOD_NOT_ALLOWED, "Send with POST.", headers=[(b"allow", _ALLOW)]
             )
-        query_string = scope["query_string"]
-        query = parameters(query_string) if query_string else _NO_PARAMETERS
-        shown = presented(token.rstrip("/"), headers, query)
         if not self._tokens.admit(name, shown):
             why = "Put one of HOOK_TOKENS at the end of the path, or in a header or password."
             refused = Refused(problems.WRONG_TOKEN, why)
@@ -224,7 +248,9 @@ class Webhooks:
         refused.quietly = bool(wait_s)
         return refused
 
-    def _note(self, door: Door, size: int, *, spilled: bool) -> None:
+    def note(self, door: Door, delivery: Delivery, *, spilled: bool) -> None:
+        """Count a delivery that is kept."""
+        size = len(delivery.body)
         if not spilled:
             self._room.stored(size)
         self._metrics.answered[door.meter] += 1
@@ -253,23 +279,26 @@ class Webhooks:
                 wrong = _form_problem(source, body, content_type)
             else:  # in a thread, piece by piece, so that others are answered meanwhile
                 wrong = await asyncio.to_thread(_form_problem, source, body, content_type)
-        delivery = Delivery(
-            id=new_delivery_id(),
-            source=source.name,
-            body=body,
-            received_at_ms=time.time_ns() // 1_000_000,
-            content_type=content_type,
-            tag=self._tag(source.name, query) if query else None,
-            headers=_kept(
-                source,
-                headers,
-                signed=source.name in self._verified,
-                still_packed=encoding is not None and body is packed,
-            ),
-        )
+        still_packed = encoding is not None and body is packed
+        delivery = self._delivery(source, headers, query, body, content_type, still_packed)
         if wrong is not None:
             await self._bury(delivery, wrong)
         return delivery
+
+    def _delivery(
+        self,
+        source: Source,
+        headers: Mapping[bytes, bytes],
+        query: Mapping[str, str],
+        body: bytes,
+        content_type: str,
+        still_packed: bool = False,
+    ) -> Delivery:
+        name = source.name
+        kept = _kept(source, headers, signed=name in self._verified, still_packed=still_packed)
+        tag = self._tag(name, query) if query else None
+        now_ms = time.time_ns() // 1_000_000
+        return Delivery(new_delivery_id(), name, body, now_ms, content_type, tag, kept)
 
     async def _unpacked(
         self, packed: bytes, encoding: bytes, held: Held
@@ -337,6 +366,15 @@ class Webhooks:
     ) -> None:
         name = route_path(scope)[len(PREFIX) :].partition("/")[0]
         source = name if name in self._doors else "unknown"
+        status, answer_headers, body = self.refusal(refused, source)
+        answer_headers = _echoed(answer_headers, headers)
+        if _is_unread(headers, held, refused):
+            await answer_early(receive, send, status, answer_headers, body)
+        else:
+            await answer(send, status, answer_headers, body)
+
+    def refusal(self, refused: Refused, source: str) -> tuple[int, Headers, bytes]:
+        """Count and tell a refusal; return its status, headers and body."""
         problem = next_moves.said_to(source, refused.problem)
         self._metrics.answered[source, problem.status] += 1
         self._metrics.refused[source, problem.name] += 1
@@ -344,12 +382,49 @@ class Webhooks:
             self._refusals.add(word)
         level = logging.DEBUG if refused.quietly else logging.INFO
         log.log(level, "refused source=%s status=%d cause=%s", source, problem.status, problem.name)
-        status, answer_headers, body = render(refused, problem)
-        answer_headers = _echoed(answer_headers, headers)
-        if _is_unread(headers, held, refused):
-            await answer_early(receive, send, status, answer_headers, body)
-        else:
-            await answer(send, status, answer_headers, body)
+        return render(refused, problem)
+
+
+class Taken:
+    """A request that was taken whole, and waits for its flush: it is answered as soon as that has ended."""
+
+    __slots__ = ("_delivery", "_door", "_held", "_webhooks", "_whole")
+
+    def __init__(
+        self, webhooks: Webhooks, whole: Whole, door: Door, delivery: Delivery, held: Held
+    ) -> None:
+        self._webhooks = webhooks
+        self._whole = whole
+        self._door = door
+        self._delivery = delivery
+        self._held = held
+
+    def done(self) -> bool:
+        """Tell that its answer is waited for: nothing takes a request back."""
+        return False
+
+    def set_result(self, result: bool, /) -> None:
+        """Answer that it is kept; *result* tells whether it was spilled."""
+        self._held.release()
+        self._webhooks.note(self._door, self._delivery, spilled=result)
+        prepared = self._door.spilled if result else self._door.stored
+        head = prepared.head(self._whole.default_headers)
+        self._whole.answer(head, _stored_body(self._delivery.id))
+
+    def set_exception(self, exception: NotStored, /) -> None:
+        """Answer that it is not; the flush has said why."""
+        self._held.release()
+        status, headers, body = self._webhooks.refusal(_not_stored(), self._door.source.name)
+        self._whole.answer(head(status, [*self._whole.default_headers, *headers]), body)
+
+
+def _credentials(
+    path: str, query_string: bytes, headers: Mapping[bytes, bytes]
+) -> tuple[str, Mapping[str, str], Sequence[bytes]]:
+    """Return the source that the request names, its query, and the tokens that it shows."""
+    name, _, token = path[len(PREFIX) :].partition("/")
+    query = parameters(query_string) if query_string else _NO_PARAMETERS
+    return name, query, presented(token.rstrip("/"), headers, query)
 
 
 def route_path(scope: Scope) -> str:
@@ -419,31 +494,3 @@ def _echoed(answer_headers: Headers, headers: Mapping[bytes, bytes]) -> Headers:
 def _without_values(error: Exception) -> Exception:
     """Return the error's kind and traceback without its text, which may quote a body."""
     return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
-
-
-class Summary:
-    """Says every ten seconds, at INFO, how many deliveries were acknowledged since the last time."""
-
-    EVERY_S = 10.0
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._told = 0
-
-    async def tell(self) -> None:
-        """Tell for ever; nothing while nothing comes."""
-        while True:
-            await asyncio.sleep(self.EVERY_S)
-            self.tell_once()
-
-    async def finish(self) -> None:
-        """Tell the rest."""
-        self.tell_once()
-
-    def tell_once(self) -> None:
-        """Tell what has come since the last time."""
-        answered = self._metrics.answered.items()
-        acknowledged = sum(count for (_, status), count in answered if status < 300)
-        if (new := acknowledged - self._told) > 0:
-            log.info("acknowledged deliveries=%d seconds=%g", new, self.EVERY_S)
-        self._told = acknowledged

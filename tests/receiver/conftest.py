@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from pipeline.settings import Settings
 from tests.given import GivenSettings
 from tests.patience import be_patient, patient_receiver
+from tests.served import served_for_life
 
 TOKEN = "hook-token-0123456789"
 
@@ -41,11 +42,17 @@ def make_settings(redis_url: str, tmp_path: Path) -> Callable[..., Settings]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(params=["as ASGI has it", "over uvicorn"])
 def make_client(
-    redis: Redis, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    redis: Redis,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> MakeClient:
-    """Return a maker of clients, each on a patient receiver of its own."""
+    """Return a maker of clients, each on a patient receiver of its own.
+
+    What a receiver does is the same by both of its ways: over uvicorn what has come whole goes the short one.
+    """
     be_patient(monkeypatch)
 
     @asynccontextmanager
@@ -54,6 +61,12 @@ def make_client(
     ) -> AsyncIterator[AsyncClient]:
         settings = make_settings(**changed)
         app = patient_receiver(settings, read_deadline_s=read_deadline_s)
+        if request.param == "over uvicorn":
+            with served_for_life(app) as url:
+                async with AsyncClient(base_url=url) as client:
+                    await client.get("/healthz")  # tells the port
+                    yield client
+            return
         async with (
             app.router.lifespan_context(app),
             AsyncClient(transport=ASGITransport(app), base_url="http://relay.test") as client,
